@@ -1,0 +1,284 @@
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from trust_exp.errors import UserError
+from trust_exp.lipschitz import RULES, Bound, Context, LipschitzBound, MinMax, Normalize, Residual, lipschitz_constant
+
+
+def norm(weight: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(weight.double(), 2)
+
+
+def two_moons_mlp() -> nn.Sequential:
+    widths = [2, 10, 20, 40, 40, 20, 10, 2]
+    layers = [part for i, o in itertools.pairwise(widths) for part in (nn.Linear(i, o), MinMax())]
+    return nn.Sequential(*layers[:-1])
+
+
+def image_net() -> nn.Sequential:
+    """One of each layer that a bound knows, nested, on inputs [3, 8, 8]."""
+    return nn.Sequential(
+        Normalize([0.5, 0.4, 0.3], [0.25, 0.2, 0.5]),
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), MinMax()),
+        Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding="same"), nn.LeakyReLU(0.1)), nn.Conv2d(4, 4, 1)),
+        Residual(nn.Conv2d(4, 4, 3, padding=1, groups=2)),
+        nn.MaxPool2d(2),
+        nn.Sequential(nn.AvgPool2d(2, 1), nn.ReLU(), nn.Dropout(), nn.Identity()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(4, 6), MinMax(), nn.Linear(6, 5)),
+    )
+
+
+def test_mlp_is_the_product_of_its_norms_and_one_stack():
+    model = two_moons_mlp()
+    bound = LipschitzBound(model, (2,), iterations=500)
+    *hidden, last = (layer.weight for layer in model if isinstance(layer, nn.Linear))
+    features = math.prod(norm(weight).item() for weight in hidden)
+    distance = (last[0] - last[1]).double().norm().item()
+    found = bound()
+    assert len(bound.power.groups) == 1
+    assert found.features.item() == pytest.approx(features, rel=1e-5)
+    assert found.worst.item() == pytest.approx(features * distance, rel=1e-5)
+    assert found.total.item() == pytest.approx(features * norm(last).item(), rel=1e-5)
+    assert bound.certified().features.item() == pytest.approx(features, rel=1e-7)
+
+
+def test_nested_residual_net_by_hand():
+    torch.manual_seed(0)
+    model = image_net()
+    model[1][1].running_var.uniform_(0.5, 2)
+    bound = LipschitzBound(model, (3, 8, 8))
+    norms = iter(float(sigma) for sigma in bound.power.converged())
+    stem, main, shortcut, residual, hidden = norms
+    batch_norm = (model[1][1].weight / (model[1][1].running_var + model[1][1].eps).sqrt()).abs().max().item()
+    average = math.sqrt(4 * 4) / 4  # 2 x 2 windows, 4 of which share an input
+    by_hand = 5 * stem * batch_norm * (main + shortcut) * (residual + 1) * average * (1 / 3) * hidden
+    gap = bound.gap()
+    assert 0 <= gap < 0.3
+    assert bound.certified().features.item() == pytest.approx(by_hand * (1 + gap), rel=1e-9)
+
+
+def test_pairs_against_a_loop_and_gradient_through_the_worst_pair_alone():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5))
+    found = LipschitzBound(model, (4,), iterations=300)()
+    weight = model[1].weight
+    for i in range(5):
+        for j in range(5):
+            expected = found.features * (weight[i] - weight[j]).norm() if i != j else torch.zeros(())
+            torch.testing.assert_close(found.pairwise[i, j], expected)
+    assert found.worst == found.pairwise.max()
+    (grad,) = torch.autograd.grad(found.worst, weight, retain_graph=True)
+    assert set(grad.norm(dim=1).nonzero().flatten().tolist()) == set(divmod(found.pairwise.argmax().item(), 5))
+    (grad,) = torch.autograd.grad(found.pairwise.sum(), weight)
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("classes", [2, 40])  # cdist changes its method at 25 rows unless told not to
+def test_equal_rows_of_the_last_layer_have_distance_zero_and_finite_gradients(classes):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, classes))
+    nn.init.constant_(model[1].weight, 0.7)
+    found = LipschitzBound(model, (3,))()
+    assert not found.pairwise.any()
+    assert torch.autograd.grad(found.pairwise.sum(), model[1].weight)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("through_iterations", [False, True])
+def test_gradient_of_worst_is_that_of_finite_differences(through_iterations):
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, 2, 1), Residual(nn.Conv2d(2, 2, 1)), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)
+    ).double()
+    bound = LipschitzBound(model, (1, 4, 4), 1000, through_iterations)
+    names, weights = zip(*((n, p) for n, p in model.named_parameters() if "bias" not in n), strict=True)
+    grads = torch.autograd.grad(bound().worst, weights)
+    for name, weight, grad in zip(names, weights, grads, strict=True):
+        direction = torch.randn_like(weight)
+        values = []
+        for step in (1e-5, -1e-5):
+            weight.data.add_(direction, alpha=step)
+            values.append(bound().worst.item())
+            weight.data.sub_(direction, alpha=step)
+        slow = (values[0] - values[1]) / 2e-5
+        assert (grad * direction).sum().item() == pytest.approx(slow, rel=1e-5, abs=1e-8), name
+
+
+def test_certified_is_never_below_converged_power_iteration():
+    for seed in range(3):
+        torch.manual_seed(seed)
+        bound = LipschitzBound(image_net(), (3, 8, 8), iterations=200)
+        certified = bound.certified()
+        assert certified.features.dtype == torch.float64
+        assert not certified.pairwise.requires_grad
+        assert certified.worst >= bound().worst.double() * (1 - 1e-6)
+        assert bound.gap(certified) >= 0
+
+
+def test_normalisation_scales_the_bound():
+    plain = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(18, 3))
+    scaled = nn.Sequential(Normalize([0.0, 0.0], [0.5, 0.2]), plain)
+    ratio = LipschitzBound(scaled, (2, 5, 5)).certified().worst / LipschitzBound(plain, (2, 5, 5)).certified().worst
+    assert ratio.item() == pytest.approx(5, rel=1e-6)
+
+
+def test_linear_model_has_only_its_head():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    found = LipschitzBound(model, (1, 2, 2))()
+    assert found.features == 1
+    torch.testing.assert_close(found.worst, (model[1].weight[0] - model[1].weight[1]).norm())
+
+
+def test_model_is_left_as_it_was_and_is_not_registered():
+    model = image_net()
+    model[1].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [layer.training for layer in model.modules()]
+    bound = LipschitzBound(model, (3, 8, 8))
+    assert [layer.training for layer in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(layer._forward_hooks for layer in model.modules())
+    assert not list(bound.parameters())
+    assert all(name.endswith("state") for name in bound.state_dict())
+
+
+def test_eval_mode_leaves_the_state_alone_and_training_mode_moves_it():
+    bound = LipschitzBound(two_moons_mlp(), (2,))
+    state = bound.power.groups[0].state.clone()
+    bound.eval()()
+    assert torch.equal(bound.power.groups[0].state, state)
+    bound.train()()
+    assert not torch.equal(bound.power.groups[0].state, state)
+
+
+def test_an_earlier_bound_can_still_be_differentiated_after_a_later_call():
+    for through_iterations in (False, True):
+        model = two_moons_mlp()
+        bound = LipschitzBound(model, (2,), through_iterations=through_iterations)
+        first = [bound.eval()(), bound.train()()]
+        bound()
+        for found in first:
+            torch.autograd.grad(found.worst, model[0].weight)
+
+
+def test_follows_weights_that_a_parametrization_makes():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    nn.utils.parametrizations.orthogonal(model[0])
+    assert LipschitzBound(model, (3,), iterations=100)().features.item() == pytest.approx(1, rel=1e-5)
+
+
+def test_unknown_layers_are_named():
+    with pytest.raises(
+        UserError, match=r"no Lipschitz constant is known for the layer Softplus; known layers: Adaptive"
+    ):
+        LipschitzBound(nn.Sequential(nn.Linear(2, 2), nn.Softplus(), nn.Linear(2, 2)), (2,))
+
+
+def test_a_subclass_that_computes_something_else_is_unknown():
+    class Doubled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    with pytest.raises(UserError, match="layer Doubled"):
+        LipschitzBound(nn.Sequential(Doubled(2, 2), nn.Linear(2, 2)), (2,))
+    with pytest.raises(ValueError, match=r"must be nn\.Linear; got Doubled"):
+        LipschitzBound(nn.Sequential(Doubled(2, 2)), (2,))
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential()])
+def test_last_layer_must_be_linear(model):
+    with pytest.raises(ValueError, match="the last layer must be"):
+        LipschitzBound(model, (2,))
+
+
+def test_a_layer_may_be_used_twice_unless_its_constant_depends_on_the_size():
+    activation, conv = MinMax(), nn.Conv2d(2, 2, 3, 2, 1)
+    twice = nn.Sequential(
+        nn.Conv2d(2, 2, 3), activation, nn.Conv2d(2, 2, 3), activation, nn.Flatten(), nn.Linear(32, 2)
+    )
+    LipschitzBound(twice, (2, 8, 8))
+    with pytest.raises(UserError, match="Conv2d is used with several input shapes"):
+        LipschitzBound(nn.Sequential(conv, conv, nn.Flatten(), nn.Linear(8, 2)), (2, 8, 8))
+
+
+def test_a_family_registers_its_layer_in_one_line(monkeypatch):
+    monkeypatch.setitem(RULES, nn.Tanh, lambda layer, context: 0.5)
+    bound = LipschitzBound(nn.Sequential(nn.Tanh(), nn.Linear(2, 2)), (2,))
+    assert bound().features == 0.5
+
+
+def test_a_bound_without_head_has_no_total():
+    with pytest.raises(ValueError, match="needs the last layer's weight"):
+        _ = Bound(torch.ones(()), torch.ones(2, 2), torch.ones(())).total
+
+
+POOLS = [
+    nn.AvgPool2d(2),
+    nn.AvgPool2d(3, 1, 1),
+    nn.AvgPool2d((2, 3), (1, 2)),
+    nn.AvgPool2d(2, divisor_override=1),
+    nn.AvgPool2d(2, 3),
+    nn.AdaptiveAvgPool2d(1),
+    nn.AdaptiveAvgPool2d((3, None)),
+]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_average_pools_against_their_dense_matrix(pool):
+    images = pool(torch.eye(36, dtype=torch.float64).view(36, 1, 6, 6)).flatten(1)
+    truth = norm(images.T).item()
+    constant = lipschitz_constant(pool, Context(lambda _: 1.0, lambda _: (1, 6, 6), torch.float64))
+    assert truth <= constant * (1 + 1e-12)
+    if _pair_equal(pool):
+        assert constant == pytest.approx(truth)
+
+
+def _pair_equal(pool: nn.Module) -> bool:
+    return isinstance(pool, nn.AdaptiveAvgPool2d) or pool.kernel_size == pool.stride
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d((2, 3), (2, 1), (1, 0))])
+def test_max_pools_stay_within_their_constant(pool):
+    torch.manual_seed(0)
+    constant = lipschitz_constant(pool, Context(lambda _: 1.0, lambda _: (1, 6, 6), torch.float64))
+    for scale in (1e-3, 1.0):
+        x = torch.randn(500, 1, 6, 6)
+        y = x + scale * torch.randn(500, 1, 6, 6).abs() * (torch.rand(500, 1, 6, 6) < 0.2)
+        ratio = (pool(x) - pool(y)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1).clamp_min(1e-9)
+        assert ratio.max() <= constant * (1 + 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (nn.AvgPool2d(2, ceil_mode=True), "divide by the same number"),
+        (nn.AvgPool2d(2, padding=1, count_include_pad=False), "divide by the same number"),
+        (nn.AdaptiveAvgPool2d(4), "must divide its input's size"),
+        (nn.MaxPool2d(2, dilation=2), "only without dilation"),
+        (nn.BatchNorm2d(1, track_running_stats=False), "without running statistics"),
+    ],
+)
+def test_layers_without_a_constant_are_refused(pool, message):
+    with pytest.raises(UserError, match=message):
+        lipschitz_constant(pool, Context(lambda _: 1.0, lambda _: (1, 6, 6), torch.float64))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), distance=st.sampled_from([1e-2, 1.0, 10.0]), image=st.booleans())
+def test_no_pair_of_inputs_changes_a_margin_by_more_than_the_bound(seed, distance, image):
+    torch.manual_seed(seed)
+    model, shape = (image_net(), (3, 8, 8)) if image else (two_moons_mlp(), (2,))
+    model.double().eval()
+    certified = LipschitzBound(model, shape).certified()
+    x = torch.randn(8, *shape, dtype=torch.float64)
+    y = x + distance * torch.randn_like(x)
+    change = (model(x) - model(y)).detach()
+    margins = (change[:, :, None] - change[:, None, :]).abs()
+    lengths = (x - y).flatten(1).norm(dim=1)
+    assert (margins <= certified.pairwise * lengths[:, None, None]).all()
+    assert (change.norm(dim=1) <= certified.total * lengths).all()

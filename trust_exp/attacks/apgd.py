@@ -1,0 +1,245 @@
+"""Auto-PGD: projected gradient ascent that halves its own step size (Croce & Hein 2020, Algorithm 1)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.attacks.ball import Ball, Domain, Norm
+from trust_exp.attacks.mode import attack_mode
+from trust_exp.errors import check_choice, check_range
+from trust_exp.rng import keyed_generator
+
+Loss = Literal["ce", "dlr"]
+
+_MOMENTUM = 0.75
+
+
+def apgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float | Tensor,
+    *,
+    norm: Norm = "L2",
+    steps: int = 100,
+    loss: Loss = "ce",
+    start: Tensor | None = None,
+    domain: Domain = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+    rho: float = 0.75,
+) -> Tensor:
+    """Adversarial examples by Auto-PGD; an image is broken where ``model(x_adv).argmax(1) != y``.
+
+    A broken image stops at the next checkpoint of the step-size schedule, and its last misclassified iterate is
+    returned; an image that holds returns the iterate of highest loss. Images that are misclassified as they are, or
+    whose radius is 0, are returned unchanged.
+
+    Args:
+        model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
+        x: clean images or points, [B, ...], float32 or float64, inside the domain; B may be 0.
+        y: labels, [B], int64.
+        epsilon: radius in the units of x, finite, >= 0; a tensor [B] gives every image its own.
+        norm: "L2" or "Linf".
+        steps: gradient steps, >= 1; the model is evaluated steps + 2 times.
+        loss: "ce", in a form that does not saturate, or "dlr", which needs 3 classes.
+        start: first iterate, [B, ...], projected onto the ball; None: random, at distance epsilon.
+        domain: range of the data, to which iterates are clamped; None: no clamping.
+        generator: source of the random start, best on the CPU; None: one with a fixed seed. The global state is never
+            used.
+        rho: the step size is halved if fewer than this fraction of the steps since the last checkpoint raised the loss.
+
+    Returns:
+        x_adv, shape and dtype of x; ‖x_adv − x‖ <= epsilon and inside the domain.
+
+    Raises:
+        ValueError: if an argument is out of range, or the model has too few classes for the loss.
+
+    Source: Croce & Hein 2020, Algorithm 1; losses: its section on the DLR loss.
+    """
+    check_choice("loss", loss, get_args(Loss))
+    check_range("steps", steps, least=1)
+    if not 0 < rho <= 1:
+        raise ValueError(f"rho must be in (0, 1]; got {rho}")
+    if start is not None and start.shape != x.shape:
+        raise ValueError(f"start must have the shape of x, {list(x.shape)}; got {list(start.shape)}")
+    with attack_mode(model):
+        ball = Ball.around(x, epsilon, norm=norm, domain=domain)
+        x_adv, y = ball.center.clone(), y.clone()
+        if len(x_adv) == 0:
+            return x_adv
+        # Drawn for the whole batch: an image's start must not depend on which of the others are classified correctly.
+        first = ball.sample(generator or keyed_generator("apgd")) if start is None else ball.project(start.clone())
+        rows = _attackable(model, ball, y, loss)
+        if len(rows):
+            x_adv[rows] = _climb(model, _LOSSES[loss], ball[rows], y[rows], first[rows], steps, rho)
+    return x_adv
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Iterations after which the step size may be halved: 22, 41, 57, ... of 100 steps.
+
+    The paper's rule for every length; the official code truncates the gaps instead, and so differs below 100 steps.
+
+    Source: Croce & Hein 2020: p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06).
+    """
+    percent, gap, marks = 22, 22, []
+    while percent < 100:
+        marks.append(-(-percent * steps // 100))
+        gap = max(gap - 3, 6)
+        percent += gap
+    return sorted(set(marks))
+
+
+def error_log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """log(1 − p_y) − log(p_y) per image, [B], for logits [B, N]: the cross entropy without its saturation.
+
+    The cross entropy is softplus of it. An ascent that only compares losses and normalises gradients, as APGD does, is
+    the same for both; but in float32 the cross entropy is flat from a margin of 17 on, its gradient 0 from 104 on.
+    """
+    differences = logits - logits.gather(1, y[:, None])
+    return differences.scatter(1, y[:, None], -torch.inf).logsumexp(1)
+
+
+def difference_of_logits_ratio(logits: Tensor, y: Tensor) -> Tensor:
+    """Negative margin over the gap of largest and third largest logit, [B], in [-1, 1]; logits [B, N], N >= 3.
+
+    Source: Croce & Hein 2020, the DLR loss.
+    """
+    top = logits.topk(3, dim=1)
+    other = torch.where(top.indices[:, 0] == y, top.values[:, 1], top.values[:, 0])
+    margin = logits.gather(1, y[:, None]).squeeze(1) - other
+    return -margin / (top.values[:, 0] - top.values[:, 2] + 1e-12)
+
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": error_log_odds, "dlr": difference_of_logits_ratio}
+
+
+@torch.no_grad()
+def _attackable(model: nn.Module, ball: Ball, y: Tensor, loss: Loss) -> Tensor:
+    logits = model(ball.center)
+    if loss == "dlr" and logits.shape[1] < 3:
+        raise ValueError(f"loss='dlr' needs at least 3 classes; the model has {logits.shape[1]}; use loss='ce'")
+    return ((logits.argmax(1) == y) & (ball.radius.flatten() > 0)).nonzero().squeeze(1)
+
+
+def _climb(
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    ball: Ball,
+    y: Tensor,
+    first: Tensor,
+    steps: int,
+    rho: float,
+) -> Tensor:
+    def score(point: Tensor, label: Tensor) -> "_Score":
+        point = point.detach().requires_grad_()
+        logits = model(point).to(point.dtype)
+        value = loss(logits, label)
+        (gradient,) = torch.autograd.grad(value.sum(), point)
+        return _Score(value.detach(), gradient, logits.argmax(1) != label)
+
+    x_adv = first.clone()
+    climb = _Climb.begin(ball, y, first, score(first, y))
+    marks, last = set(checkpoints(steps)), 0
+    for step in range(1, steps + 1):
+        climb.advance(_MOMENTUM if step > 1 else 1.0)
+        climb.record(score(climb.point, climb.label))
+        if step in marks:
+            climb.adapt(step - last, rho)
+            climb, last = climb.without_broken(x_adv), step
+            if len(climb.row) == 0:
+                break
+    x_adv[climb.row] = _rowwise(climb.broken, climb.breaking, climb.best_point)
+    return x_adv
+
+
+@dataclass(frozen=True)
+class _Score:
+    loss: Tensor  # [B]
+    gradient: Tensor  # [B, ...]
+    wrong: Tensor  # [B] bool
+
+
+@dataclass
+class _Climb:
+    """Where the ascent stands; every field has one row per image that is still attacked."""
+
+    row: Tensor  # the image's place in the batch
+    ball: Ball
+    label: Tensor
+    point: Tensor
+    previous: Tensor
+    gradient: Tensor
+    loss: Tensor  # at the last point visited, before any return to the best one
+    best_point: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    broken: Tensor
+    breaking: Tensor  # last misclassified iterate, where broken
+    step: Tensor  # [B, 1, ...]
+    rises: Tensor  # steps since the last checkpoint that raised the loss
+    checked_loss: Tensor  # best loss at the last checkpoint
+    halved: Tensor  # whether the last checkpoint halved the step
+
+    @classmethod
+    def begin(cls, ball: Ball, y: Tensor, first: Tensor, score: _Score) -> "_Climb":
+        return cls(
+            row=torch.arange(len(y), device=y.device),
+            ball=ball,
+            label=y,
+            point=first,
+            previous=first,
+            gradient=score.gradient,
+            loss=score.loss,
+            best_point=first,
+            best_gradient=score.gradient,
+            best_loss=score.loss,
+            broken=score.wrong,
+            breaking=first,
+            step=2 * ball.radius,
+            rises=torch.zeros_like(y),
+            checked_loss=score.loss,
+            halved=torch.ones_like(score.wrong),  # the first interval started with the full step: nothing to compare
+        )
+
+    def advance(self, momentum: float) -> None:
+        """Gradient step, then momentum, each projected (the paper's gradient step)."""
+        ahead = self.ball.project(self.point + self.step * self.ball.steepest(self.gradient))
+        moved = self.point + momentum * (ahead - self.point) + (1 - momentum) * (self.point - self.previous)
+        self.previous, self.point = self.point, self.ball.project(moved)
+
+    def record(self, score: _Score) -> None:
+        """Take in loss, gradient and verdict at the new point."""
+        better = score.loss > self.best_loss
+        self.best_point = _rowwise(better, self.point, self.best_point)
+        self.best_gradient = _rowwise(better, score.gradient, self.best_gradient)
+        self.best_loss = torch.where(better, score.loss, self.best_loss)
+        # In float32, as in the official code: rises too small for it never end in float64, and the step would stay big.
+        self.rises = self.rises + (score.loss.float() > self.loss.float())
+        self.breaking = _rowwise(score.wrong, self.point, self.breaking)
+        self.broken = self.broken | score.wrong
+        self.loss, self.gradient = score.loss, score.gradient
+
+    def adapt(self, interval: int, rho: float) -> None:
+        """Halve the step and go back to the best point where the climb stalls (the paper's conditions 1 and 2)."""
+        oscillates = self.rises <= rho * interval  # the paper has <; ties follow the official code
+        stuck = ~self.halved & (self.best_loss <= self.checked_loss)
+        self.halved = oscillates | stuck
+        self.step = _rowwise(self.halved, self.step / 2, self.step)
+        self.point = _rowwise(self.halved, self.best_point, self.point)
+        self.gradient = _rowwise(self.halved, self.best_gradient, self.gradient)
+        self.checked_loss, self.rises = self.best_loss, torch.zeros_like(self.rises)
+
+    def without_broken(self, x_adv: Tensor) -> "_Climb":
+        """Write the broken images to ``x_adv`` and go on with the others."""
+        if not self.broken.any():
+            return self
+        x_adv[self.row[self.broken]] = self.breaking[self.broken]
+        return _Climb(**{field.name: getattr(self, field.name)[~self.broken] for field in fields(self)})
+
+
+def _rowwise(mask: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
+    return torch.where(mask.view(-1, *[1] * (there.ndim - 1)), there, elsewhere)

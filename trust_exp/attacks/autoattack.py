@@ -1,0 +1,253 @@
+"""The official AutoAttack (Croce & Hein 2020) behind one function, with one verdict per image and attack."""
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.attacks.ball import Ball, Domain, Norm
+from trust_exp.attacks.mode import attack_mode
+from trust_exp.errors import UserError, check_choice
+
+log = logging.getLogger(__name__)
+
+Version = Literal["standard", "fast"]
+
+
+@dataclass(frozen=True)
+class AutoAttackResult:
+    """What held and what broke; every tensor is on the device of the images, in their order.
+
+    Attributes:
+        correct: [B] bool, the clean prediction is right.
+        survived: for each attack in the order run, [B] bool: still right after it and all before it.
+        x_adv: shape and dtype of x; where an image was broken a point that breaks it, elsewhere the image itself.
+        implementation: the library that ran, e.g. "pyautoattack 0.2.0".
+    """
+
+    correct: Tensor
+    survived: dict[str, Tensor]
+    x_adv: Tensor
+    implementation: str
+
+    @property
+    def robust(self) -> Tensor:
+        """[B] bool: right under every attack."""
+        return next(reversed(self.survived.values()))
+
+
+def attacks_of(
+    version: Version, classes: int, *, norm: Norm = "Linf", shape: Sequence[int] | None = None
+) -> tuple[str, ...]:
+    """Names of the attacks that run, in order; "fast" is the standard version without FAB and Square.
+
+    Args:
+        version: "standard" or "fast".
+        classes: number of logits, >= 2.
+        norm: "L2" or "Linf".
+        shape: shape of one image; None: an image of at least 5 x 5 pixels.
+
+    Raises:
+        ValueError: if version is unknown or there is only one class.
+    """
+    check_choice("version", version, get_args(Version))
+    if classes < 2:
+        raise ValueError(f"AutoAttack needs at least 2 classes; the model has {classes}")
+    # APGD-T's loss needs the fourth largest logit. With two or three classes the cross entropy goes towards the only
+    # rivals anyway, and FAB is run untargeted, over all of them at once.
+    gradient, boundary = (("apgd-ce", "apgd-t"), "fab-t") if classes >= 4 else (("apgd-ce",), "fab")
+    if version == "fast":
+        return gradient
+    # For L2 Square tiles the image by fifths of its height: there are none in a vector or below 5 pixels.
+    tiled = shape is None or (len(shape) == 3 and min(shape[1:]) >= 5)
+    return (*gradient, boundary, "square") if norm == "Linf" or tiled else (*gradient, boundary)
+
+
+def autoattack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    *,
+    norm: Norm = "Linf",
+    version: Version = "standard",
+    seed: int = 0,
+    batch_size: int = 250,
+    domain: Domain = (0.0, 1.0),
+) -> AutoAttackResult:
+    """Run the official AutoAttack; same verdicts as its ``run_standard_evaluation`` for equal seed and batch size.
+
+    Every break is checked again: the point is pulled into ball and domain, where rounding left it outside, and counts
+    only if the model is wrong there. Autocast is off meanwhile, and the global random states are left as they were.
+
+    Args:
+        model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
+        x: images [B, C, H, W] or anything else [B, ...], float32 or float64, inside the domain.
+        y: labels, [B], int64.
+        epsilon: radius in the units of x, finite, >= 0; 0 means the clean prediction.
+        norm: "Linf" or "L2".
+        version: "standard", or "fast" without FAB and Square, which rarely change a verdict and take most of the time.
+        seed: of the library's random starts.
+        batch_size: images per batch; it takes part in the random draws, as in the official code.
+        domain: range of the data; None: unbounded.
+
+    Raises:
+        UserError: if the library is not installed.
+        ValueError: if an argument is out of range, or the model has fewer than 2 classes.
+    """
+    if batch_size < 1 or len(x) == 0:
+        raise ValueError(f"AutoAttack needs at least one image and batch_size >= 1; got {len(x)} and {batch_size}")
+    library, implementation = _library()
+    with attack_mode(model), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        ball, y = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone()
+        logits = torch.cat([model(batch) for batch in ball.center.split(batch_size)])
+        names = attacks_of(version, logits.shape[1], norm=norm, shape=x.shape[1:])
+        correct = logits.argmax(1) == y
+        if epsilon == 0:
+            return AutoAttackResult(correct, dict.fromkeys(names, correct), ball.center, implementation)
+        view = _UnitView.of(ball, epsilon, logits.shape[1])
+        attacks = _official_attacks(
+            library,
+            view.wrap(model),
+            x.device,
+            epsilon=epsilon / view.width,
+            norm=norm,
+            seed=seed,
+            classes=view.classes,
+        )
+        with _global_random_state_kept():
+            attacks = {name: attacks[name] for name in names}
+            survived, x_adv = _in_turn(model, attacks, view, ball, y, correct, batch_size)
+    return AutoAttackResult(correct, survived, x_adv, implementation)
+
+
+def _in_turn(
+    model: nn.Module,
+    attacks: dict[str, Callable[[Tensor, Tensor], Tensor]],
+    view: "_UnitView",
+    ball: Ball,
+    y: Tensor,
+    correct: Tensor,
+    batch_size: int,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Each attack on the survivors of those before it, batched as in the official loop."""
+    alive, x_adv, survived = correct.clone(), ball.center.clone(), {}
+    for name, perturb in attacks.items():
+        left = alive.nonzero().squeeze(1)
+        for rows in left.split(batch_size) if len(left) else ():
+            claimed = view.decode(perturb(view.encode(ball.center[rows]), y[rows]))
+            point = ball[rows].project(claimed)
+            finite = point.flatten(1).isfinite().all(1)
+            broken = finite & (model(point).argmax(1) != y[rows])
+            x_adv[rows[broken]] = point[broken]
+            alive[rows[broken]] = False
+        survived[name] = alive.clone()
+        log.debug("%s: %d of %d images survive", name, int(alive.sum()), len(alive))
+    return survived, x_adv
+
+
+@dataclass(frozen=True)
+class _UnitView:
+    """The data as the library needs them: float32 images in [0, 1], moved and scaled equally in every direction."""
+
+    low: float
+    width: float
+    shape: torch.Size  # of one image
+    dtype: torch.dtype
+    classes: int
+
+    @classmethod
+    def of(cls, ball: Ball, epsilon: float, classes: int) -> "_UnitView":
+        if ball.domain is None:
+            # Room around the balls as well, for FAB walks outside them before it comes back.
+            low, high = ball.center.min().item(), ball.center.max().item()
+            room = (high - low) / 2 + 2 * epsilon
+            low, high = low - room, high + room
+        else:
+            low, high = ball.domain
+        return cls(low, high - low, ball.center.shape[1:], ball.center.dtype, classes)
+
+    def encode(self, x: Tensor) -> Tensor:
+        unit = ((x - self.low) / self.width).float()
+        return unit.contiguous() if x.ndim == 4 else unit.reshape(len(x), -1, 1, 1)
+
+    def decode(self, unit: Tensor) -> Tensor:
+        return unit.to(self.dtype).reshape(len(unit), *self.shape) * self.width + self.low
+
+    def wrap(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        def forward(unit: Tensor) -> Tensor:
+            if len(unit) == 0:  # Square asks so on a tie, and many models cannot flatten an empty batch
+                return unit.new_zeros(0, self.classes)
+            logits: Tensor = model(self.decode(unit))
+            return logits.float()
+
+        return forward
+
+
+def _official_attacks(
+    library: Callable[..., Any],
+    forward: Callable[[Tensor], Tensor],
+    device: torch.device,
+    *,
+    epsilon: float,
+    norm: Norm,
+    seed: int,
+    classes: int,
+) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """The library's attacks by name, each (images, labels) -> candidates, with the numbers of its standard version."""
+    # "custom" so that the constructor neither prints nor presets; these arguments exist in both distributions.
+    suite = library(forward, norm=norm, eps=epsilon, seed=seed, version="custom", device=device)
+    suite.apgd.n_restarts = 1
+    suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
+    suite.fab.targeted = classes >= 4
+    # Untargeted, FAB stands in for the targeted attacks: the library's five restarts instead of nine targets.
+    suite.fab.n_restarts = 1 if suite.fab.targeted else 5
+    suite.apgd.logger = suite.apgd_targeted.logger = _DebugLog()
+    return {
+        "apgd-ce": suite.apgd.perturb,
+        "apgd-t": suite.apgd_targeted.perturb,
+        "fab": suite.fab.perturb,
+        "fab-t": suite.fab.perturb,
+        "square": suite.square.perturb,
+    }
+
+
+class _DebugLog:
+    """Sends what the library reports, by whichever method it does, to this module's log at level DEBUG."""
+
+    def warning(self, message: str) -> None:
+        log.debug(message)
+
+    log = warning
+
+
+@contextmanager
+def _global_random_state_kept() -> Iterator[None]:
+    # The library seeds the CPU and every CUDA device before each batch.
+    initialized = torch.cuda.is_initialized()
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if initialized else []):
+        yield
+    if not initialized:  # there its seed waits in a queue: put back what a later start of CUDA would have used
+        torch.cuda.manual_seed_all(torch.initial_seed())
+
+
+def _library() -> tuple[Callable[..., Any], str]:
+    for name in ("pyautoattack", "autoattack"):  # the second is the authors' repository, installed with git
+        try:
+            library = importlib.import_module(name).AutoAttack
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            continue
+        try:
+            return library, f"{name} {installed_version(name)}"
+        except PackageNotFoundError:
+            return library, f"{name} (version unknown)"
+    raise UserError("AutoAttack needs the package pyautoattack; install it with: pip install 'pyautoattack>=0.2,<0.3'")

@@ -1,0 +1,125 @@
+"""Norm balls around a batch: the threat model, and the geometry that depends on its norm."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from trust_exp.errors import check_choice
+
+Norm = Literal["L2", "Linf"]
+Domain = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The points an attack may visit: one ball per image, cut by the data's domain. Build it with :meth:`around`.
+
+    Attributes:
+        center: clean images, [B, ...], float32 or float64, inside the domain.
+        radius: [B, 1, ...], in the units of ``center``; finite, >= 0.
+        norm: "L2" or "Linf".
+        domain: lowest and highest value of a pixel; None: unbounded.
+    """
+
+    center: Tensor
+    radius: Tensor
+    norm: Norm
+    domain: Domain
+
+    @classmethod
+    def around(cls, x: Tensor, epsilon: float | Tensor, *, norm: Norm, domain: Domain) -> "Ball":
+        """Balls of radius ``epsilon`` (one number, or [B]: one per image) around a copy of ``x``, [B, ...].
+
+        Raises:
+            ValueError: if x is not a float batch inside the domain, or epsilon, norm or domain is out of range.
+        """
+        check_choice("norm", norm, get_args(Norm))
+        if x.ndim < 2 or x.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"x must be float32 or float64 of shape [B, ...]; got {x.dtype} {list(x.shape)}")
+        _check_domain(x, domain)
+        radius = _radii(x, epsilon)
+        # A few units in the last place inwards, so that a norm measured elsewhere never exceeds epsilon by rounding.
+        radius = radius * (1 - 4 * torch.finfo(x.dtype).eps)
+        return cls(x.detach().clone(), radius.view(-1, *[1] * (x.ndim - 1)), norm, domain)
+
+    def __getitem__(self, rows: Tensor) -> "Ball":
+        """The balls of some images; ``rows``: [K] int64, or [B] bool."""
+        return Ball(self.center[rows], self.radius[rows], self.norm, self.domain)
+
+    def project(self, point: Tensor) -> Tensor:
+        """Pull ``point``, [B, ...], into ball and domain; afterwards ‖point − center‖ <= radius in exact arithmetic.
+
+        For L2 the ball comes first and the box second, as in Croce & Hein 2020: inside both, not always the nearest.
+        """
+        delta = point - self.center
+        if self.norm == "Linf":
+            delta = delta.clamp(-self.radius, self.radius)
+        else:
+            length = _length(delta)
+            delta = delta * torch.where(length > self.radius, self.radius / length, 1.0)
+        near = self.center + delta
+        if self.domain is not None:
+            near = near.clamp(*self.domain)
+        # The sum is rounded to nearest, for a small radius far beyond the ball; one float back is inside again.
+        overshoots = (near - self.center).abs() > delta.abs()
+        return torch.where(overshoots, torch.nextafter(near, self.center), near)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Direction of unit norm along which a linear function rises most; zero where the gradient is 0 or NaN."""
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        return gradient.sign() if self.norm == "Linf" else _unit(gradient, _length(gradient))
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Random point at distance ``radius``, then cut by the domain: Gaussian direction for L2, uniform for Linf.
+
+        Drawn on the generator's device in float32, so a CPU generator gives the same points on every device.
+        """
+        draw = torch.randn if self.norm == "L2" else torch.rand
+        noise = draw(self.center.shape, generator=generator, device=generator.device).to(self.center)
+        if self.norm == "L2":
+            noise = _unit(noise, _length(noise))
+        else:
+            noise = 2 * noise - 1
+            noise = _unit(noise, _peak(noise))
+        return self.project(self.center + self.radius * noise)
+
+
+def _peak(v: Tensor) -> Tensor:
+    return v.abs().amax(tuple(range(1, v.ndim)), keepdim=True)
+
+
+def _length(v: Tensor) -> Tensor:
+    # Scaled by the largest entry: squares of float32 gradients below 1e-19 would vanish.
+    peak = _peak(v).clamp_min(torch.finfo(v.dtype).tiny)
+    return peak * (v / peak).square().sum(tuple(range(1, v.ndim)), keepdim=True).sqrt()
+
+
+def _unit(v: Tensor, length: Tensor) -> Tensor:
+    return v / length.clamp_min(torch.finfo(v.dtype).tiny)
+
+
+def _radii(x: Tensor, epsilon: float | Tensor) -> Tensor:
+    radius = torch.as_tensor(epsilon, dtype=x.dtype, device=x.device).detach()
+    if radius.ndim == 0:
+        radius = radius.expand(len(x))
+    if radius.shape != x.shape[:1]:
+        raise ValueError(f"epsilon must be a number or of shape [{len(x)}]; got shape {list(radius.shape)}")
+    refused = radius[~(radius.isfinite() & (radius >= 0))]
+    if len(refused):
+        raise ValueError(f"epsilon must be finite and at least 0; got {refused[0].item()}")
+    return radius
+
+
+def _check_domain(x: Tensor, domain: Domain) -> None:
+    low, high = (-torch.inf, torch.inf) if domain is None else domain
+    if domain is not None and not -torch.inf < low < high < torch.inf:
+        raise ValueError(f"domain must be None or two finite numbers, low < high; got {domain}")
+    if not x.isfinite().all():
+        raise ValueError("x must be finite; got NaN or inf")
+    if not ((x >= low) & (x <= high)).all():
+        raise ValueError(
+            f"x has values in [{x.min():g}, {x.max():g}], outside domain {domain}; "
+            "normalise inside the model, or give the data's own domain"
+        )

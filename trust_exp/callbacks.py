@@ -1,0 +1,128 @@
+"""What watches a training: safe points that a resumed run continues from exactly, the progress bar, interrupts."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+
+from trust_exp.progress import Bar
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop (Ctrl-C, SIGTERM). Not an Exception: nothing may take it for a failure."""
+
+
+class StopRequest:
+    """Turns SIGINT and SIGTERM into a request that a training honours after the batch, and all else at once."""
+
+    def __init__(self) -> None:
+        self.patient = False
+        self.requested = False
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if not self.patient or self.requested:
+            raise Interrupted(signal.Signals(number).name)
+        self.requested = True
+
+    @contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        """Handle both signals while the body runs."""
+        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class SafePoint(L.Callback):
+    """Saves the training every so many seconds and when asked to stop; the file is whole at any time.
+
+    The order and augmentation of the data depend on the optimiser step alone, so any step is a safe point.
+    """
+
+    def __init__(self, path: Path, seconds: float, stop: StopRequest) -> None:
+        self.path, self.seconds, self.stop = path, seconds, stop
+
+    def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.saved = time.monotonic()
+        self.stop.patient = True
+        # Lightning has put its own handler before ours: it would end the run before this step is saved
+        signal.signal(signal.SIGTERM, self.stop)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        due = self.stop.requested or time.monotonic() - self.saved >= self.seconds
+        if trainer.world_size > 1:
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        if due:
+            self._save(trainer)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.stop.patient = False
+
+    def on_exception(self, *_: Any) -> None:
+        self.stop.patient = False
+
+    def _save(self, trainer: L.Trainer) -> None:
+        stop = self.stop.requested
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            os.replace(part, self.path)
+        self.saved = time.monotonic()
+        if stop:
+            raise Interrupted("stopped at a safe point")
+
+
+class ProgressLine(L.Callback):
+    """One bar over the whole training, one over each evaluation."""
+
+    def __init__(self, what: str = "train") -> None:
+        self.what = what
+
+    def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        total = int(trainer.estimated_stepping_batches)
+        self.bar = Bar("train", total, visible=trainer.is_global_zero)
+        self.note = ""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        # reading a metric waits for the device, so it is done only when the bar is drawn
+        if self.bar.due():
+            self.note = "  ".join(
+                f"{name.removeprefix('train/')} {float(value):.4g}" for name, value in trainer.callback_metrics.items()
+            )
+            self.bar.update(trainer.global_step, self.note)
+
+    def on_train_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.bar.update(trainer.global_step, self.note)
+        self.bar.close()
+
+    def on_exception(self, *_: Any) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+    def on_test_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        total = int(sum(trainer.num_test_batches))
+        self.bar = Bar(self.what, total, visible=trainer.is_global_zero)
+
+    def on_test_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int, *_: Any) -> None:
+        self.bar.update(index + 1)
+
+    def on_test_end(self, *_: Any) -> None:
+        self.bar.close()
+
+
+def save_whole(value: Any, path: Path) -> None:
+    """``torch.save`` by rename: a reader sees the old file or the new one."""
+    part = path.with_suffix(".part")
+    torch.save(value, part)
+    os.replace(part, path)

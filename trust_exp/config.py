@@ -1,0 +1,321 @@
+"""What a run is made of: schemas, their checks, the identity of a configuration, and building objects from it.
+
+Hydra composes YAML files over the plain defaults of the dataclasses found here and in the ``config.py`` of each part;
+``check`` then parses numbers such as ``8/255``, and refuses wrong types and values in one sentence. Imports no torch.
+"""
+
+import hashlib
+import importlib
+import json
+import pkgutil
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trust_exp.errors import UserError, check_choice, check_range, unknown
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+BUILDABLE = ("trust_exp", "torch", "torchvision", "timm", "lightning", "torchmetrics")
+
+
+def free(default: Any) -> Any:
+    """Dataclass field that is not part of a run's identity: it changes where or how fast, not what comes out."""
+    given = {"default_factory": default} if callable(default) else {"default": default}
+    return field(**given, metadata={"identity": False})
+
+
+@dataclass
+class FitConfig:
+    """How long to train, and how often to save and to log."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    gradient_clip: float | None = None
+    checkpoint_seconds: float = free(30.0)
+    log_every: int = free(50)
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError(f"give one of fit.epochs and fit.steps; got epochs={self.epochs} and steps={self.steps}")
+        for name in ("epochs", "steps", "log_every"):
+            check_range(f"fit.{name}", getattr(self, name), least=1)
+        check_range("fit.gradient_clip", self.gradient_clip, above=0)
+        check_range("fit.checkpoint_seconds", self.checkpoint_seconds, least=0)
+
+
+@dataclass
+class AcceleratorConfig:
+    """Where a run runs. Only the precision changes the numbers, so only it is part of the identity."""
+
+    kind: str = free("auto")
+    devices: int = free(1)
+    nodes: int = free(1)
+    precision: str = "32-true"
+    compile: bool = free(False)
+    channels_last: bool = free(False)
+
+    def __post_init__(self) -> None:
+        check_choice("accelerator.kind", self.kind, ("auto", "cpu", "gpu"))
+        check_choice("accelerator.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
+        check_range("accelerator.devices", self.devices, least=1)
+        check_range("accelerator.nodes", self.nodes, least=1)
+
+
+@dataclass
+class PathsConfig:
+    """Where data are read and runs are written; nothing else is written."""
+
+    data: str = "${oc.env:TRUST_EXP_DATA,data}"
+    runs: str = "${oc.env:TRUST_EXP_RUNS,multirun}"
+
+
+@dataclass
+class RootConfig:
+    """A whole run. The parts of type Any are checked by the schema that their file names."""
+
+    mode: str = free("train")
+    run: str | None = free(None)
+    force: bool = free(False)
+    seed: int = 0
+    size: str = MISSING
+    recipe: str | None = free(None)
+    paths: PathsConfig = free(PathsConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)
+    logger: Any = free(None)
+    method: Any = MISSING
+    model: Any = MISSING
+    dataset: Any = MISSING
+    eval: Any = free(None)
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, ("train", "eval"))
+        check_range("seed", self.seed, least=0)
+        if self.mode == "eval" and self.run is None:
+            raise UserError("mode=eval needs run=<id>: the run to evaluate")
+        if self.mode == "train" and self.run is not None:
+            raise UserError(f"run={self.run} names an earlier run; to evaluate it, add mode=eval")
+
+
+# --- schemas: found, not listed ------------------------------------------------------------------------------------
+
+
+def schemas() -> Iterator[type]:
+    """Every dataclass of this file and of the ``config.py`` of each part and each family of methods."""
+    families = pkgutil.iter_modules([str(ROOT / "trust_exp" / "methods")])
+    parts = ["data", "models", "evals", *(f"methods.{family.name}" for family in families if family.ispkg)]
+    for module in (__name__, *(f"trust_exp.{part}.config" for part in parts)):
+        for value in vars(importlib.import_module(module)).values():
+            if is_dataclass(value) and isinstance(value, type) and value.__module__ == module:
+                yield value
+
+
+def register() -> None:
+    """Give Hydra the defaults of every schema (group ``schema``) and the resolvers that conf/config.yaml uses."""
+    store = ConfigStore.instance()
+    for schema in schemas():
+        node = {"_schema_": f"{schema.__module__}:{schema.__name__}", **defaults(schema)}
+        store.store(group="schema", name=schema.__name__, node=node)
+    OmegaConf.register_new_resolver("model_for", model_for, replace=True)
+    OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
+
+
+def defaults(schema: type) -> dict[str, Any]:
+    """The default values of a dataclass as a plain dictionary; what has none is ``???``."""
+    values: dict[str, Any] = {}
+    for entry in fields(schema):
+        kind = typing.get_type_hints(schema)[entry.name]
+        if is_dataclass(kind):
+            values[entry.name] = defaults(typing.cast(type, kind))
+        elif entry.default_factory is not NO_DEFAULT:
+            values[entry.name] = entry.default_factory()
+        else:
+            values[entry.name] = MISSING if entry.default is NO_DEFAULT else entry.default
+    return values
+
+
+def model_for(method: str, dataset: str) -> str:
+    """The model that a pair of method and dataset uses when none is asked for: its own, else its dataset's."""
+    own = f"for/{method}/{dataset}"
+    return own if (CONF / "model" / f"{own}.yaml").exists() else f"for/any/{dataset}"
+
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """Turn a composed configuration into plain values of the right types, or say in one sentence what is wrong.
+
+    Raises:
+        UserError: naming the key, the value given and what is allowed.
+    """
+    try:
+        plain = {str(key): to_plain(config, str(key)) for key in config if key != "hydra"}
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    checked = _check_node(plain, ROOT_SCHEMA, "")
+    for group in ("method", "model", "dataset"):
+        checked[group] = _check_node(checked[group], None, group)
+    # An eval that a recipe tunes but nobody asked for has values, but no schema.
+    chosen = {name: node for name, node in (checked["eval"] or {}).items() if "_schema_" in node}
+    checked["eval"] = {name: _check_node(node, None, f"eval.{name}") for name, node in chosen.items()}
+    return checked
+
+
+def to_plain(config: DictConfig, key: str) -> Any:
+    """One top-level part of a configuration with its interpolations resolved, as plain Python values."""
+    if OmegaConf.is_missing(config, key):
+        return MISSING
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def find_schema(reference: str) -> type:
+    """The dataclass behind ``module:Name``."""
+    module, _, name = reference.partition(":")
+    return typing.cast(type, getattr(importlib.import_module(module), name))
+
+
+def _check_node(node: Any, reference: str | None, path: str) -> dict[str, Any]:
+    if not isinstance(node, Mapping):
+        raise UserError(f"{path} must be chosen: {path}=<name>; trust-exp list shows the names")
+    reference = reference or str(node.get("_schema_") or "")
+    if not reference:
+        raise UserError(f"conf/{path} names no schema: its defaults list needs '- /schema/<Name>@_here_'")
+    values = {key: value for key, value in node.items() if key != "_schema_"}
+    checked = asdict(_convert(values, find_schema(reference), path))
+    return checked if not path else {"_schema_": reference, **checked}
+
+
+def _convert(value: Any, wanted: Any, path: str) -> Any:
+    """``value`` as the type ``wanted``: a dataclass, an optional, a list, a plain type or Any."""
+    if wanted is Any:
+        return value
+    if isinstance(value, str) and value == MISSING:
+        raise UserError(f"{path} must be given")
+    if isinstance(wanted, types.UnionType):
+        return None if value is None else _convert(value, typing.get_args(wanted)[0], path)
+    if is_dataclass(wanted):
+        return _convert_dataclass(value, typing.cast(type, wanted), path)
+    if typing.get_origin(wanted) is list:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{path} must be a list such as [1,2]; got {value!r}")
+        return [_convert(item, typing.get_args(wanted)[0], f"{path}[{i}]") for i, item in enumerate(value)]
+    return _convert_scalar(value, wanted, path)
+
+
+def _convert_dataclass(value: Any, schema: type, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path} must be a group of values; got {value!r}")
+    hints = typing.get_type_hints(schema)
+    for key in value:
+        if key not in hints:
+            raise unknown("the key", f"{path}.{key}".lstrip("."), (f"{path}.{name}".lstrip(".") for name in hints))
+    given = {key: _convert(item, hints[key], f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+    for entry in fields(schema):
+        if entry.name not in given and entry.default == MISSING:
+            raise UserError(f"{path}.{entry.name} must be given")
+    return schema(**given)
+
+
+FRACTION = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*/\s*([\d.]+(?:[eE][-+]?\d+)?)\s*")
+
+
+def _convert_scalar(value: Any, wanted: type, path: str) -> Any:
+    if wanted is float and isinstance(value, str) and (match := FRACTION.fullmatch(value)):
+        over, under = float(match[1]), float(match[2])
+        if under == 0:
+            raise UserError(f"{path} divides by zero; got {value!r}")
+        return over / under
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        return value
+    if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    names = {float: "a number (8/255 is one)", int: "a whole number", bool: "true or false", str: "a text"}
+    raise UserError(f"{path} must be {names.get(wanted, wanted.__name__)}; got {value!r}")
+
+
+# --- identity ------------------------------------------------------------------------------------------------------
+
+ROOT_SCHEMA = f"{__name__}:RootConfig"
+
+
+def identity(node: Any, schema: type) -> Any:
+    """The part of a checked configuration that decides the outcome: no free fields, no class names."""
+    kept = {}
+    for entry in fields(schema):
+        value = node.get(entry.name)
+        if entry.metadata.get("identity", True) and entry.name != "_target_":
+            kept[entry.name] = _identity_of(value, typing.get_type_hints(schema)[entry.name])
+    return kept
+
+
+def _identity_of(value: Any, wanted: Any) -> Any:
+    if isinstance(value, Mapping) and "_schema_" in value:
+        return identity(value, find_schema(value["_schema_"]))
+    if isinstance(value, Mapping) and isinstance(wanted, types.UnionType):
+        wanted = typing.get_args(wanted)[0]
+    return identity(value, wanted) if isinstance(value, Mapping) and is_dataclass(wanted) else value
+
+
+def digest(value: Any) -> str:
+    """Ten hex digits that name a JSON-like value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_id(checked: Mapping[str, Any]) -> str:
+    """The id of the run that a checked configuration describes."""
+    return digest(identity(checked, RootConfig))
+
+
+def eval_id(node: Mapping[str, Any]) -> str:
+    """The id of an evaluation: its suite's settings, without where it runs."""
+    return digest(identity(node, find_schema(node["_schema_"])))
+
+
+def run_name(config: DictConfig) -> str:
+    """``<method>-<dataset>-<run id>``; with mode=eval, the folder's name of the run asked for."""
+    from trust_exp.runs import find
+
+    checked = check(config)
+    if checked["mode"] == "eval":
+        return find(checked["paths"]["runs"], checked["run"]).folder.name
+    return f"{checked['method']['name']}-{checked['dataset']['name']}-{run_id(checked)}"
+
+
+# --- building ------------------------------------------------------------------------------------------------------
+
+
+LABELS = ("_schema_", "name", "fit")  # what a node is called and how it is run, not what it is made with
+
+
+def build(node: Mapping[str, Any], **given: Any) -> Any:
+    """Make the object that a checked node describes: its ``_target_``, with its values and ``given``.
+
+    Raises:
+        UserError: if the target is not under one of the packages that may be built from a configuration.
+    """
+    target = str(node["_target_"])
+    if target.split(".")[0] not in BUILDABLE:
+        raise UserError(f"_target_ must be under one of {', '.join(BUILDABLE)}; got {target!r}")
+    from hydra.utils import instantiate
+
+    values = {key: value for key, value in node.items() if key not in LABELS}
+    # partial: what is given stays as it is; Hydra would turn dataclasses among it into dictionaries
+    make = instantiate(values, _partial_=True, _convert_="all", _recursive_=False)
+    return make(**given)

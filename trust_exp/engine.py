@@ -1,0 +1,221 @@
+"""One run: data -> model -> method -> fit -> evals -> result. Knows no Hydra; jobs.py calls it."""
+
+import logging
+import platform
+import resource
+import traceback
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+
+from trust_exp.callbacks import Interrupted, ProgressLine, SafePoint, StopRequest, save_whole
+from trust_exp.config import build, eval_id
+from trust_exp.data.module import ArrayDataModule
+from trust_exp.errors import UserError
+from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
+from trust_exp.jobs import Job, is_first
+from trust_exp.messages import RunFailed
+from trust_exp.methods.base import Method
+from trust_exp.progress import track
+from trust_exp.results.record import Record, environment
+from trust_exp.results.table import say
+
+
+def execute_and_record(job: Job) -> None:
+    """Do all that the job's run lacks and keep its result.json up to date, also when it fails.
+
+    Raises:
+        UserError: for a mistake that only the data or the model show.
+        RunFailed: if the run raised; the folder has the traceback.
+        Interrupted: if it was asked to stop; it can be resumed.
+    """
+    run = job.run
+    record = Record(run, job.config)
+    record.write(status="running", error=None, config=job.config, environment=environment(device_name()))
+    try:
+        execute(job, record)
+    except UserError as error:
+        record.write(status="failed", error=str(error))
+        raise
+    except Interrupted as stop:
+        record.write(status="interrupted", error=str(stop))
+        say(f"{run.folder.name} is interrupted; the same command goes on with it")
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+        with open(run.folder / "traceback.txt", "w") as file:
+            traceback.print_exc(file=file)
+        record.write(status="failed", error=reason)
+        raise RunFailed(f"{run.folder.name} failed with {reason}; see {run.folder / 'traceback.txt'}") from error
+    record.write(status="done", peak_memory_mb=round(peak_memory() / 2**20))
+
+
+def execute(job: Job, record: Record | None = None) -> None:
+    """The same on every process; only the first one has a record."""
+    quieten()
+    pipeline = Pipeline(job, record)
+    with StopRequest().listening() as stop:
+        pipeline.carry_out(stop)
+
+
+class Pipeline:
+    """The stages of one run. Every process builds it; only the first has a record."""
+
+    def __init__(self, job: Job, record: Record | None) -> None:
+        self.job, self.run, self.record = job, job.run, record
+        self.config = job.config
+
+    def carry_out(self, stop: StopRequest) -> None:
+        """Fit if there are no weights, then run the pending evals."""
+        pending = self.job.pending()
+        L.seed_everything(self.config["seed"], verbose=False)
+        with self._phase("setup"):
+            data = self._data()
+        if not self.run.weights.exists():
+            with self._phase("fit"):
+                self._fit(data, stop)
+        self._evaluate(data, pending)
+
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        return self.record.phase(name) if self.record else nullcontext()
+
+    def _data(self) -> ArrayDataModule:
+        node = self.config["dataset"]
+        data: ArrayDataModule = build(
+            node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"]
+        )
+        if is_first():
+            data.prepare_data()
+        return data
+
+    def _model(self, data: ArrayDataModule) -> nn.Module:
+        model: nn.Module = build(self.config["model"], shape=data.info.shape, classes=len(data.info.classes))
+        return model
+
+    def _fit(self, data: ArrayDataModule, stop: StopRequest) -> None:
+        fit = self.config["fit"]
+        model = self._model(data)
+        method: Method = build(self.config["method"], model=model, info=data.info, log_every=fit["log_every"])
+        if self.config["accelerator"]["channels_last"]:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.config["accelerator"]["compile"]:
+            model.compile()
+        trainer = self._trainer(
+            SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], stop),
+            ProgressLine(),
+            logger=CSVLogger(self.run.folder, name="curves") if self.config["logger"] != "none" else False,
+            log_every_n_steps=fit["log_every"],
+            max_epochs=fit["epochs"] or -1,
+            max_steps=fit["steps"] or -1,
+            gradient_clip_val=fit["gradient_clip"],
+        )
+        resume = self.run.checkpoint if self.run.checkpoint.exists() else None
+        if resume and is_first():
+            say(f"resuming from {resume.name}")
+        trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
+        self._keep(method, trainer)
+
+    def _keep(self, method: Method, trainer: L.Trainer) -> None:
+        state = method.model.state_dict()
+        if not all(value.isfinite().all() for value in state.values() if value.is_floating_point()):
+            raise FloatingPointError("the trained weights are not finite; lower method.optimizer.lr")
+        if self.record is not None:
+            save_whole({"state_dict": state}, self.run.weights)
+            self.run.checkpoint.unlink(missing_ok=True)
+            self.record.values["metrics"].update({f"derived/{key}": value for key, value in method.derived().items()})
+            self.record.values["steps"] = trainer.global_step
+        trainer.strategy.barrier("weights are written")
+
+    def _evaluate(self, data: ArrayDataModule, pending: dict[str, Any]) -> None:
+        model = self._model(data).eval()
+        weights = torch.load(self.run.weights, map_location="cpu", weights_only=True)
+        model.load_state_dict(weights["state_dict"], strict=True)
+        earlier: dict[str, Outcomes] = self._outcomes()
+        for name, node in pending.items():
+            with self._phase(f"eval/{name}"):
+                suite: Suite = build(node)
+                suite.context = Context(
+                    model=model,
+                    data=data,
+                    figures=self.run.folder / "figures",
+                    seed=self.config["seed"],
+                    method=self.config["method"]["name"],
+                    earlier=earlier,
+                    progress=lambda items, what: track(items, what, visible=is_first()),
+                )
+                self._run_suite(suite, node, earlier)
+
+    def _run_suite(self, suite: Suite, node: dict[str, Any], earlier: dict[str, Outcomes]) -> None:
+        outcomes: dict[str, Outcomes] = {}
+        trainer = self._trainer(ProgressLine(suite.name), logger=False)
+        for split in suite.splits:
+            runner = SuiteRunner(suite, first=not outcomes)
+            loader = suite.context.data.eval_loader(split, suite.samples)
+            trainer.test(runner, dataloaders=loader, verbose=False)
+            outcomes[split] = runner.outcomes
+        report = suite.finish(outcomes)
+        for split, found in outcomes.items():
+            earlier[f"{suite.name}-{split}"] = found
+            if self.record is not None:
+                (self.run.folder / "outcomes").mkdir(exist_ok=True)
+                save_whole(found, self.run.folder / "outcomes" / f"{suite.name}-{split}.pt")
+        if self.record is not None:
+            self.record.add(suite.name, eval_id(node), report.rows, report.figures)
+
+    def _outcomes(self) -> dict[str, Outcomes]:
+        files = sorted((self.run.folder / "outcomes").glob("*.pt"))
+        return {file.stem: torch.load(file, weights_only=True) for file in files}
+
+    def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
+        where = self.config["accelerator"]
+        precision = where["precision"] if "max_steps" in given else "32-true"  # evals are in float32 whatever trained
+        return L.Trainer(
+            accelerator=where["kind"],
+            devices=where["devices"],
+            num_nodes=where["nodes"],
+            strategy=DDPStrategy(broadcast_buffers=False) if self.job.processes > 1 else "auto",
+            precision=precision,
+            callbacks=list(callbacks),
+            default_root_dir=self.run.folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            inference_mode=False,
+            num_sanity_val_steps=0,
+            **given,
+        )
+
+
+def device_name() -> str:
+    """The accelerator's name, or the processor's architecture."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
+
+
+def peak_memory() -> int:
+    """Peak memory in bytes: of the accelerator if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def quieten() -> None:
+    """Keep from the user what he can do nothing about."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*ended before the epoch ended.*",
+        ".*is smaller than the logging interval.*",
+        ".*`training_step` returned.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*GPU available but not used.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+

@@ -1,0 +1,32 @@
+"""The one exception that means: the user can mend this, and the message says how."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: a value, a name, a file. The message is one sentence; the exit code is 2."""
+
+
+def unknown(what: str, given: str, allowed: Iterable[str]) -> UserError:
+    """Error for a name that does not exist, with the nearest one that does and the list of all."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return UserError(f"{what} {given!r} does not exist; {guess}There are: {', '.join(names) or 'none'}")
+
+
+def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise UserError unless ``value`` is one of ``allowed``."""
+    if value not in (names := tuple(allowed)):
+        near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{key} must be one of {', '.join(names)}; got {value!r}{guess}")
+
+
+def check_range(key: str, value: float | None, *, above: float | None = None, least: float | None = None) -> None:
+    """Raise UserError unless ``value`` is None, or greater than ``above`` and at least ``least``."""
+    if value is not None and above is not None and not value > above:
+        raise UserError(f"{key} must be greater than {above:g}; got {value:g}")
+    if value is not None and least is not None and not value >= least:
+        raise UserError(f"{key} must be at least {least:g}; got {value:g}")

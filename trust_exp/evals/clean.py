@@ -1,0 +1,33 @@
+"""Accuracy on unchanged data."""
+
+from collections.abc import Mapping, Sequence
+
+from trust_exp.data.batch import Batch
+from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.results.record import fraction
+
+
+class Clean(Suite):
+    """``clean/accuracy`` on the test set; ``clean/train_accuracy`` if the training set is asked for."""
+
+    name = "clean"
+
+    def __init__(self, splits: Sequence[str]) -> None:
+        super().__init__()
+        self.splits = tuple(splits)
+
+    def step(self, batch: Batch) -> Outcomes:
+        return {"correct": self.context.model(batch.image).argmax(1) == batch.label}
+
+    def finish(self, outcomes: Mapping[str, Outcomes]) -> Report:
+        return Report(
+            [
+                fraction(f"clean/{split_prefix(split)}accuracy", int(found["correct"].sum()), len(found["correct"]))
+                for split, found in outcomes.items()
+            ]
+        )
+
+
+def split_prefix(split: str) -> str:
+    """Part of a metric's name: nothing for the test set, ``train_`` for the training set."""
+    return "" if split == "test" else f"{split}_"

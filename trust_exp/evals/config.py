@@ -1,0 +1,61 @@
+"""Settings of the evaluation suites. Imports no torch."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from trust_exp.errors import UserError, check_choice, check_range
+
+SPLITS = ("train", "test")
+
+
+@dataclass
+class CleanConfig:
+    """Accuracy on unchanged data."""
+
+    _target_: str = "trust_exp.evals.clean.Clean"
+    splits: list[str] = field(default_factory=lambda: ["test"])
+
+    def __post_init__(self) -> None:
+        for split in self.splits:
+            check_choice("eval.clean.splits", split, SPLITS)
+
+
+@dataclass
+class CertifyConfig:
+    """Certified robust accuracy (CRA), the Lipschitz constant and how tight it is."""
+
+    _target_: str = "trust_exp.evals.certify.Certify"
+    splits: list[str] = field(default_factory=lambda: ["test"])
+    radii: list[float] = field(default_factory=lambda: [36 / 255, 72 / 255, 108 / 255])  # L2
+    per_class: bool = True
+    tightness_pairs: int = 4000  # 0: no search
+    tightness_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        for split in self.splits:
+            check_choice("eval.certify.splits", split, SPLITS)
+        for radius in self.radii:
+            check_range("eval.certify.radii", radius, least=0)
+        if len({f"{radius:.3g}" for radius in self.radii}) < len(self.radii):
+            raise UserError(f"eval.certify.radii must differ in their first three digits; got {self.radii}")
+        check_range("eval.certify.tightness_pairs", self.tightness_pairs, least=0)
+        check_range("eval.certify.tightness_steps", self.tightness_steps, least=1)
+
+
+@dataclass
+class AutoAttackConfig:
+    """Accuracy under the official AutoAttack."""
+
+    _target_: str = "trust_exp.evals.autoattack.AutoAttackSuite"
+    norm: str = "L2"
+    epsilon: float = MISSING  # in the data's own units
+    version: str = "standard"  # or fast: its two APGD attacks
+    samples: int | None = None  # the first so many test images; None: all
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("eval.autoattack.norm", self.norm, ("L2", "Linf"))
+        check_choice("eval.autoattack.version", self.version, ("standard", "fast"))
+        check_range("eval.autoattack.epsilon", self.epsilon, least=0)
+        check_range("eval.autoattack.samples", self.samples, least=1)

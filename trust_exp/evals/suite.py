@@ -1,0 +1,117 @@
+"""What an evaluation suite is, and how one runs: per sample, on any number of devices, through Lightning's Trainer."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from trust_exp.data.batch import Batch, DatasetInfo
+from trust_exp.data.module import ArrayDataModule
+from trust_exp.results.record import Row
+
+Outcomes = dict[str, Tensor]
+
+
+def _same(items: Iterable[Any], _: str) -> Iterable[Any]:
+    return items
+
+
+@dataclass
+class Context:
+    """What a suite may use.
+
+    ``earlier`` holds the outcomes per sample of the suites that ran before, under "<suite>-<split>".
+    """
+
+    model: nn.Module
+    data: ArrayDataModule
+    figures: Path
+    seed: int = 0
+    method: str = ""
+    earlier: Mapping[str, Outcomes] = field(default_factory=dict)
+    progress: Callable[[Iterable[Any], str], Iterable[Any]] = _same
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.data.info
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def gather(self, value: Any) -> list[Any]:
+        """``value`` of every process, in the order of their ranks."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+
+@dataclass
+class Report:
+    """What a suite found: its rows and the figures that it drew."""
+
+    rows: list[Row]
+    figures: list[Path] = field(default_factory=list)
+
+
+class Suite:
+    """One question asked of a trained model.
+
+    ``step`` answers it for the samples of a batch, ``finish`` sums up. Whatever the number of devices, ``finish`` sees
+    the outcomes of all samples in the order of the data set, so that the numbers are the same.
+    """
+
+    name = "suite"
+    splits: tuple[str, ...] = ("test",)
+    samples: int | None = None  # only the first so many of a split
+
+    def __init__(self) -> None:
+        self.context: Context
+
+    def prepare(self) -> None:
+        """Called once before the first step, with the model in eval mode on its device."""
+
+    def step(self, batch: Batch) -> Outcomes:
+        """Outcomes of the batch, each a tensor [B, ...]; called with gradients off."""
+        raise NotImplementedError
+
+    def finish(self, outcomes: Mapping[str, Outcomes]) -> Report:
+        """Rows and figures from the outcomes of each split; called on every process, draw on rank 0 only."""
+        raise NotImplementedError
+
+
+class SuiteRunner(L.LightningModule):
+    """Runs one suite over one split under ``Trainer.test`` and keeps the outcomes of every sample."""
+
+    def __init__(self, suite: Suite, *, first: bool) -> None:
+        super().__init__()
+        self.model = suite.context.model
+        self.suite = suite
+        self.first = first
+        self.parts: list[Outcomes] = []
+        self.outcomes: Outcomes = {}
+
+    def on_test_start(self) -> None:
+        context = self.suite.context
+        context.rank, context.world = self.trainer.global_rank, self.trainer.world_size
+        if self.first:
+            self.suite.prepare()
+
+    def test_step(self, batch: Batch, _: int) -> None:
+        with torch.no_grad():
+            step = self.suite.step(batch)
+        self.parts.append({"index": batch.index.cpu(), **{name: value.cpu() for name, value in step.items()}})
+
+    def on_test_epoch_end(self) -> None:
+        parts = [part for mine in self.suite.context.gather(self.parts) for part in mine]
+        index = torch.cat([part["index"] for part in parts])
+        order = index.argsort()
+        self.outcomes = {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}

@@ -1,0 +1,288 @@
+"""Lipschitz constant of a network: product over layers up to the last, then one constant for each pair of classes."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.errors import UserError
+from trust_exp.lipschitz.layers import MinMax, Normalize, Residual
+from trust_exp.lipschitz.norms import ROUNDING, Layer, PowerIteration, spectral_norm_bound
+
+Constant = Tensor | float
+
+# A cold power iteration can be an order below the norm, and losses divide by the bound.
+WARM_UP = 20
+
+
+@dataclass(frozen=True)
+class Bound:
+    """L2 Lipschitz constants of a classifier with a linear last layer.
+
+    ``features`` [] is that of everything up to the last layer, input normalisation included; ``pairwise`` [C, C] is
+    that of the logit differences f_i - f_j, with a zero diagonal; ``worst`` [] is the largest of them; ``head`` [C, D]
+    is the last layer's weight, which only ``total`` needs.
+
+    Source: Losch 2024, Eq. 4.7.
+    """
+
+    features: Tensor
+    pairwise: Tensor
+    worst: Tensor
+    head: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """Constant [] of all logits together, computed when asked for.
+
+        Raises:
+            ValueError: if the bound was made without ``head``.
+        """
+        if self.head is None:
+            raise ValueError("total needs the last layer's weight; make the Bound with head")
+        return self.features * torch.linalg.matrix_norm(self.head, ord=2)
+
+
+class LipschitzBound(nn.Module):
+    """Upper bound on a network's Lipschitz constant, with gradient for training and sound for certification.
+
+    In training mode each call takes ``iterations`` power iterations from the last call's vectors: the product of the
+    norms' estimates. In eval mode a call leaves the state alone. The state is saved with this module; the model is not.
+
+    Args:
+        model: (nested) ``nn.Sequential`` of layers in ``RULES`` whose last layer is ``nn.Linear``.
+        input_shape: one input's shape, without the batch.
+        iterations: power iterations a call.
+        through_iterations: differentiate through them too (as the thesis' released code does).
+
+    Raises:
+        ValueError: if the last layer is not ``nn.Linear``.
+        UserError: for a layer without a rule, or one used with two input shapes on which its constant depends.
+
+    Source: Losch 2024, Sec. 4.3.
+    """
+
+    def __init__(
+        self,
+        model: nn.Sequential,
+        input_shape: tuple[int, ...],
+        iterations: int = 1,
+        through_iterations: bool = False,
+    ) -> None:
+        super().__init__()
+        *body, head = _flattened(model) or [model]
+        if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward:
+            raise ValueError(f"the last layer must be nn.Linear; got {type(head).__name__}")
+        # In tuples, so that the model's parameters are not registered a second time.
+        self._body, self._head = tuple(body), (head,)
+        self._shapes = _input_shapes(model, input_shape)
+        self._normed = self._layers_with_norms()
+        shaped = [(layer, self._input_shape(layer)) for layer in self._normed]
+        self.power = PowerIteration(shaped, iterations, through_iterations)
+        with torch.no_grad():
+            self.power.run(WARM_UP)
+
+    def forward(self) -> Bound:
+        """Bound in the weights' dtype, at least float32; ``worst`` has its gradient from one pair of classes."""
+        dtype = torch.promote_types(self._head[0].weight.dtype, torch.float32)
+        return self._bound(dict(zip(self._normed, self.power(), strict=True)), dtype)
+
+    @torch.no_grad()
+    def certified(self) -> Bound:
+        """Bound in float64, without gradient, that is never below the true constants, rounding included."""
+        norms = {layer: spectral_norm_bound(layer, self._input_shape(layer)) for layer in self._normed}
+        return self._bound(norms, torch.float64, slack=1 + ROUNDING)
+
+    @torch.no_grad()
+    def gap(self, certified: Bound | None = None) -> float:
+        """How far the certified ``worst`` is above that of converged power iterations, as a fraction of the latter.
+
+        Args:
+            certified: what ``certified()`` returned, if it is at hand.
+        """
+        upper = (certified or self.certified()).features.item()
+        lower = self._bound(dict(zip(self._normed, self.power.converged(), strict=True)), torch.float64).features.item()
+        return upper / lower - 1 if lower else upper
+
+    def _bound(self, norms: Mapping[Layer, Constant], dtype: torch.dtype, slack: float = 1.0) -> Bound:
+        weight = self._head[0].weight.to(dtype)
+        product = self._features(Context(norms.__getitem__, self._input_shape, dtype)) * slack
+        features = product if isinstance(product, Tensor) else weight.new_tensor(product)
+        # The direct distance: no cancellation between near rows, and a zero gradient on the diagonal.
+        distances = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist")
+        pairwise = features * distances
+        return Bound(features, pairwise, pairwise.flatten().max(0).values, weight)
+
+    def _features(self, context: "Context") -> Constant:
+        return _product(lipschitz_constant(layer, context) for layer in self._body)
+
+    def _input_shape(self, layer: nn.Module) -> tuple[int, ...]:
+        shape, *others = self._shapes[layer]
+        if others:
+            raise UserError(f"{type(layer).__name__} is used with several input shapes: {self._shapes[layer]}")
+        return shape
+
+    def _layers_with_norms(self) -> tuple[Layer, ...]:
+        """The layers whose norms the rules ask for; also the first to meet a layer without a rule."""
+        asked: dict[Layer, None] = {}
+
+        def norm(layer: Layer) -> Constant:
+            asked[layer] = None
+            return 1.0
+
+        self._features(Context(norm, self._input_shape, torch.float64))
+        return tuple(asked)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule may ask: a linear or convolution layer's norm, any layer's input shape, the dtype to compute in."""
+
+    norm: Callable[[Layer], Constant]
+    input_shape: Callable[[nn.Module], tuple[int, ...]]
+    dtype: torch.dtype
+
+
+Rule = Callable[[Any, Context], Constant]
+
+
+def lipschitz_constant(layer: nn.Module, context: Context) -> Constant:
+    """Lipschitz constant of a layer, by the rule of its class.
+
+    A subclass shares its parent's rule only if it computes the same, that is if it does not override ``forward``.
+
+    Raises:
+        UserError: if no rule fits.
+    """
+    for kind in type(layer).__mro__:
+        if kind in RULES and type(layer).forward is kind.forward:
+            return RULES[kind](layer, context)
+    known = ", ".join(sorted(kind.__name__ for kind in RULES))
+    raise UserError(f"no Lipschitz constant is known for the layer {type(layer).__name__}; known layers: {known}")
+
+
+def _one(layer: nn.Module, context: Context) -> Constant:
+    return 1.0
+
+
+def _sequential(layer: nn.Sequential, context: Context) -> Constant:
+    return _product(lipschitz_constant(child, context) for child in layer)
+
+
+def _residual(layer: Residual, context: Context) -> Constant:
+    shortcut = 1.0 if layer.shortcut is None else lipschitz_constant(layer.shortcut, context)
+    return lipschitz_constant(layer.main, context) + shortcut
+
+
+def _normalize(layer: Normalize, context: Context) -> Constant:
+    return 1 / layer.std.min().item()
+
+
+def _batch_norm(layer: nn.BatchNorm2d, context: Context) -> Constant:
+    if layer.running_var is None:
+        raise UserError(f"{type(layer).__name__} without running statistics has no Lipschitz constant")
+    scale = (layer.running_var.to(context.dtype) + layer.eps).rsqrt()
+    return (scale if layer.weight is None else layer.weight.to(context.dtype).abs() * scale).max()
+
+
+def _average_pool(layer: nn.AvgPool2d, context: Context) -> Constant:
+    if layer.ceil_mode or (layer.padding not in (0, (0, 0)) and not layer.count_include_pad):
+        raise UserError("AvgPool2d has a Lipschitz constant only if all its windows divide by the same number")
+    area = math.prod(_pair(layer.kernel_size))
+    # A linear map's norm is at most the root of its largest row sum times its largest column sum.
+    return math.sqrt(area * _cover(layer)) / (layer.divisor_override or area)
+
+
+def _adaptive_average_pool(layer: nn.AdaptiveAvgPool2d, context: Context) -> Constant:
+    sizes = context.input_shape(layer)[-2:]
+    outputs = [size if output is None else output for size, output in zip(sizes, _pair(layer.output_size), strict=True)]
+    if any(size % output for size, output in zip(sizes, outputs, strict=True)):
+        raise UserError(f"AdaptiveAvgPool2d to {tuple(outputs)} must divide its input's size; got {tuple(sizes)}")
+    return math.sqrt(math.prod(outputs) / math.prod(sizes))
+
+
+def _max_pool(layer: nn.MaxPool2d, context: Context) -> Constant:
+    if _pair(layer.dilation) != (1, 1):
+        raise UserError(f"MaxPool2d has a Lipschitz constant only without dilation; got {layer.dilation}")
+    return math.sqrt(_cover(layer))
+
+
+# The layers a bound knows. A new one is one line: RULES[MyLayer] = lambda layer, context: 1.0
+RULES: dict[type[nn.Module], Rule] = {
+    **dict.fromkeys((MinMax, nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d), _one),
+    **dict.fromkeys((nn.Linear, nn.Conv2d), lambda layer, context: context.norm(layer)),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
+    nn.Sequential: _sequential,
+    Residual: _residual,
+    Normalize: _normalize,
+    nn.LeakyReLU: lambda layer, context: max(1.0, abs(layer.negative_slope)),
+    nn.AvgPool2d: _average_pool,
+    nn.AdaptiveAvgPool2d: _adaptive_average_pool,
+    nn.MaxPool2d: _max_pool,
+}
+
+
+def _product(factors: Iterable[Constant]) -> Constant:
+    """Product with one operation for all tensors, and none for the many constants that are 1."""
+    constant, tensors = 1.0, []
+    for factor in factors:
+        if isinstance(factor, Tensor):
+            tensors.append(factor)
+        else:
+            constant *= factor
+    if not tensors:
+        return constant
+    product = torch.stack(tensors).prod()
+    return product if constant == 1 else product * constant
+
+
+def _pair(size: Any) -> tuple[Any, Any]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _cover(layer: nn.AvgPool2d | nn.MaxPool2d) -> int:
+    """Largest number of windows that share an input."""
+    kernels, strides = _pair(layer.kernel_size), _pair(layer.stride)
+    return math.prod(math.ceil(kernel / stride) for kernel, stride in zip(kernels, strides, strict=True))
+
+
+def _flattened(model: nn.Module) -> list[nn.Module]:
+    if type(model).forward is nn.Sequential.forward:
+        return [leaf for child in model.children() for leaf in _flattened(child)]
+    return [model]
+
+
+def _input_shapes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, list[tuple[int, ...]]]:
+    """Shapes of each layer's inputs, without the batch and without repeats, in a forward pass of zeros."""
+    shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
+
+    def record(layer: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:
+        shape = tuple(inputs[0].shape[1:])
+        seen = shapes.setdefault(layer, [])
+        if shape not in seen:
+            seen.append(shape)
+
+    hooks = [layer.register_forward_hook(record) for layer in model.modules()]
+    try:
+        with _evaluating(model), torch.no_grad():
+            model(torch.zeros(1, *input_shape).to(next(model.parameters())))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; afterwards each layer has the mode it had."""
+    modes = [(layer, layer.training) for layer in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode

@@ -1,0 +1,94 @@
+"""Certified radii from a Lipschitz bound, and a search for how tight the bound is."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+# The search subtracts this many units in the last place of the largest logit, so that rounding wins no close pair.
+ROUNDING_UNITS = 16
+
+
+def certified_radius(logits: Tensor, pairwise: Tensor, *, allowance: float | Tensor = 0.0) -> Tensor:
+    """L2 radius around each input within which no class can overtake the predicted one.
+
+    Args:
+        logits: [B, C]; the prediction is the position of the largest.
+        pairwise: [C, C], Lipschitz constants of the logit differences, input normalisation included.
+        allowance: bound on the rounding error of a logit difference, subtracted from each margin, in logit units;
+            a number or broadcastable to [B, 1].
+
+    Returns:
+        [B] in the dtype of the logits, at least 0; 0 for ties, inf where no other class has a positive constant.
+
+    Source: Losch 2024, Eq. 4.8, over all classes: the equation tests only the runner-up, but a farther class with a
+        larger constant may come first.
+    """
+    top = logits.argmax(1, keepdim=True)
+    margins = (logits.gather(1, top) - logits - allowance).clamp_min(0)
+    constants = pairwise[top.squeeze(1)]
+    reachable = constants > 0
+    never = torch.zeros_like(margins).masked_fill(margins > 0, torch.inf)
+    radii = torch.where(reachable, margins / constants.masked_fill(~reachable, 1), never)
+    return radii.scatter(1, top, torch.inf).amin(1).to(logits.dtype)
+
+
+def tightness_search(
+    model: nn.Module,
+    x1: Tensor,
+    x2: Tensor,
+    *,
+    domain: tuple[float, float] | None,
+    steps: int = 1000,
+    lr: float = 3e-4,
+    pairwise: Tensor | None = None,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Tensor:
+    """Lower bound on the Lipschitz constant of the logit differences, by gradient ascent on pairs of inputs.
+
+    Adam maximises max_i |(f_j - f_i)(x1) - (f_j - f_i)(x2)| / ||x1 - x2|| over both inputs of all pairs at once, with
+    j the class predicted at x1 in that step. The model is used in the mode it is in; no parameter gets a gradient.
+
+    Args:
+        model: [P, ...] to logits [P, C].
+        x1, x2: [P, ...], the starts; they stay as they are.
+        domain: smallest and largest value of an input, or None.
+        steps: ascent steps.
+        lr: Adam's, in input units.
+        pairwise: [C, C] constants by which to divide each difference; the result is then a fraction of the bound.
+        progress: wraps the range of steps, for a progress bar.
+
+    Returns:
+        [P] the largest quotient seen in each pair, less an allowance for rounding; at most the Lipschitz constant.
+
+    Source: Losch 2024, Eq. 4.9 and 4.10.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        pairs = torch.stack((x1, x2)).clone().requires_grad_()
+        scale = None if pairwise is None else pairwise.clone()
+        optimizer = torch.optim.Adam([pairs], lr=lr, maximize=True)
+        best = pairs.new_zeros(pairs.shape[1])
+        for _ in progress(range(steps)):
+            quotient = _quotient(model, pairs, scale)
+            best = torch.maximum(best, quotient.detach())
+            (pairs.grad,) = torch.autograd.grad(quotient.sum(), pairs)
+            optimizer.step()
+            if domain is not None:
+                pairs.data.clamp_(*domain)
+        with torch.no_grad():
+            return torch.maximum(best, _quotient(model, pairs, scale))
+
+
+def _quotient(model: nn.Module, pairs: Tensor, pairwise: Tensor | None) -> Tensor:
+    """Largest change of a margin over the distance of the inputs: [2, P, ...] to [P]."""
+    logits = model(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])
+    top = logits[0].argmax(1, keepdim=True)
+    change = logits[0] - logits[1]
+    change = (change.gather(1, top) - change).abs()
+    rounding = ROUNDING_UNITS * torch.finfo(logits.dtype).eps * logits.detach().abs().amax((0, 2))
+    change = (change - rounding.unsqueeze(1)).clamp_min(0)
+    if pairwise is not None:
+        constants = pairwise[top.squeeze(1)]
+        change = change / constants.masked_fill(constants == 0, torch.inf)
+    distance = torch.linalg.vector_norm((pairs[0] - pairs[1]).flatten(1), dim=1)
+    return change.amax(1) / distance.clamp_min(torch.finfo(distance.dtype).tiny)

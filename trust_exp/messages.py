@@ -1,0 +1,82 @@
+"""Errors in one sentence, and the exit code they end with: 0 done, 1 a run failed, 2 the user's mistake, 130 stopped."""
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trust_exp.errors import UserError, unknown
+
+
+class RunFailed(Exception):
+    """A run raised; its folder says what and where."""
+
+
+def exit_code_of(action: Callable[[], Any]) -> int:
+    """Run ``action``, say in one sentence what went wrong, and return the exit code."""
+    try:
+        action()
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        if type(error).__name__ == "Interrupted":
+            return 130
+        if isinstance(error, RunFailed):
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def explain(error: BaseException) -> str | None:
+    """The user's mistake behind ``error`` in one sentence; None if it is not one."""
+    chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, UserError):
+            return str(cause)
+    for cause in chain:
+        if isinstance(cause, MissingConfigException):
+            return _missing_choice(cause)
+        if isinstance(cause, OverrideParseException):
+            return f"{cause.override!r} is no key=value: {str(cause).splitlines()[0]}"
+    for cause in chain:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return _unknown_key(cause)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def causes(error: BaseException | None) -> Any:
+    """The error, what caused it, what caused that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _missing_choice(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    options = [option for option in error.options or [] if option not in ("for", "any")]
+    if not group or not options:
+        return " ".join(str(error).split())
+    return str(unknown(f"{group}={name}:", name, options)).replace(f"{name!r} does not exist", "there is no such choice")
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    key = error.full_key or ""
+    parent = error.parent_node
+    if re.search("not in struct|is not a|does not exist", str(error)) and OmegaConf.is_dict(parent):
+        prefix = key.rpartition(".")[0]
+        names = [f"{prefix}.{name}".lstrip(".") for name in parent if not str(name).startswith("_")]
+        return str(unknown("the key", key, names))
+    return f"{key}: {str(error).splitlines()[0]}"

@@ -1,0 +1,80 @@
+"""What every method that is trained by gradients shares: the model, the optimiser, schedules and the log."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from trust_exp.data.batch import DatasetInfo
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+def polynomial(start: float, end: float, power: float, progress: float) -> float:
+    """Value at ``progress`` in [0, 1] of the way from ``start`` to ``end``: v_T + (v_0 - v_T)(1 - t/T)^power.
+
+    Source: Losch 2024, Eq. B.14.
+    """
+    return end + (start - end) * (1 - progress) ** power
+
+
+class Method(L.LightningModule):
+    """A model and the way it is trained.
+
+    Args:
+        model: maps images to logits [B, C].
+        info: what the data are.
+        optimizer: the values of ``OptimizerConfig``.
+        log_every: optimiser steps between two lines of the learning curves.
+    """
+
+    def __init__(self, model: nn.Module, info: DatasetInfo, optimizer: Mapping[str, Any], log_every: int = 50) -> None:
+        super().__init__()
+        self.model = model
+        self.info = info
+        self.optimizer = dict(optimizer)
+        self.log_every = log_every
+        self._total_steps: int | None = None
+
+    def derived(self) -> dict[str, float]:
+        """Numbers that follow from the configuration and help to read it; logged as derived/*."""
+        return {}
+
+    def scheduled(self, end: float, schedule: Mapping[str, float] | None) -> float:
+        """``end``, or where its schedule stands at this step of the training."""
+        if schedule is None:
+            return end
+        return polynomial(schedule["start"], end, schedule["power"], min(1.0, self.global_step / self.total_steps))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        if self._total_steps is None:
+            self._total_steps = int(self.trainer.estimated_stepping_batches)
+        return self._total_steps
+
+    def log_step(self, loss: Tensor, **values: Tensor | float) -> None:
+        """Add a point to the learning curves."""
+        points = {f"train/{name}": value for name, value in {"loss": loss.detach(), **values}.items()}
+        self.log_dict(points, on_step=True, on_epoch=False, rank_zero_only=True)
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether this step is one that is logged; what only the log needs is computed then."""
+        return self.global_step % self.log_every == 0
+
+    def configure_optimizers(self) -> Any:
+        values = self.optimizer
+        kind = OPTIMIZERS[values["name"]]
+        given = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
+        if kind is torch.optim.SGD:
+            given["momentum"] = values["momentum"]
+        # fused: one kernel for all parameters; small networks spend a third of a step in the optimiser otherwise
+        optimizer = kind(self.model.parameters(), fused=True, **given)
+        if not values["milestones"]:
+            return optimizer
+        steps = [round(point * self.total_steps) for point in values["milestones"]]
+        decay = torch.optim.lr_scheduler.MultiStepLR(optimizer, steps, values["gamma"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}

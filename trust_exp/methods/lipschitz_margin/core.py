@@ -1,0 +1,104 @@
+"""Losses that use a Lipschitz constant to make margins: CLL, GloRo and LMT.
+
+``pairwise`` is always K_ij, the Lipschitz constant of the logit difference f_i - f_j; shape [C, C], symmetric, zero on
+the diagonal. Logits have shape [B, C], labels are int64 [B], losses are means over the batch.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def calibrated_scale(epsilon: float, p: float) -> float:
+    """Scale of a logistic distribution that has probability ``p`` at ``-epsilon`` and ``1 - p`` at ``+epsilon``.
+
+    Args:
+        epsilon: half the margin width, in input units (pixels in [0, 1]); positive.
+        p: probability on the wrong side of the margin, in (0, 0.5); small p means little slack.
+
+    Returns:
+        sigma > 0; the Lipschitz constant of the calibrated logistic is ``1 / sigma``.
+
+    Raises:
+        ValueError: if epsilon or p is out of range.
+
+    Source: Losch 2024, Eq. 4.5; the logit is written with log1p, as p may be 1e-12.
+    """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be positive; got {epsilon}")
+    if not 0 < p < 0.5:
+        raise ValueError(f"p must be in (0, 0.5); got {p}")
+    return epsilon / (math.log1p(-p) - math.log(p))
+
+
+def cll_loss(
+    logits: Tensor, label: Tensor, pairwise: Tensor, scale: float, offset: float, *, one_sided: bool = False
+) -> Tensor:
+    """Calibrated Lipschitz-margin loss: cross-entropy of logit differences measured in input units.
+
+    Args:
+        pairwise: K_ij; pass it detached for the loss of the paper.
+        scale: sigma of ``calibrated_scale``, in input units.
+        offset: margin offset delta, in input units; the paper's is epsilon.
+        one_sided: shift only the wrong classes; with two classes this is exactly ``cll_binary_loss``, whereas the
+            two-sided loss puts probability 1/2 at twice the offset.
+
+    Source: Losch 2024, Eq. 4.6 and 4.7. The softmax ignores a common shift, so the offsets stand on the label alone.
+    """
+    constants = pairwise + torch.eye(len(pairwise), dtype=pairwise.dtype, device=pairwise.device)  # K_yy := 1
+    distance = (logits - logits.gather(1, label[:, None])) / constants[label].clamp_min(TINY)
+    return _calibrated_cross_entropy(distance, label, scale, offset if one_sided else 2 * offset)
+
+
+def cll_loss_per_logit(
+    logits: Tensor, label: Tensor, constants: Tensor, scale: float, offset: float, *, one_sided: bool = False
+) -> Tensor:
+    """CLL with one constant for each logit, K_i of shape [C], in the place of one for each pair.
+
+    What the released configurations of 6C2F, 8C2F and two moons resolve to; not the paper's Eq. 4.7.
+    """
+    return _calibrated_cross_entropy(
+        logits / constants.clamp_min(TINY), label, scale, offset if one_sided else 2 * offset
+    )
+
+
+def cll_binary_loss(output: Tensor, sign: Tensor, lipschitz: Tensor, scale: float, offset: float) -> Tensor:
+    """Calibrated logistic loss of a scalar classifier.
+
+    Args:
+        output: f(x), shape [B]; its sign is the decision.
+        sign: the class as -1 or +1, shape [B].
+        lipschitz: the Lipschitz constant of f, scalar; pass it detached for the loss of the paper.
+
+    Source: Losch 2024, Eq. 4.3 and 4.4.
+    """
+    return F.softplus((offset - sign * output / lipschitz.clamp_min(TINY)) / scale).mean()
+
+
+def gloro_loss(logits: Tensor, label: Tensor, pairwise: Tensor, epsilon: float) -> Tensor:
+    """Cross-entropy with one more class, "not robust", whose logit is the best that a rival can reach within epsilon.
+
+    Source: Leino et al. 2021: y_bot = max over j != i of f_j + epsilon K_ij, where i is the predicted class.
+    """
+    predicted = logits.argmax(1)
+    rivals = logits + epsilon * pairwise[predicted]
+    rivals = rivals.scatter(1, predicted[:, None], -math.inf)
+    return F.cross_entropy(torch.cat([logits, rivals.amax(1, keepdim=True)], 1), label)
+
+
+def lmt_loss(logits: Tensor, label: Tensor, lipschitz: Tensor, epsilon: float) -> Tensor:
+    """Cross-entropy with sqrt(2) K epsilon added to every wrong logit, where K is the network's constant.
+
+    Source: Tsuzuku et al. 2018 (Lipschitz-margin training).
+    """
+    shift = math.sqrt(2) * lipschitz * epsilon
+    return F.cross_entropy(logits - shift * F.one_hot(label, logits.shape[1]), label)
+
+
+TINY = 1e-12  # two classes may have equal weights; their distance is then 0 / TINY = 0
+
+
+def _calibrated_cross_entropy(distance: Tensor, label: Tensor, scale: float, shift: float) -> Tensor:
+    return F.cross_entropy((distance - shift * F.one_hot(label, distance.shape[1])) / scale, label)

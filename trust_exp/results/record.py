@@ -1,0 +1,133 @@
+"""result.json: the only source of truth about a run. Tables, reports and dashboards are views of it."""
+
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trust_exp import __version__
+from trust_exp.runs import Run, write_json
+
+SCHEMA = 1
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "pyautoattack", "numpy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number.
+
+    ``value`` is in ``unit`` (a fraction in [0, 1] has the unit "fraction"), measured on ``n`` samples;
+    ``interval`` is its 95 % confidence interval where one is known; ``detail`` says how it was measured.
+    """
+
+    metric: str
+    value: float
+    unit: str = "fraction"
+    n: int | None = None
+    interval: tuple[float, float] | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def fraction(metric: str, hits: int, n: int, **detail: Any) -> Row:
+    """Row of the fraction hits / n with its 95 % Wilson interval.
+
+    Source: Wilson 1927; z = 1.96.
+    """
+    z, share = 1.959964, hits / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Row(metric, share, "fraction", n, (max(0.0, centre - half), min(1.0, centre + half)), detail)
+
+
+class Record:
+    """The result of one run, kept up to date on disk from the start of the run to its end."""
+
+    def __init__(self, run: Run, config: dict[str, Any]) -> None:
+        self.path = run.result
+        self.values: dict[str, Any] = run.read("result.json") or {
+            "schema": SCHEMA,
+            "run_id": run.id,
+            "name": run.folder.name,
+            "status": "running",
+            "error": None,
+            "config": config,
+            "metrics": {},
+            "rows": [],
+            "evals": {},
+            "seconds": {},
+            "samples_per_second": None,
+            "peak_memory_mb": None,
+            "environment": {},
+            "figures": [],
+        }
+
+    def write(self, **changes: Any) -> None:
+        """Change values and write the file by rename."""
+        self.values.update(changes)
+        write_json(self.path, self.values)
+
+    def add(self, suite: str, eval_id: str, rows: Sequence[Row], figures: Sequence[Path] = ()) -> None:
+        """Put one suite's rows in the place of those that it gave before."""
+        kept = [row for row in self.values["rows"] if row["suite"] != suite]
+        self.values["rows"] = kept + [{"suite": suite, **asdict(row)} for row in rows]
+        self.values["evals"][suite] = eval_id
+        for row in rows:
+            if "class" not in row.detail:
+                self.values["metrics"][row.metric] = row.value
+        names = [str(path.relative_to(self.path.parent)) for path in figures]
+        self.values["figures"] = sorted({*self.values["figures"], *names})
+        self.write()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds that the body takes to those of ``name``."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.values["seconds"].get(name, 0.0) + time.perf_counter() - begin
+            self.values["seconds"][name] = round(spent, 3)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, commit, machine and device, so that a number can be traced."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return {
+        "trust_exp": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "command": sys.argv,
+        "versions": versions,
+    }
+
+
+def commit() -> str | None:
+    """The checkout's commit, with a + if files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return told.stdout.strip() or None

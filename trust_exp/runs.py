@@ -1,0 +1,198 @@
+"""A run's folder: found by id, locked while in use, its status, and what of it a new command may reuse.
+
+A run lives in ``<runs>/<method>-<dataset>-<id>/``: ``config.json`` (checked configuration and the overrides that made
+it), ``result.json``, ``checkpoint.ckpt`` while it trains, ``weights.pt`` when trained. Imports no torch.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trust_exp.config import RootConfig, identity
+from trust_exp.errors import UserError
+
+LEAST_FREE_BYTES = 50 * 2**20
+TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and what lies in it."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name.rpartition("-")[2]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.pt"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.ckpt"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result.json"
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The JSON object in one of the run's files, None if there is no such file.
+
+        Raises:
+            UserError: if the file is not whole.
+        """
+        path = self.folder / name
+        try:
+            value = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); repair it, or delete the folder to start anew") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{path} holds no JSON object; repair it, or delete the folder to start anew")
+        return value
+
+    def status(self) -> str | None:
+        """running, done, failed or interrupted; None if the run never started."""
+        result = self.read("result.json")
+        return None if result is None else str(result.get("status"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` so that a reader sees the old file or the new one, never half of it."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            json.dump(value, file, indent=1, allow_nan=True)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def find(runs: str | Path, name: str) -> Run:
+    """The run whose folder or id is ``name``, or whose id starts with it.
+
+    Raises:
+        UserError: if there is none, or more than one.
+    """
+    folders = [path.parent for path in Path(runs).glob("*/config.json")]
+    wanted = Path(name).name
+    exact = [folder for folder in folders if wanted in (folder.name, Run(folder).id)]
+    found = exact or [folder for folder in folders if len(wanted) >= 4 and Run(folder).id.startswith(wanted)]
+    if not found:
+        raise UserError(f"run={name}: there is no such run in {runs} (it holds {len(folders)} runs)")
+    if len(found) > 1:
+        raise UserError(f"run={name} fits {len(found)} runs: {', '.join(sorted(folder.name for folder in found))}")
+    return Run(found[0])
+
+
+def check_room(folder: Path) -> None:
+    """Make ``folder`` and say at once if a run could not write there.
+
+    Raises:
+        UserError: if the folder cannot be made or written, or its disk has less than 50 MB left.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            probe.write(b"0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {os.strerror(error.errno or errno.EIO)}; see paths.runs") from None
+    room = shutil.disk_usage(folder).free
+    if room < LEAST_FREE_BYTES:
+        raise UserError(f"only {room / 2**20:.0f} MB are free for {folder}; a run needs at least 50 MB; see paths.runs")
+
+
+def open_run(checked: Mapping[str, Any], folder: Path, overrides: Sequence[str]) -> Run:
+    """The run of a checked configuration, its folder made or, if it is there, shown to hold the same run.
+
+    Raises:
+        UserError: if the folder cannot be used or holds another configuration.
+    """
+    check_room(folder)
+    run = Run(folder)
+    stored = run.read("config.json")
+    if stored is None:
+        write_json(folder / "config.json", {"overrides": list(overrides), "config": checked})
+    elif (before := identity(stored["config"], RootConfig)) != (now := identity(checked, RootConfig)):
+        differ = sorted(key for key in now if before.get(key) != now[key])
+        raise UserError(f"{folder} holds another run (they differ in {', '.join(differ)}); move it away or delete it")
+    return run
+
+
+@contextmanager
+def lock(run: Run) -> Iterator[None]:
+    """Hold the run for this process; the lock ends with the process, however that ends.
+
+    Raises:
+        UserError: if another process holds it.
+    """
+    with open(run.folder / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(f"run {run.id} is being run by {file.read().strip() or 'another process'}") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def restart(run: Run) -> None:
+    """Forget what a run has produced, but not what it is."""
+    for path in (run.result, run.weights, run.checkpoint):
+        path.unlink(missing_ok=True)
+    for name in ("curves", "figures", "outcomes"):
+        shutil.rmtree(run.folder / name, ignore_errors=True)
+
+
+def with_stored_overrides(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments with those of the run that ``mode=eval run=<id>`` names put before them.
+
+    The stored overrides make recipes and sizes tune the evals as they did when the run was trained; the run's own
+    stored configuration still decides what is evaluated (``stored_parts``).
+
+    Raises:
+        UserError: if there is no such run, or an argument would change what was trained.
+    """
+    given = dict(text.split("=", 1) for text in arguments if "=" in text and not text.startswith("-"))
+    if given.get("mode") != "eval" or "run" not in given:
+        return list(arguments)
+    for key in given:
+        if key.lstrip("+~").split(".")[0].split("@")[0] in TRAINED_PARTS:
+            raise UserError(f"mode=eval evaluates run={given['run']} as it was trained; leave out {key}={given[key]}")
+    runs = given.get("paths.runs") or os.environ.get("TRUST_EXP_RUNS") or "multirun"
+    stored = find(runs, given["run"]).read("config.json") or {}
+    kept = [
+        text
+        for text in stored.get("overrides", [])
+        if text.split("=", 1)[0] not in given and text.split("=", 1)[0].split(".")[0] in TRAINED_PARTS
+    ]
+    return [*kept, *arguments]
+
+
+def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:
+    """``checked`` with all that decided the weights of ``run`` taken from the run itself."""
+    stored = run.read("config.json")
+    if stored is None:
+        raise UserError(f"{run.folder} holds no config.json: it is no run")
+    return {**checked, **{part: stored["config"][part] for part in TRAINED_PARTS}}
+
+

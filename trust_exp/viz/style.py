@@ -1,0 +1,33 @@
+"""One look for all figures: drawn without a display, saved as PNG."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#787774")
+VIOLATED = "#e03e3e"
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def axes(path: Path, width: float = 4.8, height: float = 3.4) -> Iterator[Axes]:
+    """Axes to draw on; saved to ``path`` (PNG, 160 dots an inch) when the body ends."""
+    with mpl.rc_context(STYLE):
+        figure = Figure((width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure.add_subplot()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=160)
