@@ -1,4 +1,4 @@
-"""Train, certify, explain and audit: ``python run.py method=cll dataset=digits``; ``trust-exp list`` shows the choices."""
+"""``python run.py method=cll dataset=digits`` trains, certifies and reports; ``trust-exp list`` shows the choices."""
 
 import os
 import sys
@@ -6,16 +6,15 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from trust_exp.config import register
+from trust_exp.config import CONF, register
 from trust_exp.jobs import start
 from trust_exp.messages import exit_code_of
 from trust_exp.runs import with_stored_overrides
 
-
 codes: list[int] = []
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> dict[str, float] | None:
     """One job."""
     metrics: list[dict[str, float]] = []

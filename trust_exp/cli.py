@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from trust_exp import __version__
@@ -18,6 +17,7 @@ from trust_exp.data import sources, store
 from trust_exp.errors import UserError, unknown
 from trust_exp.messages import exit_code_of
 from trust_exp.results.record import PACKAGES
+from trust_exp.results.table import console
 
 GROUPS = ("method", "dataset", "model", "eval")
 
@@ -91,19 +91,20 @@ def list_choices(only: str | None) -> None:
     """Print what can be chosen."""
     if only is not None and only not in (*GROUPS, "recipe"):
         raise unknown("the group", only, (*GROUPS, "recipe"))
-    console = Console(highlight=False)
     for group in (*GROUPS, "recipe") if only is None else (only,):
-        table = Table(title=f"{group}=" if group != "recipe" else "recipes", title_justify="left", show_header=False)
+        table = Table(
+            title=f"{group}=" if group != "recipe" else "recipes", title_justify="left", show_header=False, box=None
+        )
         table.add_column(no_wrap=True)
         table.add_column()
         for row in recipes() if group == "recipe" else choices(group):
             table.add_row(*row)
-        console.print(table)
+        console().print(table)
 
 
 def examine(root: Path) -> None:
     """Print what this machine has and what works on it."""
-    table = Table(title="trust-exp doctor", title_justify="left", show_header=False)
+    table = Table(title="trust-exp doctor", title_justify="left", show_header=False, box=None)
     table.add_column(no_wrap=True)
     table.add_column()
     table.add_row("trust_exp", __version__)
@@ -115,7 +116,7 @@ def examine(root: Path) -> None:
         table.add_row(f"dataset={name}", _presence(name, root))
     table.add_row("SLURM", _slurm())
     table.add_row("W&B", _wandb())
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def _version(package: str) -> str:

@@ -63,12 +63,14 @@ class AcceleratorConfig:
     precision: str = "32-true"
     compile: bool = free(False)
     channels_last: bool = free(False)
+    threads: int | None = free(None)  # of the CPU; None: one a core. Tiny networks are fastest with 1
 
     def __post_init__(self) -> None:
         check_choice("accelerator.kind", self.kind, ("auto", "cpu", "gpu"))
         check_choice("accelerator.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
         check_range("accelerator.devices", self.devices, least=1)
         check_range("accelerator.nodes", self.nodes, least=1)
+        check_range("accelerator.threads", self.threads, least=1)
 
 
 @dataclass

@@ -74,6 +74,8 @@ class Pipeline:
     def carry_out(self, stop: StopRequest) -> None:
         """Fit if there are no weights, then run the pending evals."""
         pending = self.job.pending()
+        if self.config["accelerator"]["threads"]:
+            torch.set_num_threads(self.config["accelerator"]["threads"])
         L.seed_everything(self.config["seed"], verbose=False)
         with self._phase("setup"):
             data = self._data()
@@ -218,4 +220,3 @@ def quieten() -> None:
         ".*GPU available but not used.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-

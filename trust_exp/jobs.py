@@ -56,7 +56,9 @@ def start(config: DictConfig) -> dict[str, float]:
     if checked["mode"] == "eval":
         job = Job(stored_parts(Run(folder), checked), Run(folder), [])
         if not job.run.weights.exists():
-            raise UserError(f"run {job.run.id} is {job.run.status() or 'not started'}, not trained: nothing to evaluate")
+            raise UserError(
+                f"run {job.run.id} is {job.run.status() or 'not started'}, not trained: nothing to evaluate"
+            )
     else:
         overrides = list(hydra.overrides.task)
         job = Job(checked, open_run(checked, folder, overrides), overrides)

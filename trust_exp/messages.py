@@ -1,4 +1,4 @@
-"""Errors in one sentence, and the exit code they end with: 0 done, 1 a run failed, 2 the user's mistake, 130 stopped."""
+"""Errors in one sentence, and exit codes: 0 done, 1 a run failed, 2 a mistake of the user, 130 interrupted."""
 
 import re
 import sys
@@ -53,7 +53,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename}: {error.strerror} (runs are written to paths.runs, data to paths.data)"
     return None
 
 
@@ -69,7 +69,9 @@ def _missing_choice(error: MissingConfigException) -> str:
     options = [option for option in error.options or [] if option not in ("for", "any")]
     if not group or not options:
         return " ".join(str(error).split())
-    return str(unknown(f"{group}={name}:", name, options)).replace(f"{name!r} does not exist", "there is no such choice")
+    return str(unknown(f"{group}={name}:", name, options)).replace(
+        f"{name!r} does not exist", "there is no such choice"
+    )
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:

@@ -194,5 +194,3 @@ def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:
     if stored is None:
         raise UserError(f"{run.folder} holds no config.json: it is no run")
     return {**checked, **{part: stored["config"][part] for part in TRAINED_PARTS}}
-
-

@@ -41,7 +41,7 @@ def build(kind: str, classes: int) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def trained(digits: Data) -> Callable[[str, int], tuple[nn.Module, Tensor, Tensor]]:
-    """(kind, classes) -> network trained on the first digits of these classes, and images and labels it has not seen."""
+    """(kind, classes) -> network trained on half the digits of these classes, images and labels of the other half."""
     cache = {}
 
     def get(kind: str, classes: int) -> tuple[nn.Module, Tensor, Tensor]:

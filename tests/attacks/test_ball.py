@@ -21,15 +21,21 @@ def exact_distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
     return exact_norm(a.double() - b.double(), norm)
 
 
-@given(radii, st.sampled_from(NORMS), st.booleans(), st.sampled_from([torch.float32, torch.float64]), st.integers(0, 99))
+@given(
+    radii, st.sampled_from(NORMS), st.booleans(), st.sampled_from([torch.float32, torch.float64]), st.integers(0, 99)
+)
 @settings(max_examples=200, deadline=None)
 def test_projected_points_are_inside_ball_and_domain(epsilon, norm, bounded, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(len(epsilon), 3, 4, 4, generator=generator, dtype=dtype).mul(1.5).sub(0.25).clamp(0, 1)
-    far = x + 10 ** (4 * torch.rand(1, generator=generator) - 2) * torch.randn(x.shape, generator=generator, dtype=dtype)
+    far = x + 10 ** (4 * torch.rand(1, generator=generator) - 2) * torch.randn(
+        x.shape, generator=generator, dtype=dtype
+    )
     domain = (0.0, 1.0) if bounded else None
     radius = torch.tensor(epsilon, dtype=torch.float64)
-    point = Ball.around(x, radius, norm=norm, domain=domain).project(far)
+    ball = Ball.around(x, radius, norm=norm, domain=domain)
+    point = ball.project(far)
+    assert ball.contains(point).all()
     assert (exact_distance(point, x, norm) <= radius).all()
     assert not bounded or (point.min() >= 0 and point.max() <= 1)
     assert torch.equal(point[radius == 0], x[radius == 0])
@@ -67,6 +73,20 @@ def test_random_points_lie_on_the_surface_and_agree_across_dtypes(norm):
     ]
     assert torch.allclose(points[0].double(), points[1], atol=1e-6)
     assert torch.allclose(exact_distance(points[0], x, norm), epsilon.double(), rtol=2e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_contains_allows_rounding_and_nothing_else(norm):
+    x = torch.zeros(5, 2, dtype=torch.float64)
+    along = torch.tensor([1 + 9e-7, 1 + 2e-6, torch.nan, 0.5, -0.5], dtype=torch.float64)
+    point = x + torch.stack([along, torch.zeros_like(along)], 1)
+    assert Ball.around(x, 1.0, norm=norm, domain=None).contains(point).tolist() == [True, False, False, True, True]
+    assert Ball.around(x, 1.0, norm=norm, domain=(0.0, 2.0)).contains(point).tolist() == [
+        True,
+        *[False] * 2,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(

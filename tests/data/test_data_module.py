@@ -49,6 +49,13 @@ def test_limits_do_not_depend_on_the_seed_and_are_at_most():
     assert torch.equal(next(iter(one.eval_loader("train"))).image[:, 0] * 255, one.arrays("train").images[:, 0])
 
 
+def test_an_evaluation_may_stop_after_the_first_samples():
+    data = Digits("digits", eval_batch_size=20)
+    for samples, expected in ((30, 30), (1000, 359)):
+        index = torch.cat([batch.index for batch in data.eval_loader("test", samples)])
+        assert torch.equal(index, torch.arange(expected))
+
+
 def test_vectors_are_not_augmented():
     with pytest.raises(UserError, match=r"^dataset.augment changes images; dataset=two_moons has vectors of length 2$"):
         TwoMoons("two_moons", augment={"flip": True})

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from trust_exp.attacks.ball import Ball, Domain, Norm
+from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.mode import attack_mode
 from trust_exp.errors import check_choice, check_range
 from trust_exp.rng import keyed_generator
@@ -15,6 +15,9 @@ from trust_exp.rng import keyed_generator
 Loss = Literal["ce", "dlr"]
 
 _MOMENTUM = 0.75
+# Relative rise of a loss that counts as progress. Smaller ones are rounding or a crawl along the sphere, which would
+# keep the step size large to the end; with them left out the losses reached are a little higher, not lower.
+_PROGRESS = 1e-6
 
 
 def apgd(
@@ -152,7 +155,7 @@ def _climb(
             climb, last = climb.without_broken(x_adv), step
             if len(climb.row) == 0:
                 break
-    x_adv[climb.row] = _rowwise(climb.broken, climb.breaking, climb.best_point)
+    x_adv[climb.row] = rowwise(climb.broken, climb.breaking, climb.best_point)
     return x_adv
 
 
@@ -180,7 +183,7 @@ class _Climb:
     broken: Tensor
     breaking: Tensor  # last misclassified iterate, where broken
     step: Tensor  # [B, 1, ...]
-    rises: Tensor  # steps since the last checkpoint that raised the loss
+    rises: Tensor  # steps since the last checkpoint that made progress
     checked_loss: Tensor  # best loss at the last checkpoint
     halved: Tensor  # whether the last checkpoint halved the step
 
@@ -214,12 +217,11 @@ class _Climb:
     def record(self, score: _Score) -> None:
         """Take in loss, gradient and verdict at the new point."""
         better = score.loss > self.best_loss
-        self.best_point = _rowwise(better, self.point, self.best_point)
-        self.best_gradient = _rowwise(better, score.gradient, self.best_gradient)
+        self.best_point = rowwise(better, self.point, self.best_point)
+        self.best_gradient = rowwise(better, score.gradient, self.best_gradient)
         self.best_loss = torch.where(better, score.loss, self.best_loss)
-        # In float32, as in the official code: rises too small for it never end in float64, and the step would stay big.
-        self.rises = self.rises + (score.loss.float() > self.loss.float())
-        self.breaking = _rowwise(score.wrong, self.point, self.breaking)
+        self.rises = self.rises + (score.loss - self.loss > _PROGRESS * self.loss.abs())
+        self.breaking = rowwise(score.wrong, self.point, self.breaking)
         self.broken = self.broken | score.wrong
         self.loss, self.gradient = score.loss, score.gradient
 
@@ -228,9 +230,9 @@ class _Climb:
         oscillates = self.rises <= rho * interval  # the paper has <; ties follow the official code
         stuck = ~self.halved & (self.best_loss <= self.checked_loss)
         self.halved = oscillates | stuck
-        self.step = _rowwise(self.halved, self.step / 2, self.step)
-        self.point = _rowwise(self.halved, self.best_point, self.point)
-        self.gradient = _rowwise(self.halved, self.best_gradient, self.gradient)
+        self.step = rowwise(self.halved, self.step / 2, self.step)
+        self.point = rowwise(self.halved, self.best_point, self.point)
+        self.gradient = rowwise(self.halved, self.best_gradient, self.gradient)
         self.checked_loss, self.rises = self.best_loss, torch.zeros_like(self.rises)
 
     def without_broken(self, x_adv: Tensor) -> "_Climb":
@@ -239,7 +241,3 @@ class _Climb:
             return self
         x_adv[self.row[self.broken]] = self.breaking[self.broken]
         return _Climb(**{field.name: getattr(self, field.name)[~self.broken] for field in fields(self)})
-
-
-def _rowwise(mask: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
-    return torch.where(mask.view(-1, *[1] * (there.ndim - 1)), there, elsewhere)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from trust_exp.attacks.ball import Ball, Domain, Norm
+from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.mode import attack_mode
 from trust_exp.errors import UserError, check_choice
 
@@ -84,8 +84,9 @@ def autoattack(
 ) -> AutoAttackResult:
     """Run the official AutoAttack; same verdicts as its ``run_standard_evaluation`` for equal seed and batch size.
 
-    Every break is checked again: the point is pulled into ball and domain, where rounding left it outside, and counts
-    only if the model is wrong there. Autocast is off meanwhile, and the global random states are left as they were.
+    Every break is checked again: the point must lie in ball (up to 1e-6 relative) and domain, is pulled into them if
+    rounding left it outside, and counts only if the model is wrong there. Autocast is off meanwhile, and the global
+    random states are left as they were.
 
     Args:
         model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
@@ -142,10 +143,10 @@ def _in_turn(
     for name, perturb in attacks.items():
         left = alive.nonzero().squeeze(1)
         for rows in left.split(batch_size) if len(left) else ():
-            claimed = view.decode(perturb(view.encode(ball.center[rows]), y[rows]))
-            point = ball[rows].project(claimed)
-            finite = point.flatten(1).isfinite().all(1)
-            broken = finite & (model(point).argmax(1) != y[rows])
+            allowed, claimed = ball[rows], view.decode(perturb(view.encode(ball.center[rows]), y[rows]))
+            # Only what lies outside is moved: on a quantised model the last bit of a point may be what breaks it.
+            point = rowwise(allowed.contains(claimed), claimed, allowed.project(claimed))
+            broken = allowed.contains(point) & (model(point).argmax(1) != y[rows])
             x_adv[rows[broken]] = point[broken]
             alive[rows[broken]] = False
         survived[name] = alive.clone()

@@ -39,10 +39,8 @@ class Ball:
         if x.ndim < 2 or x.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"x must be float32 or float64 of shape [B, ...]; got {x.dtype} {list(x.shape)}")
         _check_domain(x, domain)
-        radius = _radii(x, epsilon)
-        # A few units in the last place inwards, so that a norm measured elsewhere never exceeds epsilon by rounding.
-        radius = radius * (1 - 4 * torch.finfo(x.dtype).eps)
-        return cls(x.detach().clone(), radius.view(-1, *[1] * (x.ndim - 1)), norm, domain)
+        radius = _radii(x, epsilon).reshape(-1, *[1] * (x.ndim - 1))
+        return cls(x.detach().clone(), radius, norm, domain)
 
     def __getitem__(self, rows: Tensor) -> "Ball":
         """The balls of some images; ``rows``: [K] int64, or [B] bool."""
@@ -52,19 +50,32 @@ class Ball:
         """Pull ``point``, [B, ...], into ball and domain; afterwards ‖point − center‖ <= radius in exact arithmetic.
 
         For L2 the ball comes first and the box second, as in Croce & Hein 2020: inside both, not always the nearest.
+        NaN stays NaN.
         """
         delta = point - self.center
+        # A few units in the last place inwards, so that a norm measured elsewhere never exceeds epsilon by rounding.
+        radius = self.radius * (1 - 4 * torch.finfo(point.dtype).eps)
         if self.norm == "Linf":
-            delta = delta.clamp(-self.radius, self.radius)
+            delta = delta.clamp(-radius, radius)
         else:
             length = _length(delta)
-            delta = delta * torch.where(length > self.radius, self.radius / length, 1.0)
+            delta = delta * torch.where(length > radius, radius / length, 1.0)
         near = self.center + delta
         if self.domain is not None:
             near = near.clamp(*self.domain)
         # The sum is rounded to nearest, for a small radius far beyond the ball; one float back is inside again.
         overshoots = (near - self.center).abs() > delta.abs()
         return torch.where(overshoots, torch.nextafter(near, self.center), near)
+
+    def contains(self, point: Tensor) -> Tensor:
+        """Whether ‖point − center‖ <= radius up to 1e-6 relative and the domain holds, [B] bool; False for NaN."""
+        delta = point - self.center
+        length = _peak(delta) if self.norm == "Linf" else _length(delta)
+        inside = (length <= self.radius * (1 + 1e-6)).flatten()
+        if self.domain is not None:
+            low, high = self.domain
+            inside = inside & ((point >= low) & (point <= high)).flatten(1).all(1)
+        return inside
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Direction of unit norm along which a linear function rises most; zero where the gradient is 0 or NaN."""
@@ -84,6 +95,11 @@ class Ball:
             noise = 2 * noise - 1
             noise = _unit(noise, _peak(noise))
         return self.project(self.center + self.radius * noise)
+
+
+def rowwise(mask: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
+    """``torch.where`` with one bool per image: mask [B], the others [B, ...]."""
+    return torch.where(mask.view(-1, *[1] * (there.ndim - 1)), there, elsewhere)
 
 
 def _peak(v: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class ArrayDataModule(L.LightningDataModule):
         return self.eval_loader("test")
 
     def eval_loader(self, split: Split, samples: int | None = None) -> ArrayLoader:
-        """Every sample of the split, or of its first ``samples``, once over all processes, in index order, unchanged."""
+        """Every sample, or each of the first ``samples``, once over all processes, in index order, unchanged."""
         arrays = self._arrays_near_device(split)
         if samples is not None and samples < len(arrays):
             arrays = arrays.select(torch.arange(samples))

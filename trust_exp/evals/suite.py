@@ -105,7 +105,7 @@ class SuiteRunner(L.LightningModule):
         if self.first:
             self.suite.prepare()
 
-    def test_step(self, batch: Batch, _: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         with torch.no_grad():
             step = self.suite.step(batch)
         self.parts.append({"index": batch.index.cpu(), **{name: value.cpu() for name, value in step.items()}})

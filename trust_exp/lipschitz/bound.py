@@ -63,7 +63,7 @@ class LipschitzBound(nn.Module):
         ValueError: if the last layer is not ``nn.Linear``.
         UserError: for a layer without a rule, or one used with two input shapes on which its constant depends.
 
-    Source: Losch 2024, Sec. 4.3.
+    Source: Losch 2024, Eq. 4.1 and App. B.2.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ def _residual(layer: Residual, context: Context) -> Constant:
 
 
 def _normalize(layer: Normalize, context: Context) -> Constant:
-    return 1 / layer.std.min().item()
+    return layer.std.to(context.dtype).min().reciprocal()  # a tensor, as reading a number off a GPU would wait for it
 
 
 def _batch_norm(layer: nn.BatchNorm2d, context: Context) -> Constant:
@@ -251,8 +251,8 @@ def _cover(layer: nn.AvgPool2d | nn.MaxPool2d) -> int:
 
 
 def _flattened(model: nn.Module) -> list[nn.Module]:
-    if type(model).forward is nn.Sequential.forward:
-        return [leaf for child in model.children() for leaf in _flattened(child)]
+    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
+        return [leaf for child in model for leaf in _flattened(child)]  # children() would skip repeated layers
     return [model]
 
 
@@ -261,6 +261,8 @@ def _input_shapes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Mod
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
 
     def record(layer: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:
+        if not inputs:  # the modules of a parametrization
+            return
         shape = tuple(inputs[0].shape[1:])
         seen = shapes.setdefault(layer, [])
         if shape not in seen:

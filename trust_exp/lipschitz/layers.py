@@ -14,7 +14,7 @@ class MinMax(nn.Module):
     Raises:
         ValueError: if C is odd.
 
-    Source: Anil 2019 (GroupSort with groups of 2), in the channel order of Losch 2024, ch. 4.
+    Source: Anil 2019, GroupSort with groups of two.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Method(L.LightningModule):
     @property
     def logs_now(self) -> bool:
         """Whether this step is one that is logged; what only the log needs is computed then."""
-        return self.global_step % self.log_every == 0
+        return (self.global_step + 1) % self.log_every == 0
 
     def configure_optimizers(self) -> Any:
         values = self.optimizer

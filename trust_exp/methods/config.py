@@ -22,7 +22,8 @@ class OptimizerConfig:
         check_range("method.optimizer.weight_decay", self.weight_decay, least=0)
         if not all(0 < point < 1 for point in self.milestones) or self.milestones != sorted(self.milestones):
             raise UserError(
-                f"method.optimizer.milestones must be fractions of the training in increasing order; got {self.milestones}"
+                "method.optimizer.milestones must be fractions of the training, in increasing order; "
+                f"got {self.milestones}"
             )
 
 

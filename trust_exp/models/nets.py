@@ -70,7 +70,7 @@ def conv_net(
     Source: 4C3F, 6C2F and 8C2F as in Losch 2024, table B.2.
     """
     if len(shape) != 3:
-        raise UserError(f"a convolutional model needs images; the data have the shape {shape}; model=mlp_two_moons takes any")
+        raise UserError(f"a convolutional model needs images; the data have the shape {shape}; an mlp takes any")
     channels, height, width = shape
     body: list[nn.Module] = []
     for out, kernel, stride, padding in convs:

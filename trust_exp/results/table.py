@@ -14,10 +14,14 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def console() -> Console:
+    """As wide as the terminal; wide enough for every line where there is none."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
     """Print a run's numbers, how they were measured, its figures and the path of its result.json."""
     config = result["config"]
-    console = Console(highlight=False)
     print(f"\n{result['name']}: model {config['model']['name']}, size {config['size']}, seed {config['seed']}")
     table = Table(box=None, pad_edge=False)
     for column, justify in (("metric", "left"), ("value", "right"), ("95 %", "right"), ("n", "right")):
@@ -26,7 +30,7 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     for row in result["rows"]:
         if "class" not in row["detail"]:
             table.add_row(row["metric"], *cells(row))
-    console.print(table)
+    console().print(table)
     print()
     derived = {name.removeprefix("derived/"): value for name, value in result["metrics"].items() if "derived/" in name}
     for title, values in (("derived", derived), ("seconds", result["seconds"])):

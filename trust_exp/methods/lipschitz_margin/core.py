@@ -94,11 +94,15 @@ def lmt_loss(logits: Tensor, label: Tensor, lipschitz: Tensor, epsilon: float) -
     Source: Tsuzuku et al. 2018 (Lipschitz-margin training).
     """
     shift = math.sqrt(2) * lipschitz * epsilon
-    return F.cross_entropy(logits - shift * F.one_hot(label, logits.shape[1]), label)
+    return F.cross_entropy(logits - shift * _one_hot(label, logits), label)
 
 
 TINY = 1e-12  # two classes may have equal weights; their distance is then 0 / TINY = 0
 
 
 def _calibrated_cross_entropy(distance: Tensor, label: Tensor, scale: float, shift: float) -> Tensor:
-    return F.cross_entropy((distance - shift * F.one_hot(label, distance.shape[1])) / scale, label)
+    return F.cross_entropy((distance - shift * _one_hot(label, distance)) / scale, label)
+
+
+def _one_hot(label: Tensor, like: Tensor) -> Tensor:
+    return F.one_hot(label, like.shape[1]).to(like.dtype)  # a whole-number tensor times a float would be float32

@@ -1,0 +1,231 @@
+import importlib
+import logging
+import random
+import sys
+
+import numpy as np
+import pyautoattack
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trust_exp.attacks.autoattack import attacks_of, autoattack
+from trust_exp.errors import UserError
+
+
+def linear(scale: float = 1.0, shift: float = 0.0) -> nn.Module:
+    """Two classes of points [B, 2], split by the line x_0 = shift."""
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.copy_(scale * torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+        model.bias.copy_(scale * torch.tensor([-shift, shift]))
+    return model
+
+
+def official(model, x, y, epsilon, norm, attacks, batch_size) -> Tensor:
+    """[B] bool: right after the official evaluation with these attacks."""
+    classes = model(x[:1]).shape[1]
+    suite = pyautoattack.AutoAttack(model, norm=norm, eps=epsilon, seed=0, version="standard")
+    suite.attacks_to_run = list(attacks)
+    suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
+    suite.fab.n_restarts = 5 if "fab" in attacks else 1
+    suite.logger.setLevel(logging.ERROR)
+    x_adv, _ = suite.run_standard_evaluation(x, y, batch_size=batch_size)
+    return model(x_adv).argmax(1) == y
+
+
+class Rounded(nn.Module):
+    """Has no gradient, which blinds all attacks but Square."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model((20 * x).round() / 20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "norm", "epsilon", "count"),
+    [
+        ("mlp", 10, "L2", 0.5, 16),
+        ("mlp", 5, "Linf", 0.12, 16),
+        ("mlp", 2, "Linf", 0.2, 16),
+        ("rounded mlp", 4, "Linf", 0.15, 12),
+        pytest.param("conv", 10, "Linf", 0.04, 30, marks=pytest.mark.slow),
+        pytest.param("conv", 10, "L2", 0.3, 30, marks=pytest.mark.slow),
+        pytest.param("conv", 3, "L2", 0.6, 30, marks=pytest.mark.slow),
+    ],
+)
+def test_verdicts_are_the_official_ones(trained, kind, classes, norm, epsilon, count):
+    model, x, y = trained(kind.split()[-1], classes)
+    model = Rounded(model) if kind.startswith("rounded") else model
+    x, y = x[-count:], y[-count:].clone()
+    y[4] = (y[4] + 1) % classes
+    result = autoattack(model, x, y, epsilon, norm=norm, batch_size=10)
+    names = attacks_of("standard", classes)
+    assert tuple(result.survived) == names
+    assert torch.equal(result.correct, model(x).argmax(1) == y)
+    assert not result.correct[4]
+    for run in (1, len(names) - 2, len(names)):  # the last but one would only repeat the slow FAB
+        expected = official(model, x, y, epsilon, norm, names[:run], batch_size=10)
+        assert torch.equal(result.survived[names[run - 1]], expected)
+    assert 0 < result.robust.sum() < result.correct.sum()
+    assert not kind.startswith("rounded") or result.robust.sum() < result.survived["fab-t"].sum()
+    broken = result.correct & ~result.robust
+    assert torch.equal(model(result.x_adv).argmax(1) != y, broken | ~result.correct)
+    assert torch.equal((result.x_adv != x).flatten(1).any(1), broken)
+    order = torch.inf if norm == "Linf" else 2
+    assert torch.linalg.vector_norm((result.x_adv.double() - x).flatten(1), order, dim=1).max() <= epsilon * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("norm", ["L2", "Linf"])
+@pytest.mark.parametrize("domain", [None, (-4.0, 4.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_of_any_scale_break_exactly_beyond_the_margin(norm, domain, dtype):
+    model = linear(shift=0.3).to(dtype)
+    x = 3 * torch.rand(24, 2, generator=torch.Generator().manual_seed(0), dtype=dtype) - 1.5
+    y = (x[:, 0] < 0.3).long()
+    result = autoattack(model, x, y, 0.5, norm=norm, domain=domain)
+    assert result.correct.all()
+    assert torch.equal(result.robust, (x[:, 0] - 0.3).abs() > 0.5)
+    assert result.x_adv.dtype == dtype
+    assert tuple(result.survived) == (("apgd-ce", "fab", "square") if norm == "Linf" else ("apgd-ce", "fab"))
+
+
+def test_a_saturated_cross_entropy_does_not_hide_broken_points():
+    x, y = torch.tensor([[0.4, 0.0], [-0.4, 0.0], [2.0, 0.0]]), torch.tensor([0, 1, 0])
+    result = autoattack(linear(scale=1000), x, y, 0.5, norm="L2", domain=None)
+    assert result.survived["apgd-ce"].all()
+    assert result.robust.tolist() == [False, False, True]
+
+
+def test_a_single_image(trained):
+    model, x, y = trained("mlp", 10)
+    for count in (1, 2):  # two images: the second batch and the survivors hold one
+        result = autoattack(model, x[:count], y[:count], 0.01, version="fast", batch_size=1)
+        assert result.robust.tolist() == [True] * count
+
+
+def test_nothing_is_attacked_when_everything_is_wrong_or_epsilon_is_zero(trained):
+    model, x, y = trained("mlp", 10)
+    x, y = x[:8], model(x[:8]).argmax(1)
+    wrong = autoattack(model, x, (y + 1) % 10, 0.1)
+    assert not any(held.any() for held in wrong.survived.values())
+    assert torch.equal(wrong.x_adv, x)
+    clean = autoattack(model, x, (y + (torch.arange(8) == 3)) % 10, 0.0)
+    assert all(torch.equal(held, clean.correct) for held in clean.survived.values())
+    assert clean.robust.sum() == 7
+    assert tuple(clean.survived) == tuple(wrong.survived) == attacks_of("standard", 10)
+
+
+def test_later_attacks_are_skipped_when_nothing_is_left(trained):
+    model, x, y = trained("mlp", 10)
+    result = autoattack(model, x[:6], y[:6], 0.9)
+    assert not result.robust.any()
+    assert tuple(result.survived) == ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def test_a_constant_model_with_a_view_survives_ties():
+    class Dead(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * x.view(len(x), -1)[:, :3]
+
+    x = torch.rand(3, 1, 5, 5)
+    assert autoattack(Dead(), x, torch.zeros(3, dtype=torch.int64), 0.1).robust.all()
+
+
+def test_a_claimed_break_that_does_not_hold_does_not_count(monkeypatch, trained):
+    model, x, y = trained("mlp", 10)
+    x, y = x[:4], model(x[:4]).argmax(1)
+    lies = [lambda u, _: u + 1, lambda u, _: u * torch.nan, lambda u, _: torch.zeros_like(u)]
+    for lie in lies:
+        monkeypatch.setattr(pyautoattack.autoattack.APGDAttack, "perturb", lambda self, u, y, lie=lie: lie(u, y))
+        monkeypatch.setattr(pyautoattack.autoattack.APGDAttack_targeted, "perturb", lambda self, u, y: u)
+        result = autoattack(model, x, y, 1e-4, version="fast")
+        assert result.robust.all()
+        assert torch.equal(result.x_adv, x)
+
+
+def test_equal_seeds_give_equal_results_and_no_global_state_changes(trained):
+    model, x, y = trained("conv", 10)
+    model.train().zero_grad()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate(), torch.initial_seed()  # noqa: NPY002
+    try:
+        runs = [autoattack(model, x[:10], y[:10], 0.05, version="fast", seed=seed) for seed in (0, 0, 1)]
+        assert all(module.training for module in model.modules())
+        assert all(p.requires_grad and p.grad is None for p in model.parameters())
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    finally:
+        model.eval()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert (random.getstate(), torch.initial_seed()) == before[2:]
+    assert torch.equal(runs[0].x_adv, runs[1].x_adv)
+    assert not torch.equal(runs[0].x_adv, runs[2].x_adv)
+
+
+def test_works_in_inference_mode_and_below_autocast(trained):
+    model, x, y = trained("conv", 10)
+    expected = autoattack(model, x[:20], y[:20], 0.05, version="fast")
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        result = autoattack(model, x[:20].clone(), y[:20].clone(), 0.05, version="fast")
+    assert torch.equal(result.x_adv, expected.x_adv)
+    assert torch.equal(result.robust, expected.robust)
+
+
+def test_the_library_is_silent_unless_debug(trained, caplog, capsys, recwarn):
+    model, x, y = trained("mlp", 10)
+    with caplog.at_level(logging.INFO):
+        result = autoattack(model, x[:10], y[:10], 0.02, version="fast")
+    assert (caplog.records, capsys.readouterr().out, len(recwarn)) == ([], "", 0)
+    with caplog.at_level(logging.DEBUG):
+        autoattack(model, x[:10], y[:10], 0.02, version="fast")
+    assert f"apgd-t: {result.robust.sum()} of 10 images survive" in caplog.text
+    assert result.implementation == f"pyautoattack {pyautoattack.__version__}"
+
+
+def test_attacks_of():
+    assert attacks_of("standard", 10) == attacks_of("standard", 4) == ("apgd-ce", "apgd-t", "fab-t", "square")
+    assert attacks_of("standard", 3) == attacks_of("standard", 2) == ("apgd-ce", "fab", "square")
+    assert (attacks_of("fast", 4), attacks_of("fast", 3)) == (("apgd-ce", "apgd-t"), ("apgd-ce",))
+    assert attacks_of("standard", 2, norm="L2", shape=(2,)) == ("apgd-ce", "fab")
+    assert attacks_of("standard", 2, norm="L2", shape=(3, 32, 32)) == ("apgd-ce", "fab", "square")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": "plus"}, "version must be one of standard, fast; got 'plus'"),
+        ({"norm": "L1"}, "norm must be one of L2, Linf"),
+        ({"epsilon": -0.1}, "epsilon must be finite and at least 0; got -0.1"),
+        ({"batch_size": 0}, "batch_size >= 1; got 2 and 0"),
+        ({"x": torch.zeros(0, 2), "y": torch.zeros(0, dtype=torch.int64)}, "at least one image"),
+        ({"model": nn.Linear(2, 1)}, "at least 2 classes; the model has 1"),
+    ],
+)
+def test_refusals(change, message):
+    arguments = {"model": linear(), "x": torch.zeros(2, 2), "y": torch.zeros(2, dtype=torch.int64), "epsilon": 0.1}
+    with pytest.raises(ValueError, match=message):
+        autoattack(**(arguments | change))
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):
+    def refuse(name: str, *_):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(UserError, match=r"install it with: pip install 'pyautoattack>=0.2,<0.3'"):
+        autoattack(linear(), torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), 0.1)
+
+
+def test_the_repository_of_the_authors_serves_too(monkeypatch):
+    """Its class takes the same arguments and has the same attack objects under another module name."""
+    monkeypatch.setitem(sys.modules, "autoattack", pyautoattack)
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    x, y = torch.tensor([[0.4, 0.0], [2.0, 0.0]]), torch.tensor([0, 0])
+    result = autoattack(linear(), x, y, 0.5, norm="L2", domain=None)
+    assert result.implementation.startswith("autoattack ")
+    assert result.robust.tolist() == [False, True]

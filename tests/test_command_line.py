@@ -1,0 +1,144 @@
+"""What a user types, and what he reads when it is wrong."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trust_exp.config import ROOT
+
+WRONG = [
+    (["method=cl"], "did you mean cll?"),
+    (["dataset=cifr10"], "There are: digits, fashion_mnist, mnist, two_moons"),
+    (["method.p=2"], "method.p must be in (0, 0.5); got 2"),
+    (["method.epsilon=abc"], "method.epsilon must be a number (8/255 is one); got 'abc'"),
+    (["method.epsilom=1"], "the key 'method.epsilom' does not exist; did you mean method.epsilon?"),
+    (["epochs=3"], "the key 'epochs' does not exist"),
+    (["eval=certfy"], "did you mean certify?"),
+    (["method"], "'method' is no key=value"),
+    (["method.epsilon="], "method.epsilon must be a number"),
+    (["mode=eval"], "mode=eval needs run=<id>"),
+    (["mode=eval", "run=0123456789"], "there is no such run"),
+    (["model=conv_4c3f", "dataset=two_moons"], "a convolutional model needs images"),
+    (["model=conv_8c2f"], "images of 8x8 are too small"),
+    (["dataset=two_moons", "dataset.augment.flip=true"], "dataset.augment changes images"),
+    (["method.form=binary"], "method.form=binary needs two classes; dataset=digits has 10"),
+    (["dataset.batch_size=0"], "dataset.batch_size must be at least 1; got 0"),
+    (["paths.runs=/proc/here"], "/proc/here: No such file or directory (runs are written to paths.runs"),
+]
+
+
+def assert_one_sentence(process: "subprocess.CompletedProcess[str]", sentence: str) -> None:
+    assert process.returncode == 2, process.stderr
+    assert process.stderr.startswith("error: "), process.stderr
+    assert sentence in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1, process.stderr
+    assert not process.stdout.strip()
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_a_mistake_is_one_sentence_and_exit_code_2(command_line, arguments, sentence):
+    assert_one_sentence(command_line(*arguments), sentence)
+
+
+def test_a_data_set_that_is_nowhere_is_one_sentence(command_line, tmp_path, monkeypatch):
+    monkeypatch.setitem(command_line.environment, "https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setitem(command_line.environment, "http_proxy", "http://127.0.0.1:9")
+    process = command_line("dataset=mnist", f"paths.data={tmp_path}")
+    assert_one_sentence(process, "trust-exp data import mnist <folder>")
+
+
+def test_a_corrupt_file_is_named(command_line, tmp_path):
+    raw = tmp_path / "mnist" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte.gz").write_bytes(gzip.compress(b"\x00\x00\x08\x01" + bytes(100))[:60])
+    process = command_line("dataset=mnist", f"paths.data={tmp_path}")
+    assert_one_sentence(process, "-ubyte.gz")
+
+
+def test_a_full_disk_is_said_before_the_training(composed, tmp_path, monkeypatch):
+    import shutil
+
+    from trust_exp.errors import UserError
+    from trust_exp.runs import open_run
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match="only 1 MB are free"):
+        open_run(composed(), tmp_path / "run", [])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run.py", "--help"],
+        ["run.py", "--cfg", "job"],
+        ["run.py", "method=cl"],
+        ["-m", "trust_exp.cli", "--help"],
+        ["-m", "trust_exp.cli", "list"],
+    ],
+    ids=" ".join,
+)
+def test_what_only_looks_imports_no_torch(command):
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines() if "import time" in line}
+    assert "hydra" in imported
+    for heavy in ("torch", "lightning", "sklearn", "matplotlib", "torchvision", "pyautoattack", "wandb"):
+        assert heavy not in imported
+
+
+def trust_exp(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "trust_exp.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+def test_list_shows_every_choice_and_every_recipe():
+    text = trust_exp("list").stdout
+    for name in ("cll", "gloro", "lmt", "standard", "digits", "two_moons", "conv_4c3f", "certify", "cll/two_moons"):
+        assert name in text
+    assert "conv_4c3f" not in trust_exp("list", "method").stdout
+    assert "did you mean method?" in trust_exp("list", "methods").stderr
+
+
+def test_doctor_reports(tmp_path):
+    text = trust_exp("doctor", "--root", tmp_path).stdout
+    for name in ("torch", "hydra-core", "cpu (", "dataset=mnist", "not in", "embedded", "SLURM", "W&B"):
+        assert name in text
+
+
+def test_real_mnist_is_imported_verified_and_seen(shared_data, tmp_path):
+    done = trust_exp("data", "import", "mnist", shared_data / "mnist", "--root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert trust_exp("data", "verify", "mnist", "--root", tmp_path).returncode == 0
+    assert f"present in {tmp_path}" in trust_exp("doctor", "--root", tmp_path).stdout
+    images = next((tmp_path / "prepared" / "mnist").glob("*test*images*"), None) or next(
+        (tmp_path / "prepared" / "mnist").glob("*.npy")
+    )
+    content = bytearray(images.read_bytes())
+    content[-1] ^= 1
+    images.write_bytes(content)
+    broken = trust_exp("data", "verify", "mnist", "--root", tmp_path)
+    assert broken.returncode == 2
+    assert images.name in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["data", "import", "mnst", "."], "did you mean mnist?"),
+        (["data", "import", "digits", "."], "cannot be imported from a folder"),
+        (["data", "import", "mnist", "/nowhere"], "/nowhere"),
+        (["data", "verify", "mnist", "--root", "/nowhere"], "mnist"),
+    ],
+    ids=str,
+)
+def test_data_commands_say_what_is_wrong(arguments, sentence):
+    process = trust_exp(*arguments)
+    assert process.returncode == 2
+    assert sentence in process.stderr
+    assert "Traceback" not in process.stderr

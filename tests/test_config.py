@@ -1,0 +1,130 @@
+"""Composition, checks and identity."""
+
+import dataclasses
+
+import pytest
+
+from trust_exp.config import CONF, build, run_id, schemas
+from trust_exp.errors import UserError
+
+PAIRS = [
+    (method, dataset)
+    for method in ("cll", "gloro", "lmt", "standard")
+    for dataset in ("digits", "two_moons", "mnist", "fashion_mnist")
+]
+
+
+@pytest.mark.parametrize(("method", "dataset"), PAIRS)
+@pytest.mark.parametrize("size", ["full", "small", "smoke"])
+def test_every_pair_composes_at_every_size(composed, method, dataset, size):
+    config = composed(f"method={method}", f"dataset={dataset}", f"size={size}")
+    assert config["method"]["name"] == method
+    assert config["dataset"]["name"] == dataset
+    assert config["size"] == size
+    assert set(config["eval"]) == {"clean", "certify", "autoattack"}
+
+
+@pytest.mark.parametrize("group", ["method", "dataset", "model"])
+def test_every_choice_is_called_what_its_file_is_called(composed, group):
+    for path in (CONF / group).glob("*.yaml"):
+        extra = ["dataset=two_moons"] if "two_moons" in path.stem else []
+        assert composed(f"{group}={path.stem}", *extra)[group]["name"] == path.stem
+
+
+def test_recipes_wait_for_the_data_sets_that_are_to_come(composed, tmp_path):
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    for name in ("cifar10", "tiny_imagenet"):
+        text = (CONF / "dataset" / "mnist.yaml").read_text().replace("name: mnist", f"name: {name}")
+        (tmp_path / "conf" / "dataset" / f"{name}.yaml").write_text(text)
+    search = f"hydra.searchpath=[{tmp_path / 'conf'}]"
+    tiny = composed("method=cll", "dataset=tiny_imagenet", search)
+    assert (tiny["method"]["epsilon"], tiny["method"]["err_quantile"]) == (0.5, 0.01)
+    assert (tiny["model"]["name"], tiny["fit"]["epochs"], tiny["dataset"]["batch_size"]) == ("conv_8c2f", 801, 256)
+    cifar = composed("method=cll", "dataset=cifar10", search)
+    assert (cifar["method"]["epsilon"], cifar["method"]["err_quantile"]) == (0.15, 0.3)
+    assert cifar["model"]["name"] == "conv_4c3f"
+    assert cifar["method"]["optimizer"]["milestones"] == [400 / 801, 600 / 801, 780 / 801]
+    assert composed("method=cll", "dataset=cifar10", "model=conv_6c2f", search)["model"]["name"] == "conv_6c2f"
+
+
+def test_a_fraction_is_a_number_everywhere(composed):
+    config = composed("method.epsilon=8/255", "eval.certify.radii=[36/255,0.5]", "eval.autoattack.epsilon=1e-1/2")
+    assert config["method"]["epsilon"] == 8 / 255
+    assert config["eval"]["certify"]["radii"] == [36 / 255, 0.5]
+    assert config["eval"]["autoattack"]["epsilon"] == 0.05
+    assert run_id(config) == run_id(composed(f"method.epsilon={8 / 255!r}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("method.epsilon=8/0", "method.epsilon divides by zero; got '8/0'"),
+        ("method.epsilon=abc", "method.epsilon must be a number (8/255 is one); got 'abc'"),
+        ("method.epsilon=-1", "method.epsilon must be greater than 0; got -1"),
+        ("method.epsilon=true", "method.epsilon must be a number (8/255 is one); got True"),
+        ("fit.epochs=2.5", "fit.epochs must be a whole number; got 2.5"),
+        ("fit.epochs=0", "fit.epochs must be at least 1; got 0"),
+        ("fit.steps=3", "give one of fit.epochs and fit.steps; got epochs=40 and steps=3"),
+        ("force=maybe", "force must be true or false; got 'maybe'"),
+        ("seed=-1", "seed must be at least 0; got -1"),
+        ("mode=evaluate", "mode must be one of train, eval; got 'evaluate'; did you mean eval?"),
+        ("run=abc", "run=abc names an earlier run; to evaluate it, add mode=eval"),
+        ("eval.certify.radii=0.5", "eval.certify.radii must be a list such as [1,2]; got 0.5"),
+        ("eval.certify.radii=[0.5,x]", "eval.certify.radii[1] must be a number (8/255 is one); got 'x'"),
+        ("eval.certify.radii=[0.5,0.5001]", "must differ in their first three digits"),
+        ("eval.autoattack.norm=L1", "eval.autoattack.norm must be one of L2, Linf; got 'L1'"),
+        ("method.optimizer=sgd", "method.optimizer must be a group of values; got 'sgd'"),
+        ("method.optimizer.milestones=[0.9,0.1]", "method.optimizer.milestones must be fractions of the training"),
+        ("accelerator.precision=fp8", "accelerator.precision must be one of 32-true, bf16-mixed, 16-mixed; got 'fp8'"),
+        ("model.convs=[[1,2]]", "model.convs must hold [channels, kernel, stride, padding] each; got [[1, 2]]"),
+        ("model.std=[1]", "give both of model.mean and model.std, or none"),
+        ("method.p=2", "method.p must be in (0, 0.5); got 2. p is half of what the released code calls err_quantile"),
+        ("method.p=0.1", "give one of method.p and method.err_quantile"),
+        ("+method.epsilom=1", "the key 'method.epsilom' does not exist; did you mean method.epsilon?"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(composed, override, sentence):
+    with pytest.raises(UserError) as error:
+        composed(override)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["paths.data=/x", "accelerator.devices=3", "logger=none", "eval=[clean]", "force=true"]
+)
+def test_what_does_not_change_the_weights_does_not_change_the_id(composed, override):
+    assert run_id(composed(override)) == run_id(composed())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "method.epsilon=0.3",
+        "fit.epochs=3",
+        "size=small",
+        "dataset.batch_size=7",
+        "dataset.augment.pad=1",
+        "accelerator.precision=bf16-mixed",
+        "model=conv_4c3f",
+        "model.dense=[64]",
+    ],
+)
+def test_what_changes_the_weights_changes_the_id(composed, override):
+    assert run_id(composed(override)) != run_id(composed())
+
+
+def test_an_eval_that_a_recipe_tunes_but_nobody_chose_is_not_run(composed):
+    assert set(composed("eval=[clean]")["eval"]) == {"clean"}
+
+
+def test_all_schemas_have_a_docstring_of_their_own():
+    for schema in schemas():
+        assert dataclasses.is_dataclass(schema)
+        assert not (schema.__doc__ or "").startswith(f"{schema.__name__}("), f"{schema.__name__} needs a docstring"
+
+
+def test_nothing_but_known_packages_is_built():
+    with pytest.raises(UserError, match="must be under one of"):
+        build({"_target_": "os.system", "command": "true"})
