@@ -114,10 +114,8 @@ class ProgressLine(L.Callback):
         total = int(sum(trainer.num_test_batches))
         self.bar = Bar(self.what, total, visible=trainer.is_global_zero)
 
-    def on_test_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
-    ) -> None:
-        self.bar.update(index + 1)
+    def on_test_batch_end(self, *_: Any) -> None:
+        self.bar.update(self.bar.done + 1)
 
     def on_test_end(self, *_: Any) -> None:
         self.bar.close()

@@ -271,7 +271,7 @@ def _identity_of(value: Any, wanted: Any) -> Any:
         return identity(value, find_schema(value["_schema_"]))
     if isinstance(value, Mapping) and isinstance(wanted, types.UnionType):
         wanted = typing.get_args(wanted)[0]
-    return identity(value, wanted) if isinstance(value, Mapping) and is_dataclass(wanted) else value
+    return identity(value, typing.cast(type, wanted)) if isinstance(value, Mapping) and is_dataclass(wanted) else value
 
 
 def digest(value: Any) -> str:

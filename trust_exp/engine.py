@@ -16,6 +16,7 @@ from torch import nn
 
 from trust_exp.callbacks import Interrupted, ProgressLine, SafePoint, StopRequest, save_whole
 from trust_exp.config import build, eval_id
+from trust_exp.data.batch import Split
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.errors import UserError
 from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
@@ -105,7 +106,7 @@ class Pipeline:
         model = self._model(data)
         method: Method = build(self.config["method"], model=model, info=data.info, log_every=fit["log_every"])
         if self.config["accelerator"]["channels_last"]:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         if self.config["accelerator"]["compile"]:
             model.compile()
         trainer = self._trainer(
@@ -154,7 +155,7 @@ class Pipeline:
                 self._run_suite(suite, node, earlier)
 
     def _run_suite(self, suite: Suite, node: dict[str, Any], earlier: dict[str, Outcomes]) -> None:
-        outcomes: dict[str, Outcomes] = {}
+        outcomes: dict[Split, Outcomes] = {}
         trainer = self._trainer(ProgressLine(suite.name), logger=False)
         for split in suite.splits:
             runner = SuiteRunner(suite, first=not outcomes)
@@ -176,7 +177,9 @@ class Pipeline:
 
     def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
         where = self.config["accelerator"]
-        precision = where["precision"] if "max_steps" in given else "32-true"  # evals are in float32 whatever trained
+        precision: Any = (
+            where["precision"] if "max_steps" in given else "32-true"
+        )  # evals are in float32 whatever trained
         return L.Trainer(
             accelerator=where["kind"],
             devices=where["devices"],

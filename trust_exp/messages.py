@@ -69,9 +69,7 @@ def _missing_choice(error: MissingConfigException) -> str:
     options = [option for option in error.options or [] if option not in ("for", "any")]
     if not group or not options:
         return " ".join(str(error).split())
-    return str(unknown(f"{group}={name}:", name, options)).replace(
-        f"{name!r} does not exist", "there is no such choice"
-    )
+    return str(unknown(group, name, options))
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:

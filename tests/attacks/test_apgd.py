@@ -230,10 +230,11 @@ def test_checkpoints_of_the_paper():
         ({"loss": "dlr"}, "loss='dlr' needs at least 3 classes; the model has 2; use loss='ce'"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"rho": 0.0}, r"rho must be in \(0, 1\]; got 0"),
+        ({"y": torch.zeros(2, 1, dtype=torch.int64)}, r"y must be int64 of shape \[2\]; got torch.int64 \[2, 1\]"),
         ({"start": torch.zeros(1, 6)}, r"the shape of x, \[2, 6\]; got \[1, 6\]"),
         ({"epsilon": float("inf")}, "epsilon must be finite"),
     ],
 )
 def test_refusals(change, message):
     with pytest.raises(ValueError, match=message):
-        apgd(linear(2), torch.zeros(2, 6), torch.zeros(2, dtype=torch.int64), **({"epsilon": 0.1} | change))
+        apgd(linear(2), torch.zeros(2, 6), **({"y": torch.zeros(2, dtype=torch.int64), "epsilon": 0.1} | change))

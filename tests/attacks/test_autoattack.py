@@ -201,6 +201,7 @@ def test_attacks_of():
         ({"version": "plus"}, "version must be one of standard, fast; got 'plus'"),
         ({"norm": "L1"}, "norm must be one of L2, Linf"),
         ({"epsilon": -0.1}, "epsilon must be finite and at least 0; got -0.1"),
+        ({"y": torch.zeros(2, 1, dtype=torch.int64)}, r"y must be int64 of shape \[2\]; got torch.int64 \[2, 1\]"),
         ({"batch_size": 0}, "batch_size >= 1; got 2 and 0"),
         ({"x": torch.zeros(0, 2), "y": torch.zeros(0, dtype=torch.int64)}, "at least one image"),
         ({"model": nn.Linear(2, 1)}, "at least 2 classes; the model has 1"),

@@ -1,4 +1,8 @@
-"""Auto-PGD: projected gradient ascent that halves its own step size (Croce & Hein 2020, Algorithm 1)."""
+"""Auto-PGD: projected gradient ascent that halves its own step size (Croce & Hein 2020, Algorithm 1).
+
+Differs from the official code where that loses strength: :func:`error_log_odds` has a gradient at every margin, and
+``_PROGRESS`` keeps rounding from counting as progress. Without the two it is the same algorithm, which is tested.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -52,7 +56,7 @@ def apgd(
         domain: range of the data, to which iterates are clamped; None: no clamping.
         generator: source of the random start, best on the CPU; None: one with a fixed seed. The global state is never
             used.
-        rho: the step size is halved if fewer than this fraction of the steps since the last checkpoint raised the loss.
+        rho: the step size is halved if at most this fraction of the steps since the last checkpoint raised the loss.
 
     Returns:
         x_adv, shape and dtype of x; ‖x_adv − x‖ <= epsilon and inside the domain.
@@ -60,12 +64,14 @@ def apgd(
     Raises:
         ValueError: if an argument is out of range, or the model has too few classes for the loss.
 
-    Source: Croce & Hein 2020, Algorithm 1; losses: its section on the DLR loss.
+    Source: Croce & Hein 2020, Algorithm 1.
     """
     check_choice("loss", loss, get_args(Loss))
     check_range("steps", steps, least=1)
     if not 0 < rho <= 1:
         raise ValueError(f"rho must be in (0, 1]; got {rho}")
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise ValueError(f"y must be int64 of shape [{len(x)}]; got {y.dtype} {list(y.shape)}")
     if start is not None and start.shape != x.shape:
         raise ValueError(f"start must have the shape of x, {list(x.shape)}; got {list(start.shape)}")
     with attack_mode(model):
@@ -107,7 +113,9 @@ def error_log_odds(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def difference_of_logits_ratio(logits: Tensor, y: Tensor) -> Tensor:
-    """Negative margin over the gap of largest and third largest logit, [B], in [-1, 1]; logits [B, N], N >= 3.
+    """Negative margin over the gap of largest and third largest logit, [B], >= -1 and positive where wrong.
+
+    Logits [B, N], N >= 3; neither their scale nor a shift changes it.
 
     Source: Croce & Hein 2020, the DLR loss.
     """

@@ -105,6 +105,8 @@ def autoattack(
     """
     if batch_size < 1 or len(x) == 0:
         raise ValueError(f"AutoAttack needs at least one image and batch_size >= 1; got {len(x)} and {batch_size}")
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise ValueError(f"y must be int64 of shape [{len(x)}]; got {y.dtype} {list(y.shape)}")
     library, implementation = _library()
     with attack_mode(model), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         ball, y = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone()
@@ -114,7 +116,7 @@ def autoattack(
         if epsilon == 0:
             return AutoAttackResult(correct, dict.fromkeys(names, correct), ball.center, implementation)
         view = _UnitView.of(ball, epsilon, logits.shape[1])
-        attacks = _official_attacks(
+        offered = _official_attacks(
             library,
             view.wrap(model),
             x.device,
@@ -123,8 +125,8 @@ def autoattack(
             seed=seed,
             classes=view.classes,
         )
+        attacks = {name: offered[name] for name in names}
         with _global_random_state_kept():
-            attacks = {name: attacks[name] for name in names}
             survived, x_adv = _in_turn(model, attacks, view, ball, y, correct, batch_size)
     return AutoAttackResult(correct, survived, x_adv, implementation)
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import torch
 
-from trust_exp.attacks.autoattack import attacks_of, autoattack
-from trust_exp.data.batch import Batch
+from trust_exp.attacks.autoattack import Version, attacks_of, autoattack
+from trust_exp.attacks.ball import Norm
+from trust_exp.data.batch import Batch, Split
 from trust_exp.evals.suite import Outcomes, Report, Suite
 from trust_exp.results.record import Row, fraction
 
@@ -15,7 +16,7 @@ class AutoAttackSuite(Suite):
 
     name = "autoattack"
 
-    def __init__(self, norm: str, epsilon: float, version: str, samples: int | None, seed: int) -> None:
+    def __init__(self, norm: Norm, epsilon: float, version: Version, samples: int | None, seed: int) -> None:
         super().__init__()
         self.norm, self.epsilon, self.version = norm, epsilon, version
         self.samples, self.seed = samples, seed
@@ -27,8 +28,8 @@ class AutoAttackSuite(Suite):
             batch.image,
             batch.label,
             self.epsilon,
-            norm=self.norm,  # type: ignore[arg-type]
-            version=self.version,  # type: ignore[arg-type]
+            norm=self.norm,
+            version=self.version,
             seed=self.seed,
             batch_size=len(batch.label),
             domain=self.context.info.domain,
@@ -36,10 +37,11 @@ class AutoAttackSuite(Suite):
         self.implementation = result.implementation
         return {"correct": result.correct, "survived": torch.stack(list(result.survived.values()), 1)}
 
-    def finish(self, outcomes: Mapping[str, Outcomes]) -> Report:
+    def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         found = outcomes["test"]
         survived, n = found["survived"], len(found["correct"])
-        attacks = attacks_of(self.version, len(self.context.info.classes))  # type: ignore[arg-type]
+        info = self.context.info
+        attacks = attacks_of(self.version, len(info.classes), norm=self.norm, shape=info.shape)
         detail = {
             "norm": self.norm,
             "epsilon": self.epsilon,

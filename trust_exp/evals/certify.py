@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trust_exp.data.batch import Batch
+from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.clean import split_prefix
 from trust_exp.evals.suite import Outcomes, Report, Suite
@@ -33,7 +33,7 @@ class Certify(Suite):
 
     def __init__(
         self,
-        splits: Sequence[str],
+        splits: Sequence[Split],
         radii: Sequence[float],
         per_class: bool,
         tightness_pairs: int,
@@ -63,7 +63,7 @@ class Certify(Suite):
         correct = (self.context.model(batch.image).argmax(1) == batch.label) & (logits.argmax(1) == batch.label)
         return {"radius": radius * correct, "correct": correct, "label": batch.label}
 
-    def finish(self, outcomes: Mapping[str, Outcomes]) -> Report:
+    def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         rows = [row for split, found in outcomes.items() for row in self._accuracies(split, found)]
         rows.append(Row("certify/lipschitz", float(self.bound.worst), "K", detail={"how": "upper bound, float64"}))
         rows.append(Row("certify/bound_gap", self.gap, detail={"how": "above the estimate"}))
@@ -71,7 +71,7 @@ class Certify(Suite):
             rows.append(self._tightness())
         return Report(rows, self._draw(outcomes) if self.context.rank == 0 else [])
 
-    def _accuracies(self, split: str, found: Outcomes) -> list[Row]:
+    def _accuracies(self, split: Split, found: Outcomes) -> list[Row]:
         prefix, n = split_prefix(split), len(found["radius"])
         rows = []
         for radius in self.radii:
@@ -107,10 +107,10 @@ class Certify(Suite):
         detail = {"pairs": self.pairs, "steps": self.steps, "lower_bound": best, "how": how}
         return Row("certify/tightness", best / float(self.bound.worst), "fraction", detail=detail)
 
-    def _draw(self, outcomes: Mapping[str, Outcomes]) -> list[Path]:
+    def _draw(self, outcomes: Mapping[Split, Outcomes]) -> list[Path]:
         context = self.context
-        curves = {split: found["radius"][found["correct"]].numpy() for split, found in outcomes.items()}
-        sizes = {split: len(found["radius"]) for split, found in outcomes.items()}
+        curves = {str(split): found["radius"][found["correct"]].numpy() for split, found in outcomes.items()}
+        sizes = {str(split): len(found["radius"]) for split, found in outcomes.items()}
         title = f"{context.method} on {context.info.name}"
         figures = [
             draw_certified_accuracy(context.figures / "certified_accuracy.png", curves, sizes, self.radii, title)
@@ -119,7 +119,7 @@ class Certify(Suite):
             figures.append(self._draw_plane(outcomes, title))
         return figures
 
-    def _draw_plane(self, outcomes: Mapping[str, Outcomes], title: str) -> Path:
+    def _draw_plane(self, outcomes: Mapping[Split, Outcomes], title: str) -> Path:
         split = next(iter(outcomes))
         arrays, radius = self.context.data.arrays(split), max(self.radii)
         violated = ~(outcomes[split]["correct"] & (outcomes[split]["radius"] > radius))

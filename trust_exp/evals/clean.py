@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from trust_exp.data.batch import Batch
+from trust_exp.data.batch import Batch, Split
 from trust_exp.evals.suite import Outcomes, Report, Suite
 from trust_exp.results.record import fraction
 
@@ -12,14 +12,14 @@ class Clean(Suite):
 
     name = "clean"
 
-    def __init__(self, splits: Sequence[str]) -> None:
+    def __init__(self, splits: Sequence[Split]) -> None:
         super().__init__()
         self.splits = tuple(splits)
 
     def step(self, batch: Batch) -> Outcomes:
         return {"correct": self.context.model(batch.image).argmax(1) == batch.label}
 
-    def finish(self, outcomes: Mapping[str, Outcomes]) -> Report:
+    def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         return Report(
             [
                 fraction(f"clean/{split_prefix(split)}accuracy", int(found["correct"].sum()), len(found["correct"]))
@@ -28,6 +28,6 @@ class Clean(Suite):
         )
 
 
-def split_prefix(split: str) -> str:
+def split_prefix(split: Split) -> str:
     """Part of a metric's name: nothing for the test set, ``train_`` for the training set."""
     return "" if split == "test" else f"{split}_"

@@ -9,7 +9,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from trust_exp.data.batch import Batch, DatasetInfo
+from trust_exp.data.batch import Batch, DatasetInfo, Split
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.results.record import Row
 
@@ -70,7 +70,7 @@ class Suite:
     """
 
     name = "suite"
-    splits: tuple[str, ...] = ("test",)
+    splits: tuple[Split, ...] = ("test",)
     samples: int | None = None  # only the first so many of a split
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Suite:
         """Outcomes of the batch, each a tensor [B, ...]; called with gradients off."""
         raise NotImplementedError
 
-    def finish(self, outcomes: Mapping[str, Outcomes]) -> Report:
+    def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         """Rows and figures from the outcomes of each split; called on every process, draw on rank 0 only."""
         raise NotImplementedError
 

@@ -40,8 +40,10 @@ def draw_plane(
         plot.contour(xs, ys, levels, levels=[0], colors="black", linewidths=1.4)
         for label in range(2):
             own = (labels == label) & ~violated
-            plot.scatter(*points[own].T, s=4, color=COLOURS[label], linewidths=0, label=f"class {label}")
-        plot.scatter(*points[violated].T, s=12, color=VIOLATED, linewidths=0, label=f"violated ({int(violated.sum())})")
+            x, y = points[own].T
+            plot.scatter(x, y, s=4, color=COLOURS[label], linewidths=0, label=f"class {label}")
+        x, y = points[violated].T
+        plot.scatter(x, y, s=12, color=VIOLATED, linewidths=0, label=f"violated ({int(violated.sum())})")
         plot.set(title=title, aspect="equal")
         plot.grid(False)
         plot.legend(loc="upper right", fontsize=8)
