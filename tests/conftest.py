@@ -72,3 +72,9 @@ class CommandLine:
 @pytest.fixture
 def command_line(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def command_line_in() -> type[CommandLine]:
+    """For fixtures that outlive a test: ``command_line_in(folder)`` is a command line with its runs there."""
+    return CommandLine

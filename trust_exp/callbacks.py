@@ -10,9 +10,9 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as L
-import torch
 
 from trust_exp.progress import Bar
+from trust_exp.results.table import say
 
 
 class Interrupted(BaseException):
@@ -91,6 +91,9 @@ class ProgressLine(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)
+        if trainer.global_step and trainer.is_global_zero:
+            say(f"resuming from step {trainer.global_step} of {total}")
+        self.first_step = trainer.global_step
         self.bar = Bar("train", total, visible=trainer.is_global_zero)
         self.note = ""
 
@@ -119,10 +122,3 @@ class ProgressLine(L.Callback):
 
     def on_test_end(self, *_: Any) -> None:
         self.bar.close()
-
-
-def save_whole(value: Any, path: Path) -> None:
-    """``torch.save`` by rename: a reader sees the old file or the new one."""
-    part = path.with_suffix(".part")
-    torch.save(value, part)
-    os.replace(part, path)

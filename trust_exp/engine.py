@@ -1,11 +1,15 @@
 """One run: data -> model -> method -> fit -> evals -> result. Knows no Hydra; jobs.py calls it."""
 
 import logging
+import os
 import platform
 import resource
+import time
 import traceback
 import warnings
+import zipfile
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -14,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from trust_exp.callbacks import Interrupted, ProgressLine, SafePoint, StopRequest, save_whole
+from trust_exp.callbacks import Interrupted, ProgressLine, SafePoint, StopRequest
 from trust_exp.config import build, eval_id
 from trust_exp.data.batch import Split
 from trust_exp.data.module import ArrayDataModule
@@ -54,6 +58,7 @@ def execute_and_record(job: Job) -> None:
             traceback.print_exc(file=file)
         record.write(status="failed", error=reason)
         raise RunFailed(f"{run.folder.name} failed with {reason}; see {run.folder / 'traceback.txt'}") from error
+    (run.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try
     record.write(status="done", peak_memory_mb=round(peak_memory() / 2**20))
 
 
@@ -111,20 +116,20 @@ class Pipeline:
             model.compile()
         trainer = self._trainer(
             SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], stop),
-            ProgressLine(),
+            progress := ProgressLine(),
             logger=CSVLogger(self.run.folder, name="curves") if self.config["logger"] != "none" else False,
             log_every_n_steps=fit["log_every"],
             max_epochs=fit["epochs"] or -1,
             max_steps=fit["steps"] or -1,
             gradient_clip_val=fit["gradient_clip"],
         )
-        resume = self.run.checkpoint if self.run.checkpoint.exists() else None
-        if resume and is_first():
-            say(f"resuming from {resume.name}")
+        resume = whole(self.run.checkpoint) if self.run.checkpoint.exists() else None
+        began = time.perf_counter()
         trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
-        self._keep(method, trainer)
+        samples = (trainer.global_step - progress.first_step) * data.batch_size
+        self._keep(method, trainer, samples / (time.perf_counter() - began))
 
-    def _keep(self, method: Method, trainer: L.Trainer) -> None:
+    def _keep(self, method: Method, trainer: L.Trainer, speed: float) -> None:
         state = method.model.state_dict()
         if not all(value.isfinite().all() for value in state.values() if value.is_floating_point()):
             raise FloatingPointError("the trained weights are not finite; lower method.optimizer.lr")
@@ -132,12 +137,12 @@ class Pipeline:
             save_whole({"state_dict": state}, self.run.weights)
             self.run.checkpoint.unlink(missing_ok=True)
             self.record.values["metrics"].update({f"derived/{key}": value for key, value in method.derived().items()})
-            self.record.values["steps"] = trainer.global_step
+            self.record.values.update(steps=trainer.global_step, samples_per_second=round(speed, 1))
         trainer.strategy.barrier("weights are written")
 
     def _evaluate(self, data: ArrayDataModule, pending: dict[str, Any]) -> None:
         model = self._model(data).eval()
-        weights = torch.load(self.run.weights, map_location="cpu", weights_only=True)
+        weights = torch.load(whole(self.run.weights), map_location="cpu", weights_only=True)
         model.load_state_dict(weights["state_dict"], strict=True)
         earlier: dict[str, Outcomes] = self._outcomes()
         for name, node in pending.items():
@@ -158,9 +163,8 @@ class Pipeline:
         outcomes: dict[Split, Outcomes] = {}
         trainer = self._trainer(ProgressLine(suite.name), logger=False)
         for split in suite.splits:
-            runner = SuiteRunner(suite, first=not outcomes)
-            loader = suite.context.data.eval_loader(split, suite.samples)
-            trainer.test(runner, dataloaders=loader, verbose=False)
+            runner = SuiteRunner(suite, split, first=not outcomes)
+            trainer.test(runner, verbose=False)
             outcomes[split] = runner.outcomes
         report = suite.finish(outcomes)
         for split, found in outcomes.items():
@@ -196,6 +200,24 @@ class Pipeline:
             num_sanity_val_steps=0,
             **given,
         )
+
+
+def save_whole(value: Any, path: Path) -> None:
+    """``torch.save`` by rename: a reader sees the old file or the new one."""
+    part = path.with_suffix(".part")
+    torch.save(value, part)
+    os.replace(part, path)
+
+
+def whole(path: Path) -> Path:
+    """``path``, if it is a file that torch wrote to its end.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} cannot be read: it is cut off or no checkpoint; force=true starts the run anew")
+    return path
 
 
 def device_name() -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.data.batch import Batch, DatasetInfo, Split
+from trust_exp.data.loader import ArrayLoader
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.results.record import Row
 
@@ -91,13 +92,18 @@ class Suite:
 class SuiteRunner(L.LightningModule):
     """Runs one suite over one split under ``Trainer.test`` and keeps the outcomes of every sample."""
 
-    def __init__(self, suite: Suite, *, first: bool) -> None:
+    def __init__(self, suite: Suite, split: Split, *, first: bool) -> None:
         super().__init__()
         self.model = suite.context.model
-        self.suite = suite
+        self.suite, self.split = suite, split
         self.first = first
         self.parts: list[Outcomes] = []
         self.outcomes: Outcomes = {}
+
+    def test_dataloader(self) -> ArrayLoader:
+        data = self.suite.context.data
+        data.trainer = self.trainer  # which knows the device and this process' share only now
+        return data.eval_loader(self.split, self.suite.samples)
 
     def on_test_start(self) -> None:
         context = self.suite.context

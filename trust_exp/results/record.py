@@ -63,6 +63,7 @@ class Record:
             "rows": [],
             "evals": {},
             "seconds": {},
+            "steps": None,
             "samples_per_second": None,
             "peak_memory_mb": None,
             "environment": {},

@@ -1,0 +1,184 @@
+"""Whole runs through the command line: done once, resumed exactly, failed with a reason, on several processes."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+SMOKE = ["size=smoke", "eval=[clean,certify]"]
+LONG = ["eval=[clean]", "fit.epochs=null", "fit.steps=800", "fit.checkpoint_seconds=0.05"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / "weights.pt", weights_only=True)["state_dict"]
+    return state
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def wait_for(path: Path, process) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def test_a_run_writes_what_it_promises_and_the_same_command_does_nothing(command_line):
+    first = command_line(*SMOKE)
+    assert first.returncode == 0, first.stderr
+    result = command_line.result()
+    assert result["status"] == "done"
+    assert result["error"] is None
+    for key in ("run_id", "config", "metrics", "rows", "seconds", "environment", "figures", "samples_per_second"):
+        assert key in result
+    assert result["name"] == f"cll-digits-{result['run_id']}" == command_line.folder().name
+    assert set(result["metrics"]) >= {
+        "clean/accuracy",
+        "certify/accuracy@0.5",
+        "certify/lipschitz",
+        "certify/tightness",
+    }
+    assert all((command_line.folder() / figure).stat().st_size > 1000 for figure in result["figures"])
+    assert first.stdout.rstrip().endswith(f"result:  {command_line.folder() / 'result.json'}")
+    curves = (command_line.folder() / "curves" / "version_0" / "metrics.csv").read_text()
+    assert "train/loss" in curves
+
+    begin = time.monotonic()
+    second = command_line(*SMOKE)
+    assert second.returncode == 0
+    assert "is done; force=true starts it anew" in second.stderr
+    assert second.stdout == first.stdout
+    assert command_line.result() == result
+    assert time.monotonic() - begin < 4, "a run that is done must not start torch"
+
+    forced = command_line(*SMOKE, "force=true")
+    assert forced.returncode == 0
+    assert command_line.result()["metrics"] == result["metrics"], "the same seed gives the same numbers"
+
+
+def test_an_earlier_run_is_evaluated_and_not_trained(command_line):
+    assert command_line("size=smoke", "eval=[clean]", "method.epsilon=0.3").returncode == 0
+    before, run_id = weights(command_line.folder()), command_line.result()["run_id"]
+    process = command_line("mode=eval", f"run={run_id}", "eval=[certify,autoattack]", "eval.autoattack.samples=5")
+    assert process.returncode == 0, process.stderr
+    result = command_line.result()
+    assert result["run_id"] == run_id
+    assert {row["suite"] for row in result["rows"]} == {"clean", "certify", "autoattack"}
+    assert result["config"]["method"]["epsilon"] == 0.3
+    attacked = next(row for row in result["rows"] if row["metric"] == "autoattack/accuracy")
+    assert attacked["n"] == 5
+    assert attacked["detail"]["attacks"] == ["apgd-ce", "apgd-t"], "the recipe's and the size's evals hold"
+    assert "pyautoattack" in attacked["detail"]["implementation"]
+    assert weights(command_line.folder()).keys() == before.keys()
+    refused = command_line("mode=eval", f"run={run_id}", "method.epsilon=0.5")
+    assert refused.returncode == 2
+    assert "as it was trained; leave out method.epsilon=0.5" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(command_line_in, tmp_path_factory) -> Path:
+    command_line = command_line_in(tmp_path_factory.mktemp("uninterrupted"))
+    assert command_line(*LONG).returncode == 0
+    return command_line.folder()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_line, number, tmp_path, uninterrupted):
+    process = command_line.start(*LONG)
+    wait_for(tmp_path / "runs", process)
+    folder = command_line.folder()
+    wait_for(folder / "checkpoint.ckpt", process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert not (folder / "weights.pt").exists(), "the run was over before it was stopped"
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+        assert command_line.result()["status"] == "running"
+    else:
+        assert process.returncode == 130, err
+        assert command_line.result()["status"] == "interrupted"
+        assert "the same command goes on with it" in err
+
+    again = command_line(*LONG)
+    assert again.returncode == 0, again.stderr
+    assert "resuming from step" in again.stderr
+    assert command_line.result()["status"] == "done"
+    assert command_line.result()["steps"] == 800
+    assert not (folder / "checkpoint.ckpt").exists()
+    assert_same_weights(folder, uninterrupted)
+
+
+def test_two_processes_give_the_numbers_of_one(command_line, tmp_path):
+    arguments = ["size=smoke", "eval=[clean,certify,autoattack]", "dataset.eval_batch_size=7", "accelerator.kind=cpu"]
+    assert command_line(*arguments).returncode == 0
+    folder, one = command_line.folder(), command_line.result()
+    several = [*arguments, "accelerator=ddp", f"paths.runs={tmp_path / 'ddp'}"]
+    process = command_line(*several)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("clean/accuracy") == 1, "only the first process speaks"
+    ddp = tmp_path / "ddp" / folder.name
+    for name, value in weights(folder).items():
+        torch.testing.assert_close(weights(ddp)[name], value, rtol=1e-4, atol=1e-5)
+
+    # the same weights, evaluated by two processes: the very same numbers
+    os.replace(folder / "weights.pt", ddp / "weights.pt")
+    (ddp / "result.json").unlink()
+    assert command_line(*several).returncode == 0
+    two = json.loads((ddp / "result.json").read_text())
+    assert two["rows"] == one["rows"]
+
+
+def test_a_batch_that_two_processes_cannot_share_is_refused(command_line):
+    process = command_line(*SMOKE, "dataset.batch_size=25", "accelerator=ddp", "accelerator.kind=cpu")
+    assert process.returncode == 2
+    assert "choose dataset.batch_size as a multiple of 2" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_a_run_that_fails_says_why_and_is_retried(command_line):
+    arguments = [*SMOKE, "method.optimizer.lr=1e30"]
+    process = command_line(*arguments)
+    assert process.returncode == 1
+    assert process.stderr.count("error: ") == 1
+    assert "Traceback" not in process.stderr
+    result = command_line.result()
+    assert result["status"] == "failed"
+    assert "not finite" in result["error"]
+    assert "FloatingPointError" in (command_line.folder() / "traceback.txt").read_text()
+    assert "is failed; only what is missing is done" in command_line(*arguments).stderr
+
+
+def test_two_commands_cannot_run_the_same_run_at_once(command_line, tmp_path):
+    process = command_line.start(*LONG)
+    wait_for(tmp_path / "runs", process)
+    wait_for(command_line.folder() / "checkpoint.ckpt", process)
+    second = command_line(*LONG)
+    assert second.returncode == 2
+    assert f"is being run by process {process.pid} on" in second.stderr
+    process.kill()
+    process.communicate()
+
+
+def test_a_broken_checkpoint_or_result_is_named(command_line):
+    assert command_line("size=smoke", "eval=[clean]").returncode == 0
+    folder = command_line.folder()
+    whole = (folder / "weights.pt").read_bytes()
+    (folder / "weights.pt").write_bytes(whole[:100])
+    process = command_line("size=smoke", "eval=[clean,certify]")
+    assert process.returncode == 2
+    assert "weights.pt cannot be read" in process.stderr
+    (folder / "weights.pt").write_bytes(whole)
+    (folder / "result.json").write_text('{"status": "do')
+    process = command_line("size=smoke", "eval=[clean]")
+    assert process.returncode == 2
+    assert "result.json cannot be read" in process.stderr
