@@ -24,16 +24,22 @@ def shared_data() -> Path:
     return folder
 
 
+def compose_and_check(runs: Path, *overrides: str) -> dict[str, Any]:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check(compose("config", [f"paths.runs={runs}", *overrides]))
+
+
 @pytest.fixture
 def composed(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Compose and check a configuration from overrides."""
+    return lambda *overrides: compose_and_check(tmp_path, *overrides)
 
-    def make(*overrides: str) -> dict[str, Any]:
-        register()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return check(compose("config", [f"paths.runs={tmp_path}", *overrides]))
 
-    return make
+@pytest.fixture(scope="session")
+def composed_in() -> Callable[..., dict[str, Any]]:
+    """The same for fixtures that outlive a test; the first argument is the folder of the runs."""
+    return compose_and_check
 
 
 class CommandLine:

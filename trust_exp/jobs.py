@@ -93,10 +93,10 @@ def carry_out(job: Job) -> dict[str, float]:
         if job.is_done():
             say(f"{job.run.folder.name} is done; force=true starts it anew")
         else:
+            status = job.run.status()
+            say(f"{job.run.folder.name} {f'is {status}; only what is missing is done' if status else 'starts'}")
             from trust_exp.engine import execute_and_record
 
-            if status := job.run.status():
-                say(f"{job.run.folder.name} is {status}; only what is missing is done")
             execute_and_record(job)
         result = job.run.read("result.json") or {}
     print_result(result, job.run.folder)

@@ -82,7 +82,9 @@ class Certify(Suite):
                 own = found["label"] == label
                 if own.any():
                     hits = int(certified[own].sum())
-                    rows.append(fraction(f"certify/{prefix}class_{at}", hits, int(own.sum()), **{"class": name}))
+                    rows.append(
+                        fraction(f"certify/{prefix}class_{at}", hits, int(own.sum()), radius=radius, **{"class": name})
+                    )
         return rows
 
     def _tightness(self) -> Row:

@@ -19,14 +19,17 @@ def draw_certified_accuracy(
         marks: radii to mark with their values.
     """
     with axes(path) as plot:
-        for colour, (split, radii) in zip(COLOURS, radii_of.items(), strict=False):
+        for place, (split, radii) in enumerate(radii_of.items()):
+            colour, below = COLOURS[place], (4, -11) if place else (4, 4)
             ordered = np.sort(radii[np.isfinite(radii)])
             height = (len(radii) - np.arange(len(ordered) + 1)) / sizes[split]
             plot.step(np.r_[0, ordered], height, where="post", color=colour, label=split)
             for mark in marks:
                 level = (radii > mark).sum() / sizes[split]
                 plot.plot(mark, level, "o", color=colour, markersize=4)
-                plot.annotate(f"{level:.1%}", (mark, level), xytext=(4, 4), textcoords="offset points", fontsize=8)
+                plot.annotate(
+                    f"{level:.1%}", (mark, level), color=colour, xytext=below, textcoords="offset points", fontsize=8
+                )
         plot.set(xlabel="L2 radius (in the data's units)", ylabel="certified accuracy", title=title)
         plot.set_ylim(0, 1.05)
         plot.set_xlim(left=0)

@@ -34,7 +34,7 @@ def draw_plane(
     xs, ys = (torch.linspace(float(low[i]), float(high[i]), CELLS) for i in range(2))
     grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).reshape(-1, 2)
     levels = distance(grid).reshape(CELLS, CELLS).numpy()
-    with axes(path, 5.4, 3.8) as plot:
+    with axes(path, 5.4, 4.0) as plot:
         plot.contourf(xs, ys, levels, levels=[-1e9, 0, 1e9], colors=COLOURS[:2], alpha=0.08)
         plot.contour(xs, ys, levels, levels=[-radius, radius], colors="0.55", linewidths=1, linestyles="solid")
         plot.contour(xs, ys, levels, levels=[0], colors="black", linewidths=1.4)
@@ -46,5 +46,5 @@ def draw_plane(
         plot.scatter(x, y, s=12, color=VIOLATED, linewidths=0, label=f"violated ({int(violated.sum())})")
         plot.set(title=title, aspect="equal")
         plot.grid(False)
-        plot.legend(loc="upper right", fontsize=8)
+        plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, fontsize=8)
     return path

@@ -1,0 +1,141 @@
+"""The property that users buy: no certified image is ever broken, by the official AutoAttack or by our own APGD."""
+
+from pathlib import Path
+
+import lightning.pytorch as L
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trust_exp.attacks.apgd import apgd
+from trust_exp.attacks.autoattack import autoattack
+from trust_exp.config import build
+from trust_exp.evals.certify import Certify, as_floats
+from trust_exp.evals.suite import Context, Report, SuiteRunner
+from trust_exp.rng import keyed_generator
+
+
+def quiet_trainer(**given) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+        **given,
+    )
+
+
+class Certified:
+    """A network, the images that it was certified on, and their radii."""
+
+    def __init__(self, config, root: Path, epochs: int, folder: Path) -> None:
+        L.seed_everything(0, verbose=False)
+        self.data = build(config["dataset"], name=config["dataset"]["name"], root=root, seed=0)
+        info = self.data.info
+        self.model: nn.Module = build(config["model"], shape=info.shape, classes=len(info.classes))
+        method = build(config["method"], model=self.model, info=info)
+        quiet_trainer(max_epochs=epochs, use_distributed_sampler=False).fit(method, datamodule=self.data)
+        self.model.eval()
+        suite: Certify = build(config["eval"]["certify"])
+        suite.context = Context(self.model, self.data, folder)
+        runner = SuiteRunner(suite, "test", first=True)
+        quiet_trainer().test(runner, verbose=False)
+        self.radius: Tensor = runner.outcomes["radius"].float()
+        self.report: Report = suite.finish({"test": runner.outcomes})
+        arrays = self.data.arrays("test")
+        self.images, self.labels, self.radii = as_floats(arrays.images), arrays.labels, suite.radii
+        self.classes = len(info.classes)
+
+    def broken(self, epsilon: float, version: str) -> int:
+        """How many images that are certified at ``epsilon`` AutoAttack breaks there."""
+        certified = self.radius > epsilon
+        assert certified.any(), f"no image is certified at {epsilon}; the test would show nothing"
+        result = autoattack(
+            self.model, self.images[certified], self.labels[certified], epsilon, norm="L2", version=version
+        )
+        return int((~result.robust).sum())
+
+    def broken_at_own_radius(self, loss: str, most: int = 10**9) -> int:
+        own = (self.radius > 0).nonzero().squeeze(1)[:most]
+        attacked = apgd(
+            self.model,
+            self.images[own],
+            self.labels[own],
+            self.radius[own],
+            norm="L2",
+            loss=loss,
+            generator=keyed_generator("soundness"),
+        )
+        with torch.no_grad():
+            return int((self.model(attacked).argmax(1) != self.labels[own]).sum())
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory, composed_in):
+    folder = tmp_path_factory.mktemp("digits")
+    config = composed_in(folder, "method=cll", "dataset=digits", "eval.certify.tightness_pairs=20")
+    return Certified(config, folder, 30, folder)
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory, composed_in, shared_data):
+    folder = tmp_path_factory.mktemp("mnist")
+    config = composed_in(
+        folder, "method=cll", "dataset=mnist", "dataset.limit_test=2000", "eval.certify.tightness_pairs=0"
+    )
+    from trust_exp.data.sources import import_dataset
+
+    import_dataset("mnist", shared_data / "mnist", folder)
+    return Certified(config, folder, 2, folder)
+
+
+@pytest.mark.parametrize("radius", [0.25, 0.5, 0.75, 1.0])
+def test_no_certified_digit_is_broken_by_the_apgd_attacks_of_autoattack(digits, radius):
+    assert radius in digits.radii
+    assert digits.broken(radius, "fast") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("radius", [0.25, 0.5, 0.75, 1.0])
+def test_no_certified_digit_is_broken_by_autoattack(digits, radius):
+    assert digits.broken(radius, "standard") == 0
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+def test_no_digit_is_broken_at_its_own_radius(digits, loss):
+    assert (digits.radius > 0).sum() > 250
+    assert digits.broken_at_own_radius(loss) == 0
+
+
+def test_the_attack_would_have_found_a_bound_that_is_too_small(digits):
+    """Radii three times as large are not certified, and the same attacks do break images there."""
+    digits.radius *= 3
+    try:
+        assert digits.broken_at_own_radius("dlr") > 0
+    finally:
+        digits.radius /= 3
+
+
+@pytest.mark.slow
+def test_no_certified_mnist_image_is_broken(mnist):
+    assert len(mnist.images) == 2000
+    for radius in mnist.radii:
+        assert mnist.broken(radius, "standard") == 0
+    for loss in ("ce", "dlr"):
+        assert mnist.broken_at_own_radius(loss) == 0
+
+
+def test_rows_agree_with_the_radii(digits):
+    values = {row.metric: row.value for row in digits.report.rows if "class" not in row.detail}
+    for radius in digits.radii:
+        expected = (digits.radius > radius).double().mean().item()
+        assert values[f"certify/accuracy@{radius:.3g}"] == pytest.approx(expected, abs=1e-6)
+    assert 0 < values["certify/tightness"] <= 1
+    assert 0 <= values["certify/bound_gap"] < 0.02
+    per_class = [row for row in digits.report.rows if row.detail.get("radius") == 0.5 and "class" in row.detail]
+    assert len(per_class) == 10
+    assert sum(row.value * row.n for row in per_class) == pytest.approx(
+        values["certify/accuracy@0.5"] * len(digits.images)
+    )

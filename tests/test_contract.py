@@ -1,0 +1,85 @@
+"""What every method in conf/method promises: it composes, learns, can be saved, and depends on its seed alone."""
+
+import lightning.pytorch as L
+import pytest
+import torch
+from torch import nn
+
+from trust_exp.config import CONF, build
+from trust_exp.data.digits import Digits
+from trust_exp.data.module import ArrayDataModule
+from trust_exp.methods.base import Method
+
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+
+
+def make(config, seed: int = 0) -> tuple[Method, ArrayDataModule]:
+    L.seed_everything(seed, verbose=False)
+    data = build(config["dataset"], name=config["dataset"]["name"], root="unused", seed=seed)
+    model = build(config["model"], shape=data.info.shape, classes=len(data.info.classes))
+    method: Method = build(config["method"], model=model, info=data.info, log_every=1)
+    return method, data
+
+
+def fit(method: Method, data: ArrayDataModule, steps: int = 2) -> None:
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(method, datamodule=data)
+
+
+@pytest.fixture(params=METHODS)
+def config(request, composed):
+    return composed(f"method={request.param}", "dataset=digits", "size=smoke")
+
+
+def test_two_steps_reach_every_parameter_with_a_finite_gradient(config):
+    method, data = make(config)
+    assert config["method"]["fit"] == "gradient"
+    fit(method, data)
+    for name, parameter in method.model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    assert all(value.isfinite() for value in method.trainer.callback_metrics.values())
+    assert "train/loss" in method.trainer.callback_metrics
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(config):
+    states = []
+    for seed in (0, 0, 1):
+        method, data = make(config, seed)
+        fit(method, data)
+        states.append(nn.utils.parameters_to_vector(method.model.parameters()))
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_a_saved_method_is_the_same_method(config, tmp_path):
+    method, data = make(config)
+    fit(method, data)
+    torch.save(method.state_dict(), tmp_path / "state.pt")
+    other, _ = make(config, seed=1)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True), strict=True)
+    images = next(iter(data.eval_loader("test"))).image
+    assert torch.equal(method.model.eval()(images), other.model.eval()(images))
+
+
+def test_derived_numbers_are_numbers(config):
+    method, _ = make(config)
+    assert all(isinstance(value, float) for value in method.derived().values())
+
+
+def test_the_model_is_no_worse_for_having_been_evaluated(composed):
+    """A method must leave the shared data alone."""
+    data = Digits(name="digits")
+    before = data.arrays("train").images.clone()
+    method, _ = make(composed("method=cll", "dataset=digits"))
+    fit(method, data)
+    assert torch.equal(data.arrays("train").images, before)

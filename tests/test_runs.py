@@ -1,0 +1,105 @@
+"""Run folders: found, compared, locked, written whole."""
+
+import json
+import math
+
+import pytest
+
+from trust_exp.errors import UserError
+from trust_exp.results.record import Record, Row, fraction
+from trust_exp.runs import Run, find, lock, open_run, restart, with_stored_overrides, write_json
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    for name in ("cll-digits-0123456789", "cll-digits-0123abcdef"):
+        (tmp_path / name).mkdir()
+        write_json(
+            tmp_path / name / "config.json", {"overrides": ["method=cll", "eval=[clean]", "seed=3"], "config": {}}
+        )
+    return tmp_path
+
+
+def test_find_by_id_name_or_beginning(two_runs):
+    for name in ("0123456789", "cll-digits-0123456789", "01234", "multirun/cll-digits-0123456789"):
+        assert find(two_runs, name).id == "0123456789"
+    with pytest.raises(UserError, match="fits 2 runs"):
+        find(two_runs, "0123")
+    with pytest.raises(UserError, match=r"there is no such run in .* \(it holds 2 runs\)"):
+        find(two_runs, "ffff")
+    with pytest.raises(UserError, match="no such run"):
+        find(two_runs / "nowhere", "0123456789")
+
+
+def test_evaluation_starts_from_the_overrides_of_the_run(two_runs, monkeypatch):
+    monkeypatch.setenv("TRUST_EXP_RUNS", str(two_runs))
+    arguments = ["mode=eval", "run=01234", "eval=[certify]"]
+    assert with_stored_overrides(arguments) == ["method=cll", "seed=3", *arguments]
+    assert with_stored_overrides(["method=cll"]) == ["method=cll"]
+    with pytest.raises(UserError, match="leave out seed=4"):
+        with_stored_overrides([*arguments, "seed=4"])
+
+
+def test_a_folder_of_another_run_is_refused(composed, tmp_path):
+    open_run(composed("seed=1"), tmp_path / "run", [])
+    open_run(composed("seed=1", "eval=[clean]", "force=true"), tmp_path / "run", [])
+    with pytest.raises(UserError, match=r"holds another run \(they differ in seed\)"):
+        open_run(composed("seed=2"), tmp_path / "run", [])
+
+
+def test_a_run_is_locked_once(tmp_path):
+    run = Run(tmp_path)
+    with lock(run), pytest.raises(UserError, match="is being run by process"), lock(run):
+        pass
+    with lock(run):
+        pass
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_restart_keeps_what_the_run_is(tmp_path):
+    run = Run(tmp_path)
+    for name in ("config.json", "result.json", "weights.pt", "checkpoint.ckpt"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "figures").mkdir()
+    restart(run)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+    restart(run)
+
+
+def test_rows_replace_those_of_the_same_suite(tmp_path):
+    record = Record(Run(tmp_path), {})
+    record.add("clean", "id1", [Row("clean/accuracy", 0.5)])
+    record.add("certify", "id2", [Row("certify/lipschitz", 3.0, "K"), Row("c", 0.1, detail={"class": "7"})])
+    record.add("clean", "id3", [Row("clean/accuracy", 0.75)])
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert [(row["suite"], row["value"]) for row in stored["rows"]] == [
+        ("certify", 3.0),
+        ("certify", 0.1),
+        ("clean", 0.75),
+    ]
+    assert stored["metrics"] == {"clean/accuracy": 0.75, "certify/lipschitz": 3.0}
+    assert stored["evals"] == {"clean": "id3", "certify": "id2"}
+    assert Record(Run(tmp_path), {}).values == stored
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (8, 10, 0.4902, 0.9433), (10, 10, 0.7225, 1.0)]
+)
+def test_wilson_interval_against_the_printed_values(hits, n, low, high):
+    row = fraction("m", hits, n)
+    assert row.value == hits / n
+    assert row.interval == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_wilson_interval_solves_its_equation():
+    row = fraction("m", 37, 120)
+    for end in row.interval or ():
+        assert abs(37 / 120 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 120))

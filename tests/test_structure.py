@@ -1,0 +1,65 @@
+"""The house rules that a linter of imports cannot say."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+from trust_exp.config import CONF, ROOT
+
+PACKAGE = ROOT / "trust_exp"
+FAMILIES = sorted(path.parent.name for path in (PACKAGE / "methods").glob("*/__init__.py"))
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_whole(family):
+    folder = PACKAGE / "methods" / family
+    for name in ("module.py", "config.py", "README.md"):
+        assert (folder / name).exists(), f"{family} lacks {name}"
+    targets = [text for path in (CONF / "method").glob("*.yaml") for text in [path.read_text()]]
+    schemas = [name for name in vars(importlib.import_module(f"trust_exp.methods.{family}.config")) if "Config" in name]
+    assert any(f"/schema/{name}@_here_" in text for text in targets for name in schemas), f"{family} has no conf/method"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_family_imports_another(family):
+    for path in (PACKAGE / "methods" / family).glob("*.py"):
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[:2] == ["trust_exp", "methods"] and len(parts) > 2:
+                assert parts[2] in (family, "base", "config"), f"{path.name} of {family} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_keeps_the_conventions(path):
+    names = imports(path)
+    assert not any(name.split(".")[0] in ("pytorch_lightning", "torchattacks") for name in names)
+    assert path.stem != "utils"
+    tree = ast.parse(path.read_text())
+    if tree.body:
+        assert ast.get_docstring(tree), f"{path} says nothing of itself"
+    for node in ast.walk(tree):
+        public = isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        assert not public or ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert any(word.arg == "weights_only" for word in node.keywords), f"{path}: torch.load unpickles"
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), f"{path}: errors are raised, not asserted"
+
+
+def test_docs_and_code_name_no_machine():
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *PACKAGE.rglob("*.py"), *CONF.rglob("*.yaml")]:
+        text = path.read_text()
+        for word in ("/work/", "/root/", "/home/"):
+            assert word not in text, f"{path} names {word}"

@@ -1,0 +1,58 @@
+"""Figures hold what they are said to hold: drawn values are read back from the axes."""
+
+import numpy as np
+import torch
+
+from trust_exp.viz import certified, plane, style
+
+
+def recorded(monkeypatch, module):
+    """The axes that the module draws on, for a look at what is on them."""
+    seen = []
+
+    def axes(path, *size):
+        manager = style.axes(path, *size)
+
+        class Recorder:
+            def __enter__(self):
+                seen.append(manager.__enter__())
+                return seen[-1]
+
+            def __exit__(self, *error):
+                return manager.__exit__(*error)
+
+        return Recorder()
+
+    monkeypatch.setattr(module, "axes", axes)
+    return seen
+
+
+def test_curve_falls_where_radii_end(tmp_path, monkeypatch):
+    seen = recorded(monkeypatch, certified)
+    radii = {"test": np.array([0.1, 0.2, 0.2, 0.4]), "train": np.array([0.3])}
+    path = certified.draw_certified_accuracy(tmp_path / "c.png", radii, {"test": 5, "train": 1}, [0.15], "t")
+    assert path.stat().st_size > 5000
+    (plot,) = seen
+    curve = plot.lines[0]
+    x, y = curve.get_xdata(), curve.get_ydata()
+    for radius in (0.05, 0.15, 0.25, 0.5):
+        drawn = y[np.searchsorted(x, radius, side="right") - 1]
+        assert drawn == (radii["test"] > radius).sum() / 5
+    assert {text.get_text() for text in plot.texts} == {"60.0%", "100.0%"}
+
+
+def test_plane_marks_exactly_the_violated_points(tmp_path, monkeypatch):
+    seen = recorded(monkeypatch, plane)
+    points, labels = torch.randn(50, 2), torch.randint(2, (50,))
+    violated = torch.zeros(50, dtype=torch.bool)
+    violated[[3, 7]] = True
+    path = plane.draw_plane(tmp_path / "p.png", lambda grid: grid[:, 0], points, labels, violated, 0.15, "t")
+    assert path.stat().st_size > 5000
+    (plot,) = seen
+    scatters = [part for part in plot.collections if len(part.get_offsets()) and part.get_label().startswith(("c", "v"))]
+    assert sum(len(part.get_offsets()) for part in scatters) == 50
+    (red,) = [part for part in scatters if part.get_label() == "violated (2)"]
+    np.testing.assert_allclose(np.asarray(red.get_offsets()), points[violated].numpy(), rtol=1e-6)
+    levels = [tuple(part.levels) for part in plot.collections if hasattr(part, "levels")]
+    assert (-0.15, 0.15) in levels
+    assert (0.0,) in levels
