@@ -24,10 +24,10 @@ run: $(READY)  ## the main job: CLL on handwritten digits, certified and attacke
 	@$(BIN)/python run.py method=cll dataset=digits
 
 test: $(READY)  ## all tests but the slow ones
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
 test-slow: $(READY)  ## the tests that take minutes
-	@$(BIN)/python -m pytest -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m slow
 
 lint: $(READY)  ## style, and who may import whom
 	@$(BIN)/ruff check .

@@ -64,7 +64,7 @@ def test_a_fraction_is_a_number_everywhere(composed):
         ("method.epsilon=true", "method.epsilon must be a number (8/255 is one); got True"),
         ("fit.epochs=2.5", "fit.epochs must be a whole number; got 2.5"),
         ("fit.epochs=0", "fit.epochs must be at least 1; got 0"),
-        ("fit.steps=3", "give one of fit.epochs and fit.steps; got epochs=40 and steps=3"),
+        ("fit.steps=3", "give one of fit.epochs and fit.steps; got epochs=80 and steps=3"),
         ("force=maybe", "force must be true or false; got 'maybe'"),
         ("seed=-1", "seed must be at least 0; got -1"),
         ("mode=evaluate", "mode must be one of train, eval; got 'evaluate'; did you mean eval?"),

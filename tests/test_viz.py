@@ -49,7 +49,9 @@ def test_plane_marks_exactly_the_violated_points(tmp_path, monkeypatch):
     path = plane.draw_plane(tmp_path / "p.png", lambda grid: grid[:, 0], points, labels, violated, 0.15, "t")
     assert path.stat().st_size > 5000
     (plot,) = seen
-    scatters = [part for part in plot.collections if len(part.get_offsets()) and part.get_label().startswith(("c", "v"))]
+    scatters = [
+        part for part in plot.collections if len(part.get_offsets()) and part.get_label().startswith(("c", "v"))
+    ]
     assert sum(len(part.get_offsets()) for part in scatters) == 50
     (red,) = [part for part in scatters if part.get_label() == "violated (2)"]
     np.testing.assert_allclose(np.asarray(red.get_offsets()), points[violated].numpy(), rtol=1e-6)

@@ -21,7 +21,8 @@ def console() -> Console:
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
     """Print a run's numbers, how they were measured, its figures and the path of its result.json."""
-    config = result["config"]
+    config, here = result["config"], Path.cwd()
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
     print(f"\n{result['name']}: model {config['model']['name']}, size {config['size']}, seed {config['seed']}")
     table = Table(box=None, pad_edge=False)
     for column, justify in (("metric", "left"), ("value", "right"), ("95 %", "right"), ("n", "right")):
