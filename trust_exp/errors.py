@@ -24,9 +24,18 @@ def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:
         raise UserError(f"{key} must be one of {', '.join(names)}; got {value!r}{guess}")
 
 
-def check_range(key: str, value: float | None, *, above: float | None = None, least: float | None = None) -> None:
-    """Raise UserError unless ``value`` is None, or greater than ``above`` and at least ``least``."""
+def check_range(
+    key: str,
+    value: float | None,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Raise UserError unless ``value`` is None, or greater than ``above``, at least ``least`` and at most ``most``."""
     if value is not None and above is not None and not value > above:
         raise UserError(f"{key} must be greater than {above:g}; got {value:g}")
     if value is not None and least is not None and not value >= least:
         raise UserError(f"{key} must be at least {least:g}; got {value:g}")
+    if value is not None and most is not None and not value <= most:
+        raise UserError(f"{key} must be at most {most:g}; got {value:g}")

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from trust_exp.errors import UserError
+from trust_exp.config import free
+from trust_exp.errors import check_range
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,6 @@ class DatasetInfo:
     domain: tuple[float, float] | None
 
 
-def _check_at_least(key: str, value: float | None, minimum: float) -> None:
-    if value is not None and not value >= minimum:
-        raise UserError(f"dataset.{key} must be at least {minimum}; got {value}")
-
-
-def _check_between(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"dataset.{key} must be in [{low}, {high}]; got {value}")
-
-
 @dataclass
 class AugmentConfig:
     """Random changes of training images, in this order: crop, flip, jitter, rotation (Losch 2024, Fig. 3.3, B.2)."""
@@ -40,27 +31,27 @@ class AugmentConfig:
     rotate: float = 0.0  # degrees to either side
 
     def __post_init__(self) -> None:
-        _check_at_least("augment.pad", self.pad, 0)
-        _check_between("augment.jitter", self.jitter, 0, 1)
-        _check_between("augment.rotate", self.rotate, 0, 180)
+        check_range("dataset.augment.pad", self.pad, least=0)
+        check_range("dataset.augment.jitter", self.jitter, least=0, most=1)
+        check_range("dataset.augment.rotate", self.rotate, least=0, most=180)
 
 
 @dataclass
 class DataConfig:
-    """Schema of conf/dataset. Fields marked ``identity: False`` do not change what is trained."""
+    """Schema of conf/dataset. Fields marked ``free`` do not change what is trained."""
 
     _target_: str = MISSING
     name: str = MISSING
     batch_size: int = 128  # of one optimiser step, over all devices
-    eval_batch_size: int = field(default=500, metadata={"identity": False})
+    eval_batch_size: int = free(500)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     limit_train: int | None = None  # at most this many samples, the same number of each class
     limit_test: int | None = None
-    keep_on_device: bool = field(default=True, metadata={"identity": False})  # in the accelerator's memory if it fits
+    keep_on_device: bool = free(True)  # in the accelerator's memory if it fits
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
-            _check_at_least(key, getattr(self, key), 1)
+            check_range(f"dataset.{key}", getattr(self, key), least=1)
 
 
 @dataclass
@@ -73,6 +64,6 @@ class TwoMoonsConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_at_least("points", self.points, 2)
-        _check_at_least("test_points", self.test_points, 2)
-        _check_at_least("noise_radius", self.noise_radius, 0)
+        check_range("dataset.points", self.points, least=2)
+        check_range("dataset.test_points", self.test_points, least=2)
+        check_range("dataset.noise_radius", self.noise_radius, least=0)

@@ -47,6 +47,8 @@ class AutoAttackSuite(Suite):
             "epsilon": self.epsilon,
             "attacks": list(attacks),
             "version": self.version,
+            "seed": self.seed,
+            "batch_size": self.context.data.eval_batch_size,
             "implementation": next(name for name in self.context.gather(self.implementation) if name),
             "how": f"{self.norm} {self.epsilon:.3g}: {' + '.join(attacks)}",
         }

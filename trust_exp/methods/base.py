@@ -71,8 +71,10 @@ class Method(L.LightningModule):
         given = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
         if kind is torch.optim.SGD:
             given["momentum"] = values["momentum"]
-        # fused: one kernel for all parameters; small networks spend a third of a step in the optimiser otherwise
-        optimizer = kind(self.model.parameters(), fused=True, **given)
+        # fused: one kernel for all parameters; small networks spend a third of a step in the optimiser otherwise.
+        # With float16 it unscales the gradients itself, and Lightning could not clip them any more.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = kind(self.model.parameters(), fused=fused, **given)
         if not values["milestones"]:
             return optimizer
         steps = [round(point * self.total_steps) for point in values["milestones"]]
