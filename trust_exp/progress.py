@@ -51,9 +51,8 @@ class Bar:
     def _draw(self) -> None:
         if not self.terminal:
             seconds = time.monotonic() - self.begin
-            print(
-                f"{self.what}: {self.done}/{self.total} after {seconds:.0f} s {self.note}", file=sys.stderr, flush=True
-            )
+            line = f"{self.what}: {self.done}/{self.total} after {seconds:.0f} s  {self.note}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
             self.next_draw = time.monotonic() + LINE_SECONDS
             return
         if self.live is None:
