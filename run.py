@@ -19,6 +19,8 @@ def run(config: DictConfig) -> dict[str, float] | None:
     """One job."""
     metrics: list[dict[str, float]] = []
     codes.append(exit_code_of(lambda: metrics.append(start(config))))
+    if codes[-1] == 130:
+        sys.exit(130)  # and not on to the next job of a sweep
     return metrics[0] if metrics else None
 
 

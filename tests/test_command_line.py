@@ -26,6 +26,14 @@ WRONG = [
     (["dataset=two_moons", "dataset.augment.flip=true"], "dataset.augment changes images"),
     (["method.form=binary"], "method.form=binary needs two classes; dataset=digits has 10"),
     (["dataset.batch_size=0"], "dataset.batch_size must be at least 1; got 0"),
+    (["accelerator=gpu"], "accelerator=gpu needs a GPU"),
+    (["accelerator.precision=16-mixed"], "needs a GPU; use bf16-mixed or 32-true on a CPU"),
+    (["model.mean=[0.5,0.5]", "model.std=[0.2,0.2]"], "model.mean and model.std need 1 values"),
+    (["seed=99999999999"], "seed must be at most"),
+    (["eval=null"], "eval"),
+    (["eval=[clean]", "eval.certify.radii=[0.1]"], "changes nothing, as eval=certify is not chosen"),
+    (["method.k_schedule={power:10}"], "method.k_schedule.start must be given"),
+    (["method.k_schedule={start:0,power:10}"], "method.k_schedule.start must be greater than 0"),
     (["paths.runs=/proc/here"], "/proc/here: No such file or directory (runs are written to paths.runs"),
 ]
 

@@ -109,10 +109,22 @@ def test_what_does_not_change_the_weights_does_not_change_the_id(composed, overr
         "accelerator.precision=bf16-mixed",
         "model=conv_4c3f",
         "model.dense=[64]",
+        "model._target_=trust_exp.models.nets.other",
     ],
 )
 def test_what_changes_the_weights_changes_the_id(composed, override):
     assert run_id(composed(override)) != run_id(composed())
+
+
+def test_the_radius_of_an_attack_follows_its_norm_and_the_method(composed):
+    assert composed()["eval"]["autoattack"]["epsilon"] == 0.5
+    assert composed("method.epsilon=0.3")["eval"]["autoattack"]["epsilon"] == 0.3
+    assert composed("eval.autoattack.norm=Linf")["eval"]["autoattack"]["epsilon"] == 8 / 255
+    assert composed("method=standard")["eval"]["autoattack"]["epsilon"] == 36 / 255
+    assert (
+        composed("eval.autoattack.norm=Linf", "eval.autoattack.epsilon=2/255")["eval"]["autoattack"]["epsilon"]
+        == 2 / 255
+    )
 
 
 def test_an_eval_that_a_recipe_tunes_but_nobody_chose_is_not_run(composed):

@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from trust_exp import engine
+from trust_exp.data.digits import Digits
+from trust_exp.errors import UserError
+from trust_exp.jobs import Job
+from trust_exp.messages import RunFailed
+from trust_exp.runs import open_run
+
 SMOKE = ["size=smoke", "eval=[clean,certify]"]
 LONG = ["eval=[clean]", "fit.epochs=null", "fit.steps=800", "fit.checkpoint_seconds=0.05"]
 
@@ -138,6 +145,64 @@ def test_two_processes_give_the_numbers_of_one(command_line, tmp_path):
     assert two["rows"] == one["rows"]
 
 
+def test_a_run_that_stopped_after_its_last_step_still_ends(composed, tmp_path, monkeypatch):
+    config = composed("size=smoke", "eval=[clean]", "fit.checkpoint_seconds=0")
+    job = Job(config, open_run(config, tmp_path / "run", []), [])
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Pipeline, "_keep", lambda *_: 1 / 0)
+        with pytest.raises(RunFailed, match="ZeroDivisionError"):
+            engine.execute_and_record(job)
+    assert job.run.checkpoint.exists()
+    engine.execute_and_record(job)
+    assert job.run.status() == "done"
+    assert (job.run.read("result.json") or {})["steps"] == 20
+
+
+def test_other_data_under_an_old_run_are_refused(composed, tmp_path, monkeypatch):
+    config = composed("size=smoke", "eval=[clean]")
+    job = Job(config, open_run(config, tmp_path / "run", []), [])
+    monkeypatch.setattr(Digits, "source", lambda _: {"sha256": "one"})
+    engine.execute_and_record(job)
+    monkeypatch.setattr(Digits, "source", lambda _: {"sha256": "other"})
+    more = Job({**config, "eval": composed("size=smoke", "eval=[certify]")["eval"]}, job.run, [])
+    with pytest.raises(UserError, match="is not what run was trained on"):
+        engine.execute_and_record(more)
+
+
+def test_a_later_eval_leaves_the_record_of_the_training_alone(command_line):
+    assert command_line("size=smoke", "eval=[clean]", "accelerator.precision=bf16-mixed").returncode == 0
+    before = command_line.result()
+    assert command_line("mode=eval", f"run={before['run_id']}", "eval=[certify]").returncode == 0
+    after = command_line.result()
+    for key in ("config", "environment", "run_id", "steps"):
+        assert after[key] == before[key]
+    assert set(after["evals"]) == {"clean", "certify"}
+    assert after["evals"]["certify"]["config"]["radii"] == [0.25, 0.5, 0.75, 1.0]
+    again = command_line("mode=eval", f"run={before['run_id']}", "eval=[certify]", "force=true")
+    assert "evals to run: certify" in again.stderr
+    assert command_line.result()["metrics"] == after["metrics"]
+
+
+def test_two_processes_stop_together_in_an_eval(command_line, tmp_path):
+    arguments = ["size=smoke", "eval=[autoattack]", "eval.autoattack.version=standard", "eval.autoattack.samples=60"]
+    process = command_line.start(*arguments, "accelerator=ddp", "accelerator.kind=cpu")
+    wait_for(tmp_path / "runs", process)
+    wait_for(command_line.folder() / "weights.pt", process)
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert command_line.result()["status"] == "interrupted"
+
+
+def test_a_sweep_goes_on_after_a_run_on_two_processes(command_line):
+    process = command_line("-m", "size=smoke", "eval=[clean]", "accelerator=ddp", "accelerator.kind=cpu", "seed=0,1")
+    assert process.returncode == 0, process.stderr
+    results = [json.loads(path.read_text()) for path in command_line.runs.glob("*/result.json")]
+    assert sorted((result["config"]["seed"], result["status"]) for result in results) == [(0, "done"), (1, "done")]
+    assert not list(command_line.runs.glob("*/job-*.json"))
+
+
 def test_a_batch_that_two_processes_cannot_share_is_refused(command_line):
     process = command_line(*SMOKE, "dataset.batch_size=25", "accelerator=ddp", "accelerator.kind=cpu")
     assert process.returncode == 2
@@ -155,7 +220,7 @@ def test_a_run_that_fails_says_why_and_is_retried(command_line):
     assert result["status"] == "failed"
     assert "not finite" in result["error"]
     assert "FloatingPointError" in (command_line.folder() / "traceback.txt").read_text()
-    assert "is failed; only what is missing is done" in command_line(*arguments).stderr
+    assert "was failed; it goes on with its training" in command_line(*arguments).stderr
 
 
 def test_two_commands_cannot_run_the_same_run_at_once(command_line, tmp_path):

@@ -43,6 +43,7 @@ def test_a_terminal_gets_a_bar(clock, capsys, monkeypatch):
     bar = Bar("certify", 10)
     clock[0] += 1
     bar.update(5, "half")
+    bar.live.refresh()
     bar.close()
     shown = capsys.readouterr().err
     assert "certify" in shown

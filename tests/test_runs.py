@@ -76,9 +76,9 @@ def test_restart_keeps_what_the_run_is(tmp_path):
 
 def test_rows_replace_those_of_the_same_suite(tmp_path):
     record = Record(Run(tmp_path), {})
-    record.add("clean", "id1", [Row("clean/accuracy", 0.5)])
-    record.add("certify", "id2", [Row("certify/lipschitz", 3.0, "K"), Row("c", 0.1, detail={"class": "7"})])
-    record.add("clean", "id3", [Row("clean/accuracy", 0.75)])
+    record.add("clean", {"id": "1"}, [Row("clean/accuracy", 0.5)])
+    record.add("certify", {"id": "2"}, [Row("certify/lipschitz", 3.0, "K"), Row("c", 0.1, detail={"class": "7"})])
+    record.add("clean", {"id": "3"}, [Row("clean/accuracy", 0.75)])
     stored = json.loads((tmp_path / "result.json").read_text())
     assert [(row["suite"], row["value"]) for row in stored["rows"]] == [
         ("certify", 3.0),
@@ -86,7 +86,7 @@ def test_rows_replace_those_of_the_same_suite(tmp_path):
         ("clean", 0.75),
     ]
     assert stored["metrics"] == {"clean/accuracy": 0.75, "certify/lipschitz": 3.0}
-    assert stored["evals"] == {"clean": "id3", "certify": "id2"}
+    assert stored["evals"] == {"clean": {"id": "3"}, "certify": {"id": "2"}}
     assert Record(Run(tmp_path), {}).values == stored
 
 

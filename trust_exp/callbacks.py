@@ -11,15 +11,12 @@ from typing import Any
 
 import lightning.pytorch as L
 
+from trust_exp.errors import Interrupted
 from trust_exp.progress import Bar
 from trust_exp.results.table import say
 
 
-class Interrupted(BaseException):
-    """The run was asked to stop (Ctrl-C, SIGTERM). Not an Exception: nothing may take it for a failure."""
-
-
-class StopRequest:
+class StopRequest(L.Callback):
     """Turns SIGINT and SIGTERM into a request that a training honours after the batch, and all else at once."""
 
     def __init__(self) -> None:
@@ -30,6 +27,14 @@ class StopRequest:
         if not self.patient or self.requested:
             raise Interrupted(signal.Signals(number).name)
         self.requested = True
+
+    # Lightning puts its own SIGTERM handler before ours when it starts: it would end the run before the step is saved,
+    # and calls collectives of the process group from within the handler.
+    def on_train_start(self, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self)
+
+    def on_test_start(self, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self)
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
@@ -54,8 +59,6 @@ class SafePoint(L.Callback):
     def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.saved = time.monotonic()
         self.stop.patient = True
-        # Lightning has put its own handler before ours: it would end the run before this step is saved
-        signal.signal(signal.SIGTERM, self.stop)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         due = self.stop.requested or time.monotonic() - self.saved >= self.seconds
@@ -88,6 +91,7 @@ class ProgressLine(L.Callback):
 
     def __init__(self, what: str = "train") -> None:
         self.what = what
+        self.first_step: int | None = None
 
     def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)

@@ -83,8 +83,9 @@ def recipes() -> Iterator[tuple[str, str]]:
     """Pairs method/dataset that have a recipe, with where it comes from."""
     for path in sorted((CONF / "recipe").glob("*/*.yaml")):
         lines = path.read_text().splitlines()
+        known = (CONF / "dataset" / path.name).exists()
         source = next((line.partition(":")[2].strip() for line in lines if line.startswith("recipe:")), "")
-        yield f"{path.parent.name}/{path.stem}", source
+        yield f"{path.parent.name}/{path.stem}", source if known else f"{source} (its data set is to come)"
 
 
 def list_choices(only: str | None) -> None:
@@ -163,6 +164,8 @@ def import_data(name: str, folder: Path, root: Path) -> None:
         raise unknown("the data set", name, known)
     prepared = sources.import_dataset(name, folder, root)
     print(f"imported {name} into {prepared}")
+    if not store.read_manifest(prepared)["source"].get("verified"):
+        print(f"warning: these are not the known files of {name}; their checksums differ", file=sys.stderr)
 
 
 def verify_data(name: str, root: Path) -> None:

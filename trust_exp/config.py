@@ -102,7 +102,7 @@ class RootConfig:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, ("train", "eval"))
-        check_range("seed", self.seed, least=0)
+        check_range("seed", self.seed, least=0, most=2**32 - 1)
         if self.mode == "eval" and self.run is None:
             raise UserError("mode=eval needs run=<id>: the run to evaluate")
         if self.mode == "train" and self.run is not None:
@@ -129,6 +129,7 @@ def register() -> None:
         node = {"_schema_": f"{schema.__module__}:{schema.__name__}", **defaults(schema)}
         store.store(group="schema", name=schema.__name__, node=node)
     OmegaConf.register_new_resolver("model_for", model_for, replace=True)
+    OmegaConf.register_new_resolver("attack_radius", attack_radius, replace=True)
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
 
 
@@ -150,6 +151,12 @@ def model_for(method: str, dataset: str) -> str:
     """The model that a pair of method and dataset uses when none is asked for: its own, else its dataset's."""
     own = f"for/{method}/{dataset}"
     return own if (CONF / "model" / f"{own}.yaml").exists() else f"for/any/{dataset}"
+
+
+def attack_radius(norm: str, *, _root_: DictConfig) -> Any:
+    """The radius of an attack that names none: for L2 the method's own, if it has one; else the field's usual one."""
+    own = OmegaConf.select(_root_, "method.epsilon", default=36 / 255)
+    return own if norm == "L2" else 8 / 255
 
 
 # --- checks --------------------------------------------------------------------------------------------------------
@@ -257,11 +264,11 @@ ROOT_SCHEMA = f"{__name__}:RootConfig"
 
 
 def identity(node: Any, schema: type) -> Any:
-    """The part of a checked configuration that decides the outcome: no free fields, no class names."""
+    """The part of a checked configuration that decides the outcome: no free fields."""
     kept = {}
     for entry in fields(schema):
         value = node.get(entry.name)
-        if entry.metadata.get("identity", True) and entry.name != "_target_":
+        if entry.metadata.get("identity", True):
             kept[entry.name] = _identity_of(value, typing.get_type_hints(schema)[entry.name])
     return kept
 

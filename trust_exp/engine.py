@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import resource
+import signal
 import time
 import traceback
 import warnings
@@ -18,11 +19,11 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from trust_exp.callbacks import Interrupted, ProgressLine, SafePoint, StopRequest
+from trust_exp.callbacks import ProgressLine, SafePoint, StopRequest
 from trust_exp.config import build, eval_id
 from trust_exp.data.batch import Split
 from trust_exp.data.module import ArrayDataModule
-from trust_exp.errors import UserError
+from trust_exp.errors import Interrupted, UserError
 from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
 from trust_exp.jobs import Job, is_first
 from trust_exp.messages import RunFailed
@@ -42,7 +43,9 @@ def execute_and_record(job: Job) -> None:
     """
     run = job.run
     record = Record(run, job.config)
-    record.write(status="running", error=None, config=job.config, environment=environment(device_name()))
+    if not run.weights.exists():
+        record.values.update(config=job.config, environment=environment(device_name(job)))
+    record.write(status="running", error=None)
     try:
         execute(job, record)
     except UserError as error:
@@ -59,25 +62,43 @@ def execute_and_record(job: Job) -> None:
         record.write(status="failed", error=reason)
         raise RunFailed(f"{run.folder.name} failed with {reason}; see {run.folder / 'traceback.txt'}") from error
     (run.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try
-    record.write(status="done", peak_memory_mb=round(peak_memory() / 2**20))
+    record.write(status="done", peak_memory_mb=round(peak_memory(job) / 2**20))
 
 
 def execute(job: Job, record: Record | None = None) -> None:
     """The same on every process; only the first one has a record."""
     quieten()
-    pipeline = Pipeline(job, record)
+    where = job.config["accelerator"]
+    if where["kind"] == "gpu" and not torch.cuda.is_available():
+        raise UserError("accelerator=gpu needs a GPU that torch can use; there is none here (trust-exp doctor)")
+    if where["precision"] == "16-mixed" and not uses_gpu(job):
+        raise UserError("accelerator.precision=16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
+    # TF32 rounds at 2^-11: a certificate of the float32 network would not hold for it.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     with StopRequest().listening() as stop:
-        pipeline.carry_out(stop)
+        Pipeline(job, record, stop).carry_out()
 
 
 class Pipeline:
     """The stages of one run. Every process builds it; only the first has a record."""
 
-    def __init__(self, job: Job, record: Record | None) -> None:
-        self.job, self.run, self.record = job, job.run, record
+    def __init__(self, job: Job, record: Record | None, stop: StopRequest) -> None:
+        self.job, self.run, self.record, self.stop = job, job.run, record, stop
         self.config = job.config
+        self.trainer: L.Trainer | None = None
 
-    def carry_out(self, stop: StopRequest) -> None:
+    def carry_out(self) -> None:
+        """Do what is missing; if this process ends early, so do those that it started."""
+        try:
+            self._carry_out()
+        except BaseException:
+            launcher = self.trainer.strategy.launcher if self.trainer else None
+            if launcher is not None:
+                launcher.kill(signal.SIGKILL)
+            raise
+
+    def _carry_out(self) -> None:
         """Fit if there are no weights, then run the pending evals."""
         pending = self.job.pending()
         if self.config["accelerator"]["threads"]:
@@ -87,7 +108,9 @@ class Pipeline:
             data = self._data()
         if not self.run.weights.exists():
             with self._phase("fit"):
-                self._fit(data, stop)
+                self._fit(data)
+            if self.stop.requested:
+                raise Interrupted("stopped after the training")
         self._evaluate(data, pending)
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
@@ -100,13 +123,25 @@ class Pipeline:
         )
         if is_first():
             data.prepare_data()
+            self._compare_data(data)
         return data
+
+    def _compare_data(self, data: ArrayDataModule) -> None:
+        """Keep which data the run has seen, and refuse to go on with others."""
+        if self.record is None:
+            return
+        seen, found = self.record.values.get("data"), data.source()
+        if seen is not None and seen != found and self.run.weights.exists():
+            raise UserError(
+                f"dataset={data.name} in {data.root} is not what {self.run.id} was trained on; force=true starts anew"
+            )
+        self.record.values["data"] = found
 
     def _model(self, data: ArrayDataModule) -> nn.Module:
         model: nn.Module = build(self.config["model"], shape=data.info.shape, classes=len(data.info.classes))
         return model
 
-    def _fit(self, data: ArrayDataModule, stop: StopRequest) -> None:
+    def _fit(self, data: ArrayDataModule) -> None:
         fit = self.config["fit"]
         model = self._model(data)
         method: Method = build(self.config["method"], model=model, info=data.info, log_every=fit["log_every"])
@@ -115,8 +150,9 @@ class Pipeline:
         if self.config["accelerator"]["compile"]:
             model.compile()
         trainer = self._trainer(
-            SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], stop),
+            SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], self.stop),
             progress := ProgressLine(),
+            precision=self.config["accelerator"]["precision"],
             logger=CSVLogger(self.run.folder, name="curves") if self.config["logger"] != "none" else False,
             log_every_n_steps=fit["log_every"],
             max_epochs=fit["epochs"] or -1,
@@ -126,7 +162,9 @@ class Pipeline:
         resume = whole(self.run.checkpoint) if self.run.checkpoint.exists() else None
         began = time.perf_counter()
         trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
-        samples = (trainer.global_step - progress.first_step) * data.batch_size
+        # no first step: the run was stopped between its last step and its weights
+        steps = trainer.global_step - (progress.first_step or 0) if progress.first_step is not None else 0
+        samples = steps * data.batch_size
         self._keep(method, trainer, samples / (time.perf_counter() - began))
 
     def _keep(self, method: Method, trainer: L.Trainer, speed: float) -> None:
@@ -163,17 +201,17 @@ class Pipeline:
         outcomes: dict[Split, Outcomes] = {}
         trainer = self._trainer(ProgressLine(suite.name), logger=False)
         for split in suite.splits:
-            runner = SuiteRunner(suite, split, first=not outcomes)
+            runner = SuiteRunner(suite, split, outcomes)
             trainer.test(runner, verbose=False)
-            outcomes[split] = runner.outcomes
-        report = suite.finish(outcomes)
+        report = runner.report
         for split, found in outcomes.items():
             earlier[f"{suite.name}-{split}"] = found
             if self.record is not None:
                 (self.run.folder / "outcomes").mkdir(exist_ok=True)
                 save_whole(found, self.run.folder / "outcomes" / f"{suite.name}-{split}.pt")
         if self.record is not None:
-            self.record.add(suite.name, eval_id(node), report.rows, report.figures)
+            how = {"id": eval_id(node), "config": node, "environment": environment(device_name(self.job))}
+            self.record.add(suite.name, how, report.rows, report.figures)
 
     def _outcomes(self) -> dict[str, Outcomes]:
         files = sorted((self.run.folder / "outcomes").glob("*.pt"))
@@ -181,16 +219,13 @@ class Pipeline:
 
     def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
         where = self.config["accelerator"]
-        precision: Any = (
-            where["precision"] if "max_steps" in given else "32-true"
-        )  # evals are in float32 whatever trained
-        return L.Trainer(
+        if self.job.processes > 1:
+            given["strategy"] = DDPStrategy(process_group_backend=None if uses_gpu(self.job) else "gloo")
+        self.trainer = L.Trainer(
             accelerator=where["kind"],
             devices=where["devices"],
             num_nodes=where["nodes"],
-            strategy=DDPStrategy(broadcast_buffers=False) if self.job.processes > 1 else "auto",
-            precision=precision,
-            callbacks=list(callbacks),
+            callbacks=[self.stop, *callbacks],
             default_root_dir=self.run.folder,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -200,6 +235,7 @@ class Pipeline:
             num_sanity_val_steps=0,
             **given,
         )
+        return self.trainer
 
 
 def save_whole(value: Any, path: Path) -> None:
@@ -220,14 +256,19 @@ def whole(path: Path) -> Path:
     return path
 
 
-def device_name() -> str:
+def uses_gpu(job: Job) -> bool:
+    """Whether the job runs on a GPU."""
+    return job.config["accelerator"]["kind"] != "cpu" and torch.cuda.is_available()
+
+
+def device_name(job: Job) -> str:
     """The accelerator's name, or the processor's architecture."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
+    return torch.cuda.get_device_name() if uses_gpu(job) else f"cpu ({platform.machine()})"
 
 
-def peak_memory() -> int:
-    """Peak memory in bytes: of the accelerator if there is one, else of this process."""
-    if torch.cuda.is_available():
+def peak_memory(job: Job) -> int:
+    """Peak memory in bytes: of the accelerator if the job uses one, else of this process."""
+    if uses_gpu(job):
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -243,5 +284,6 @@ def quieten() -> None:
         ".*`training_step` returned.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*GPU available but not used.*",
+        ".*broadcast_buffers.*",
     ):
         warnings.filterwarnings("ignore", message=message)

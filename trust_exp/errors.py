@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this, and the message says how."""
+"""Errors that are not bugs: what the user can mend, said in one sentence, and a run that was asked to stop."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """A mistake in what the user gave: a value, a name, a file. The message is one sentence; the exit code is 2."""
+
+
+class Interrupted(BaseException):
+    """A run was asked to stop (Ctrl-C, SIGTERM). Not an Exception: nothing may take it for a failure."""
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> UserError:

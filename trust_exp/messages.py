@@ -9,31 +9,36 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trust_exp.errors import UserError, unknown
+from trust_exp.errors import Interrupted, UserError, unknown
 
 
 class RunFailed(Exception):
     """A run raised; its folder says what and where."""
 
 
-def exit_code_of(action: Callable[[], Any]) -> int:
-    """Run ``action``, say in one sentence what went wrong, and return the exit code."""
+def exit_code_of(action: Callable[[], Any], *, speak: bool = True) -> int:
+    """Run ``action``, say in one sentence what went wrong (if it is this process' part to), return the exit code."""
     try:
         action()
     except KeyboardInterrupt:
         return 130
     except BaseException as error:
-        if type(error).__name__ == "Interrupted":
+        if isinstance(error, Interrupted):
             return 130
         if isinstance(error, RunFailed):
-            print(f"error: {error}", file=sys.stderr)
+            _say(str(error), speak)
             return 1
         sentence = explain(error)
         if sentence is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        _say(sentence, speak)
         return 2
     return 0
+
+
+def _say(sentence: str, speak: bool) -> None:
+    if speak:
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
 
 
 def explain(error: BaseException) -> str | None:
@@ -50,6 +55,8 @@ def explain(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return _unknown_key(cause)
+    if str(error).startswith("Config group override must be"):
+        return "a group takes a name or a list of names, as in eval=[clean,certify]; got null"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:

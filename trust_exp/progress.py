@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 T = TypeVar("T")
 REDRAW_SECONDS = 0.1
@@ -30,6 +31,8 @@ class Bar:
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.next_draw = self.begin + (REDRAW_SECONDS if self.terminal else LINE_SECONDS)
         self.live: Progress | None = None
+        if self.terminal and visible:
+            self._draw()  # at once: the clock then runs even before the first step is done
 
     def due(self) -> bool:
         """Whether the next update will be drawn."""
@@ -42,9 +45,8 @@ class Bar:
             self._draw()
 
     def close(self) -> None:
-        """End the bar; a short line stays if it was ever shown."""
+        """Take the bar away."""
         if self.live is not None:
-            self._draw()
             self.live.stop()
             self.live = None
 
@@ -57,13 +59,14 @@ class Bar:
             return
         if self.live is None:
             self.live = Progress(
-                TextColumn("{task.description:<12}"),
-                BarColumn(bar_width=30),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
                 console=Console(stderr=True),
+                transient=True,
+                expand=True,
             )
             self.live.add_task(self.what, total=self.total, note="")
             self.live.start()

@@ -59,3 +59,13 @@ def test_digits_are_scikit_learns_with_a_fixed_disjoint_split():
     real = load_digits()
     theirs = sorted((int(label), *image.tolist()) for image, label in zip(real.data, real.target, strict=True))
     assert mine == theirs
+
+
+def test_the_first_points_of_two_moons_speak_for_all():
+    arrays = TwoMoons().arrays("test")
+    first = arrays.select(torch.arange(1000))
+    assert 0.45 < first.labels.double().mean() < 0.55
+    for label in (0, 1):
+        some, every = (part.images[part.labels == label, 0] for part in (first, arrays))
+        assert abs(some.mean() - every.mean()) < 0.1
+        assert abs(some.std() - every.std()) < 0.1

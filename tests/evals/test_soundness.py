@@ -40,10 +40,10 @@ class Certified:
         self.model.eval()
         suite: Certify = build(config["eval"]["certify"])
         suite.context = Context(self.model, self.data, folder)
-        runner = SuiteRunner(suite, "test", first=True)
+        runner = SuiteRunner(suite, "test", {})
         quiet_trainer().test(runner, verbose=False)
-        self.radius: Tensor = runner.outcomes["radius"].float()
-        self.report: Report = suite.finish({"test": runner.outcomes})
+        self.radius: Tensor = runner.outcomes["test"]["radius"].float()
+        self.report: Report = runner.report
         arrays = self.data.arrays("test")
         self.images, self.labels, self.radii = as_floats(arrays.images), arrays.labels, suite.radii
         self.classes = len(info.classes)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
-from trust_exp.lipschitz import RULES, Bound, Context, LipschitzBound, MinMax, Normalize, Residual, lipschitz_constant
+from trust_exp.lipschitz import RULES, Context, LipschitzBound, MinMax, Normalize, Residual, lipschitz_constant
 from trust_exp.lipschitz.bound import GAP_STEPS
 
 
@@ -223,11 +223,6 @@ def test_a_family_registers_its_layer_in_one_line(monkeypatch):
     monkeypatch.setitem(RULES, nn.Tanh, lambda layer, context: 0.5)
     bound = LipschitzBound(nn.Sequential(nn.Tanh(), nn.Linear(2, 2)), (2,))
     assert bound().features == 0.5
-
-
-def test_a_bound_without_head_has_no_total():
-    with pytest.raises(ValueError, match="needs the last layer's weight"):
-        _ = Bound(torch.ones(()), torch.ones(2, 2), torch.ones(())).total
 
 
 POOLS = [

@@ -59,7 +59,7 @@ class ArrayLoader:
 
     def __len__(self) -> int:
         if self.position is None:
-            return len(self._own_batches())
+            return max(1, len(self._own_batches()))
         return len(self.arrays) // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
@@ -77,6 +77,8 @@ class ArrayLoader:
 
     def _in_index_order(self) -> Iterator[Batch]:
         index = torch.arange(len(self.arrays), device=self.arrays.images.device)
+        if not self._own_batches():
+            yield self._gather(index[:0])  # so that this process takes part in what follows the batches
         for batch in self._own_batches():
             yield self._gather(index[batch * self.batch_size : (batch + 1) * self.batch_size])
 

@@ -59,14 +59,16 @@ class ArrayDataModule(L.LightningDataModule):
             raise UserError(
                 f"dataset.augment changes images; dataset={name} has vectors of length {self.info.shape[0]}"
             )
-        # In evaluation there may be fewer batches than processes.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._arrays: dict[Split, Arrays] = {}
         self._served: dict[tuple[Split, torch.device], Arrays] = {}
 
     def load(self, split: Split) -> Arrays:
         """The whole split, as found on disk or generated; the same for every seed."""
         raise NotImplementedError
+
+    def source(self) -> dict[str, Any]:
+        """Where the data come from, with checksums; two runs with equal sources have seen equal data."""
+        return {}
 
     def arrays(self, split: Split) -> Arrays:
         """The split within its limit, in CPU memory; ``Batch.index`` counts in it."""
@@ -92,12 +94,12 @@ class ArrayDataModule(L.LightningDataModule):
     def test_dataloader(self) -> ArrayLoader:
         return self.eval_loader("test")
 
-    def eval_loader(self, split: Split, samples: int | None = None) -> ArrayLoader:
+    def eval_loader(self, split: Split, samples: int | None = None, batch_size: int | None = None) -> ArrayLoader:
         """Every sample, or each of the first ``samples``, once over all processes, in index order, unchanged."""
         arrays = self._arrays_near_device(split)
         if samples is not None and samples < len(arrays):
             arrays = arrays.select(torch.arange(samples))
-        return ArrayLoader(arrays, self.eval_batch_size, **self._place())
+        return ArrayLoader(arrays, batch_size or self.eval_batch_size, **self._place())
 
     def _place(self) -> dict[str, Any]:
         trainer = self.trainer

@@ -16,10 +16,12 @@ class AutoAttackSuite(Suite):
 
     name = "autoattack"
 
-    def __init__(self, norm: Norm, epsilon: float, version: Version, samples: int | None, seed: int) -> None:
+    def __init__(
+        self, norm: Norm, epsilon: float, version: Version, samples: int | None, batch_size: int, seed: int
+    ) -> None:
         super().__init__()
         self.norm, self.epsilon, self.version = norm, epsilon, version
-        self.samples, self.seed = samples, seed
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.implementation = ""
 
     def step(self, batch: Batch) -> Outcomes:
@@ -48,14 +50,14 @@ class AutoAttackSuite(Suite):
             "attacks": list(attacks),
             "version": self.version,
             "seed": self.seed,
-            "batch_size": self.context.data.eval_batch_size,
+            "batch_size": self.batch_size,
             "implementation": next(name for name in self.context.gather(self.implementation) if name),
             "how": f"{self.norm} {self.epsilon:.3g}: {' + '.join(attacks)}",
         }
         rows = [fraction("autoattack/accuracy", int(survived[:, -1].sum()), n, **detail)]
         for column, attack in enumerate(attacks):
             hits = int(survived[:, column].sum())
-            rows.append(fraction(f"autoattack/after_{attack}", hits, n, **{**detail, "how": ""}))
+            rows.append(fraction(f"autoattack/after_{attack.replace('-', '_')}", hits, n, **{**detail, "how": ""}))
         return Report(rows + self._broken_certificates(found))
 
     def _broken_certificates(self, found: Outcomes) -> list[Row]:

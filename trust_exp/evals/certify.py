@@ -93,7 +93,7 @@ class Certify(Suite):
         mine = slice(context.rank, None, context.world)
         best = 0.0
         pick = torch.randint(len(images), (2, self.pairs), generator=keyed_generator(context.seed, "tightness"))
-        for chosen in pick[:, mine].split(PAIRS_AT_ONCE, dim=1):
+        for chosen in pick[:, mine].split(PAIRS_AT_ONCE, dim=1) if pick[:, mine].numel() else ():
             first, second = (as_floats(images[rows]).to(context.device) for rows in chosen)
             quotients = tightness_search(
                 context.model,

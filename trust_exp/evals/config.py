@@ -52,6 +52,7 @@ class AutoAttackConfig:
     epsilon: float = MISSING  # in the data's own units
     version: str = "standard"  # or fast: its two APGD attacks
     samples: int | None = None  # the first so many test images; None: all
+    batch_size: int = 500  # it takes part in the library's random draws
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,3 +60,4 @@ class AutoAttackConfig:
         check_choice("eval.autoattack.version", self.version, ("standard", "fast"))
         check_range("eval.autoattack.epsilon", self.epsilon, least=0)
         check_range("eval.autoattack.samples", self.samples, least=1)
+        check_range("eval.autoattack.batch_size", self.batch_size, least=1)

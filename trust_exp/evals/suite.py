@@ -73,6 +73,7 @@ class Suite:
     name = "suite"
     splits: tuple[Split, ...] = ("test",)
     samples: int | None = None  # only the first so many of a split
+    batch_size: int | None = None  # None: the data set's
 
     def __init__(self) -> None:
         self.context: Context
@@ -90,28 +91,33 @@ class Suite:
 
 
 class SuiteRunner(L.LightningModule):
-    """Runs one suite over one split under ``Trainer.test`` and keeps the outcomes of every sample."""
+    """Runs one suite over one split under ``Trainer.test``; after the last split it holds the suite's report.
 
-    def __init__(self, suite: Suite, split: Split, *, first: bool) -> None:
+    ``outcomes`` is shared by the splits of a suite: every sample's, in the order of the data set.
+    """
+
+    def __init__(self, suite: Suite, split: Split, outcomes: dict[Split, Outcomes]) -> None:
         super().__init__()
         self.model = suite.context.model
         self.suite, self.split = suite, split
-        self.first = first
+        self.outcomes = outcomes
         self.parts: list[Outcomes] = []
-        self.outcomes: Outcomes = {}
+        self.report = Report([])
 
     def test_dataloader(self) -> ArrayLoader:
         data = self.suite.context.data
         data.trainer = self.trainer  # which knows the device and this process' share only now
-        return data.eval_loader(self.split, self.suite.samples)
+        return data.eval_loader(self.split, self.suite.samples, self.suite.batch_size)
 
     def on_test_start(self) -> None:
         context = self.suite.context
         context.rank, context.world = self.trainer.global_rank, self.trainer.world_size
-        if self.first:
+        if not self.outcomes:
             self.suite.prepare()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
+        if len(batch.label) == 0:
+            return  # there are more processes than batches
         with torch.no_grad():
             step = self.suite.step(batch)
         self.parts.append({"index": batch.index.cpu(), **{name: value.cpu() for name, value in step.items()}})
@@ -120,4 +126,6 @@ class SuiteRunner(L.LightningModule):
         parts = [part for mine in self.suite.context.gather(self.parts) for part in mine]
         index = torch.cat([part["index"] for part in parts])
         order = index.argsort()
-        self.outcomes = {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+        self.outcomes[self.split] = {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+        if self.split == self.suite.splits[-1]:
+            self.report = self.suite.finish(self.outcomes)  # here, as Lightning takes the model off its device next

@@ -36,30 +36,17 @@ class Bound:
     features: Tensor
     pairwise: Tensor
     worst: Tensor
-    head: Tensor | None = None
+    head: Tensor
 
     @property
     def per_logit(self) -> Tensor:
-        """Constant [C] of each logit alone, computed when asked for.
-
-        Raises:
-            ValueError: if the bound was made without ``head``.
-        """
-        return self.features * torch.linalg.vector_norm(self._head(), dim=1)
-
-    def _head(self) -> Tensor:
-        if self.head is None:
-            raise ValueError("this needs the last layer's weight; make the Bound with head")
-        return self.head
+        """Constant [C] of each logit alone, computed when asked for."""
+        return self.features * torch.linalg.vector_norm(self.head, dim=1)
 
     @property
     def total(self) -> Tensor:
-        """Constant [] of all logits together, computed when asked for.
-
-        Raises:
-            ValueError: if the bound was made without ``head``.
-        """
-        return self.features * torch.linalg.matrix_norm(self._head(), ord=2)
+        """Constant [] of all logits together, computed when asked for."""
+        return self.features * torch.linalg.matrix_norm(self.head, ord=2)
 
 
 class LipschitzBound(nn.Module):

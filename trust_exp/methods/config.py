@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from omegaconf import MISSING
+
 from trust_exp.errors import UserError, check_choice, check_range
 
 
@@ -20,6 +22,8 @@ class OptimizerConfig:
         check_choice("method.optimizer.name", self.name, ("adam", "adamw", "sgd"))
         check_range("method.optimizer.lr", self.lr, above=0)
         check_range("method.optimizer.weight_decay", self.weight_decay, least=0)
+        check_range("method.optimizer.momentum", self.momentum, least=0, most=1)
+        check_range("method.optimizer.gamma", self.gamma, above=0)
         if not all(0 < point < 1 for point in self.milestones) or self.milestones != sorted(self.milestones):
             raise UserError(
                 "method.optimizer.milestones must be fractions of the training, in increasing order; "
@@ -31,8 +35,8 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Polynomial way from ``start`` to the value that is scheduled (Losch 2024, Eq. B.14)."""
 
-    start: float = 0.0
-    power: float = 1.0
+    start: float = MISSING
+    power: float = MISSING
 
     def __post_init__(self) -> None:
         check_range("the power of a schedule", self.power, above=0)

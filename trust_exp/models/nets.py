@@ -13,11 +13,17 @@ ACTIVATIONS = {"minmax": MinMax, "relu": nn.ReLU}
 
 
 def classifier(
-    body: Sequence[nn.Module], head: nn.Linear, mean: Sequence[float] | None, std: Sequence[float] | None
+    body: Sequence[nn.Module],
+    head: nn.Linear,
+    channels: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
 ) -> nn.Sequential:
     """normalize (if given) -> features -> head, initialised as the papers do: Kaiming normal, biases 0."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if mean is not None and std is not None:
+        if not len(mean) == len(std) == channels:
+            raise UserError(f"model.mean and model.std need {channels} values, one a channel; got {mean} and {std}")
         parts["normalize"] = Normalize(mean, std)
     parts["features"] = nn.Sequential(*body)
     parts["head"] = head
@@ -47,7 +53,7 @@ def mlp(
     for width in widths:
         body += [nn.Linear(size, width), ACTIVATIONS[activation]()]
         size = width
-    return classifier(body, nn.Linear(size, classes), mean, std)
+    return classifier(body, nn.Linear(size, classes), shape[0], mean, std)
 
 
 def conv_net(
@@ -84,4 +90,4 @@ def conv_net(
     for out in dense:
         body += [nn.Linear(size, out), ACTIVATIONS[activation]()]
         size = out
-    return classifier(body, nn.Linear(size, classes), mean, std)
+    return classifier(body, nn.Linear(size, classes), shape[0], mean, std)

@@ -67,6 +67,7 @@ class Record:
             "samples_per_second": None,
             "peak_memory_mb": None,
             "environment": {},
+            "data": None,
             "figures": [],
         }
 
@@ -75,11 +76,14 @@ class Record:
         self.values.update(changes)
         write_json(self.path, self.values)
 
-    def add(self, suite: str, eval_id: str, rows: Sequence[Row], figures: Sequence[Path] = ()) -> None:
-        """Put one suite's rows in the place of those that it gave before."""
+    def add(self, suite: str, how: dict[str, Any], rows: Sequence[Row], figures: Sequence[Path] = ()) -> None:
+        """Put one suite's rows in the place of those that it gave before; ``how`` says what was asked, and where."""
+        for row in self.values["rows"]:
+            if row["suite"] == suite:
+                self.values["metrics"].pop(row["metric"], None)
         kept = [row for row in self.values["rows"] if row["suite"] != suite]
         self.values["rows"] = kept + [{"suite": suite, **asdict(row)} for row in rows]
-        self.values["evals"][suite] = eval_id
+        self.values["evals"][suite] = how
         for row in rows:
             if "class" not in row.detail:
                 self.values["metrics"][row.metric] = row.value

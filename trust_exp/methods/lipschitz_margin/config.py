@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from trust_exp.config import free
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.methods.config import OptimizerConfig, ScheduleConfig
 
@@ -16,7 +17,7 @@ class LipschitzMarginConfig:
 
     _target_: str = MISSING
     name: str = MISSING
-    fit: str = "gradient"
+    fit: str = free("gradient")
     epsilon: float = MISSING  # L2 radius in the data's own units
     iterations: int = 1  # power iterations a step; their state is kept across steps
     through_iterations: bool = False  # differentiate through the iterations, as the released code does
@@ -66,6 +67,10 @@ class CllConfig(LipschitzMarginConfig):
         check_range("method.decay", self.decay, least=0)
         check_choice("method.form", self.form, ("multiclass", "binary"))
         check_choice("method.constants", self.constants, ("pairwise", "per_logit"))
+        if self.form == "binary" and self.constants != "pairwise":
+            raise UserError("method.form=binary has one constant, so method.constants=per_logit means nothing with it")
+        if self.k_schedule is not None:
+            check_range("method.k_schedule.start", self.k_schedule.start, above=0)
 
 
 @dataclass
@@ -74,6 +79,11 @@ class GloroConfig(LipschitzMarginConfig):
 
     _target_: str = f"{FAMILY}.GloRo"
     epsilon_schedule: ScheduleConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epsilon_schedule is not None:
+            check_range("method.epsilon_schedule.start", self.epsilon_schedule.start, least=0)
 
 
 @dataclass

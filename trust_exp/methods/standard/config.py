@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from trust_exp.config import free
 from trust_exp.methods.config import OptimizerConfig
 
 
@@ -13,5 +14,5 @@ class StandardConfig:
 
     _target_: str = "trust_exp.methods.standard.module.Standard"
     name: str = MISSING
-    fit: str = "gradient"
+    fit: str = free("gradient")
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
