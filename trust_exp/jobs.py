@@ -37,10 +37,11 @@ class Job:
         return int(self.config["accelerator"]["devices"] * self.config["accelerator"]["nodes"])
 
     def pending(self) -> dict[str, Any]:
-        """The chosen evals whose rows the run does not have yet, certify first: others are checked against it."""
+        """The chosen evals whose rows the run does not have yet; what attacks comes after what certifies."""
         done = (self.run.read("result.json") or {}).get("evals", {})
         again = self.config["force"] and self.config["mode"] == "eval"
-        chosen = sorted(self.config["eval"].items(), key=lambda item: item[0] != "certify")
+        order = {"clean": 0, "certify": 1}
+        chosen = sorted(self.config["eval"].items(), key=lambda item: order.get(item[0], 2))
         return {name: node for name, node in chosen if again or done.get(name, {}).get("id") != eval_id(node)}
 
     def is_done(self) -> bool:
