@@ -72,6 +72,8 @@ def test_a_fraction_is_a_number_everywhere(composed):
         ("eval.certify.radii=0.5", "eval.certify.radii must be a list such as [1,2]; got 0.5"),
         ("eval.certify.radii=[0.5,x]", "eval.certify.radii[1] must be a number (8/255 is one); got 'x'"),
         ("eval.certify.radii=[0.5,0.5001]", "must differ in their first three digits"),
+        ("eval.certify.splits=[]", "eval.certify.splits must name one or more different splits; got []"),
+        ("eval.certify.splits=[tests]", "eval.certify.splits must be one of train, test; got 'tests'"),
         ("eval.autoattack.norm=L1", "eval.autoattack.norm must be one of L2, Linf; got 'L1'"),
         ("method.optimizer=sgd", "method.optimizer must be a group of values; got 'sgd'"),
         ("method.optimizer.milestones=[0.9,0.1]", "method.optimizer.milestones must be fractions of the training"),

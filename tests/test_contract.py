@@ -8,7 +8,10 @@ from torch import nn
 from trust_exp.config import CONF, build
 from trust_exp.data.digits import Digits
 from trust_exp.data.module import ArrayDataModule
+from trust_exp.engine import execute_and_record
+from trust_exp.jobs import Job
 from trust_exp.methods.base import Method
+from trust_exp.runs import open_run
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
@@ -36,7 +39,7 @@ def fit(method: Method, data: ArrayDataModule, steps: int = 2) -> None:
 
 @pytest.fixture(params=METHODS)
 def config(request, composed):
-    return composed(f"method={request.param}", "dataset=digits", "size=smoke")
+    return composed(f"method={request.param}", "dataset=digits", "size=smoke", "eval.certify.radii=[0.25]")
 
 
 def test_two_steps_reach_every_parameter_with_a_finite_gradient(config):
@@ -69,6 +72,17 @@ def test_a_saved_method_is_the_same_method(config, tmp_path):
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True), strict=True)
     images = next(iter(data.eval_loader("test"))).image
     assert torch.equal(method.model.eval()(images), other.model.eval()(images))
+
+
+def test_every_eval_returns_rows(config, tmp_path):
+    job = Job(config, open_run(config, tmp_path / "run", []), [])
+    execute_and_record(job)
+    result = job.run.read("result.json") or {}
+    assert result["status"] == "done"
+    assert {row["suite"] for row in result["rows"]} == {"clean", "certify", "autoattack"}
+    values = result["metrics"]
+    assert values["autoattack/broken_certificates"] == 0
+    assert values["certify/accuracy@0.25"] <= values["clean/accuracy"]
 
 
 def test_derived_numbers_are_numbers(config):

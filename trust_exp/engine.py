@@ -121,21 +121,19 @@ class Pipeline:
         data: ArrayDataModule = build(
             node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"]
         )
-        if is_first():
+        if self.record is not None:
             data.prepare_data()
-            self._compare_data(data)
+            self._compare_data(data, self.record)
         return data
 
-    def _compare_data(self, data: ArrayDataModule) -> None:
+    def _compare_data(self, data: ArrayDataModule, record: Record) -> None:
         """Keep which data the run has seen, and refuse to go on with others."""
-        if self.record is None:
-            return
-        seen, found = self.record.values.get("data"), data.source()
+        seen, found = record.values.get("data"), data.source()
         if seen is not None and seen != found and self.run.weights.exists():
             raise UserError(
                 f"dataset={data.name} in {data.root} is not what {self.run.id} was trained on; force=true starts anew"
             )
-        self.record.values["data"] = found
+        record.values["data"] = found
 
     def _model(self, data: ArrayDataModule) -> nn.Module:
         model: nn.Module = build(self.config["model"], shape=data.info.shape, classes=len(data.info.classes))
@@ -163,9 +161,8 @@ class Pipeline:
         began = time.perf_counter()
         trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
         # no first step: the run was stopped between its last step and its weights
-        steps = trainer.global_step - (progress.first_step or 0) if progress.first_step is not None else 0
-        samples = steps * data.batch_size
-        self._keep(method, trainer, samples / (time.perf_counter() - began))
+        steps = 0 if progress.first_step is None else trainer.global_step - progress.first_step
+        self._keep(method, trainer, steps * data.batch_size / (time.perf_counter() - began))
 
     def _keep(self, method: Method, trainer: L.Trainer, speed: float) -> None:
         state = method.model.state_dict()

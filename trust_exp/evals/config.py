@@ -9,6 +9,14 @@ from trust_exp.errors import UserError, check_choice, check_range
 SPLITS = ("train", "test")
 
 
+def check_splits(key: str, splits: list[str]) -> None:
+    """Raise UserError unless ``splits`` are one or more different splits."""
+    for split in splits:
+        check_choice(key, split, SPLITS)
+    if not splits or len(set(splits)) < len(splits):
+        raise UserError(f"{key} must name one or more different splits; got {splits}")
+
+
 @dataclass
 class CleanConfig:
     """Accuracy on unchanged data."""
@@ -17,8 +25,7 @@ class CleanConfig:
     splits: list[str] = field(default_factory=lambda: ["test"])
 
     def __post_init__(self) -> None:
-        for split in self.splits:
-            check_choice("eval.clean.splits", split, SPLITS)
+        check_splits("eval.clean.splits", self.splits)
 
 
 @dataclass
@@ -33,8 +40,7 @@ class CertifyConfig:
     tightness_steps: int = 1000
 
     def __post_init__(self) -> None:
-        for split in self.splits:
-            check_choice("eval.certify.splits", split, SPLITS)
+        check_splits("eval.certify.splits", self.splits)
         for radius in self.radii:
             check_range("eval.certify.radii", radius, least=0)
         if len({f"{radius:.3g}" for radius in self.radii}) < len(self.radii):
