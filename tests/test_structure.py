@@ -63,3 +63,8 @@ def test_docs_and_code_name_no_machine():
         text = path.read_text()
         for word in ("/work/", "/root/", "/home/"):
             assert word not in text, f"{path} names {word}"
+
+
+def test_no_placeholder_is_left_in_the_readme():
+    assert "@OUTPUT@" not in (ROOT / "README.md").read_text()
+    assert len((ROOT / "README.md").read_text().splitlines()) < 300
