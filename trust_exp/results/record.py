@@ -93,13 +93,12 @@ class Record:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the seconds that the body takes to those of ``name``."""
-        begin = time.perf_counter()
+        """Count the seconds that the body takes; those of a training add up over its resumes, others are the last."""
+        begin, before = time.perf_counter(), self.values["seconds"].get(name, 0.0) if name == "fit" else 0.0
         try:
             yield
         finally:
-            spent = self.values["seconds"].get(name, 0.0) + time.perf_counter() - begin
-            self.values["seconds"][name] = round(spent, 3)
+            self.values["seconds"][name] = round(before + time.perf_counter() - begin, 3)
 
 
 def environment(device: str) -> dict[str, Any]:
