@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from trust_exp.config import build
+from trust_exp.data.digits import Digits
 from trust_exp.methods.base import polynomial
 from trust_exp.methods.lipschitz_margin.core import (
     calibrated_scale,
@@ -153,3 +155,29 @@ def test_lmt_loss_by_hand():
 @pytest.mark.parametrize("progress", [0, 0.01, 0.3, 1])
 def test_schedule_is_equation_b_14(progress):
     assert polynomial(1e-3, 1e-12, 50, progress) == pytest.approx(1e-12 + (1e-3 - 1e-12) * (1 - progress) ** 50)
+
+
+@pytest.mark.parametrize("constants", ["pairwise", "per_logit"])
+@pytest.mark.parametrize("detach", [True, False])
+def test_the_cross_entropy_has_no_gradient_in_k_unless_asked(composed, detach, constants):
+    config = composed("method=cll", "dataset=digits", f"method.detach={detach}", f"method.constants={constants}")
+    model = build(config["model"], shape=(1, 8, 8), classes=10)
+    method = build({**config["method"], "decay": 0.0}, model=model, info=Digits.info)
+    bound = method.bound()
+    logits = torch.randn(4, 10, requires_grad=True)
+    loss = method._calibrated(logits, torch.arange(4), bound, 1.0, 0.1)
+    (of_logits,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    assert of_logits.abs().sum() > 0
+    (of_k,) = torch.autograd.grad(loss, bound.features, allow_unused=True) if loss.requires_grad else (None,)
+    assert (of_k is None) == detach
+    assert detach or of_k.abs() > 0
+
+
+def test_the_regulariser_is_lambda_k_squared(composed):
+    config = composed("method=cll", "dataset=digits", "method.decay=0.5")
+    model = build(config["model"], shape=(1, 8, 8), classes=10)
+    method = build(config["method"], model=model, info=Digits.info)
+    method._total_steps = 10
+    bound = method.bound()
+    (of_k,) = torch.autograd.grad(method.loss(torch.randn(4, 10), torch.arange(4), bound), bound.worst)
+    torch.testing.assert_close(of_k, 2 * 0.5 * bound.worst.detach())
