@@ -20,14 +20,12 @@ def exit_code_of(action: Callable[[], Any], *, speak: bool = True) -> int:
     """Run ``action``, say in one sentence what went wrong (if it is this process' part to), return the exit code."""
     try:
         action()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         return 130
+    except RunFailed as error:
+        _say(str(error), speak)
+        return 1
     except BaseException as error:
-        if isinstance(error, Interrupted):
-            return 130
-        if isinstance(error, RunFailed):
-            _say(str(error), speak)
-            return 1
         sentence = explain(error)
         if sentence is None:
             raise

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from trust_exp.data.config import DatasetInfo
@@ -36,3 +37,8 @@ class Arrays:
     def select(self, index: Tensor) -> "Arrays":
         """The samples at ``index`` (int64 [M]), in that order."""
         return Arrays(self.images[index], self.labels[index])
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Stored images as networks take them: uint8 becomes float32 in [0, 1], float32 stays as it is."""
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trust_exp.data.augment import Augment
-from trust_exp.data.batch import Arrays, Batch
+from trust_exp.data.batch import Arrays, Batch, as_floats
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
 
@@ -94,9 +94,7 @@ class ArrayLoader:
 
     def _gather(self, index: Tensor) -> Batch:
         image = self.arrays.images.index_select(0, index).to(self.device)
-        if image.dtype == torch.uint8:
-            image = image.to(torch.float32).div_(255)
-        return Batch(image, self.arrays.labels.index_select(0, index).to(self.device), index.to(self.device))
+        return Batch(as_floats(image), self.arrays.labels.index_select(0, index).to(self.device), index.to(self.device))
 
     def _augmented(self, batch: Batch, step: int, augment: Augment) -> Batch:
         # Drawn for the batch of all processes and cut: the number of processes changes nothing.

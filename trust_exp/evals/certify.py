@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trust_exp.data.batch import Batch, Split
+from trust_exp.data.batch import Batch, Split, as_floats
 from trust_exp.errors import UserError
 from trust_exp.evals.clean import split_prefix
 from trust_exp.evals.suite import Outcomes, Report, Suite
@@ -136,8 +136,3 @@ class Certify(Suite):
         return draw_plane(
             self.context.figures / "boundary.png", distance, arrays.images, arrays.labels, violated, radius, caption
         )
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Stored images, uint8 or float, as the network takes them."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
