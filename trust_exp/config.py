@@ -82,6 +82,16 @@ class PathsConfig:
 
 
 @dataclass
+class PaperConfig:
+    """What a paper prints for the run: a row of ``experiments/``. ``values`` are in the units of the metrics."""
+
+    row: str = MISSING  # as the paper calls it
+    group: str | None = None  # the part of the table it stands in
+    values: dict[str, Any] = field(default_factory=dict)  # metric -> number, or the numbers of each seed
+    note: str | None = None
+
+
+@dataclass
 class RootConfig:
     """A whole run. The parts of type Any are checked by the schema that their file names."""
 
@@ -95,6 +105,9 @@ class RootConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)
     logger: Any = free(None)
+    sweep: str | None = free(None)  # the name of the sweep that started the run
+    objective: list[str] | None = free(None)  # metrics that a sweeper such as Optuna optimises
+    paper: PaperConfig | None = free(None)
     method: Any = MISSING
     model: Any = MISSING
     dataset: Any = MISSING
@@ -220,6 +233,10 @@ def _convert(value: Any, wanted: Any, path: str) -> Any:
         if not isinstance(value, list | tuple):
             raise UserError(f"{path} must be a list such as [1,2]; got {value!r}")
         return [_convert(item, typing.get_args(wanted)[0], f"{path}[{i}]") for i, item in enumerate(value)]
+    if typing.get_origin(wanted) is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{path} must be a group of values; got {value!r}")
+        return {str(key): _convert(item, typing.get_args(wanted)[1], f"{path}.{key}") for key, item in value.items()}
     return _convert_scalar(value, wanted, path)
 
 
@@ -290,6 +307,11 @@ def digest(value: Any) -> str:
 def run_id(checked: Mapping[str, Any]) -> str:
     """The id of the run that a checked configuration describes."""
     return digest(identity(checked, RootConfig))
+
+
+def cell_id(checked: Mapping[str, Any]) -> str:
+    """The id of all runs that differ from this one in their seed only."""
+    return digest(identity({**checked, "seed": None}, RootConfig))
 
 
 def eval_id(node: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from trust_exp.config import RootConfig, identity
 from trust_exp.errors import UserError
 
 LEAST_FREE_BYTES = 50 * 2**20
+LOCK_TRIES = 5
 TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe")
 
 
@@ -144,15 +146,32 @@ def lock(run: Run) -> Iterator[None]:
         UserError: if another process holds it.
     """
     with open(run.folder / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(f"run {run.id} is being run by {file.read().strip() or 'another process'}") from None
+        for tries_left in reversed(range(LOCK_TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not tries_left:
+                    file.seek(0)
+                    holder = file.read().strip() or "another process"
+                    raise UserError(f"run {run.id} is being run by {holder}") from None
+                time.sleep(0.1)  # it may be a look by is_locked only
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def is_locked(run: Run) -> bool:
+    """Whether some process holds the run."""
+    try:
+        with open(run.folder / ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def restart(run: Run) -> None:

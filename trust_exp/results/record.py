@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ class Record:
             "name": run.folder.name,
             "status": "running",
             "error": None,
+            "started": now(),
+            "ended": None,
             "config": config,
             "metrics": {},
             "rows": [],
@@ -74,6 +77,7 @@ class Record:
     def write(self, **changes: Any) -> None:
         """Change values and write the file by rename."""
         self.values.update(changes)
+        self.values["ended"] = None if self.values["status"] == "running" else now()
         write_json(self.path, self.values)
 
     def add(self, suite: str, how: dict[str, Any], rows: Sequence[Row], figures: Sequence[Path] = ()) -> None:
@@ -99,6 +103,11 @@ class Record:
             yield
         finally:
             self.values["seconds"][name] = round(before + time.perf_counter() - begin, 3)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""``trust-exp doctor``: what this machine has and what works on it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import metadata, util
+from pathlib import Path
+
+from rich.table import Table
+
+from trust_exp import __version__
+from trust_exp.commands import Commands, add_root
+from trust_exp.commands.list import choices
+from trust_exp.data import sources
+from trust_exp.results.record import PACKAGES
+from trust_exp.results.table import console
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser("doctor", help="versions, devices, data sets, SLURM and W&B on this machine")
+    add_root(parser)
+    parser.set_defaults(action=lambda given: examine(given.root))
+
+
+def examine(root: Path) -> None:
+    """Print what this machine has and what works on it."""
+    table = Table(title="trust-exp doctor", title_justify="left", show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_row("trust_exp", __version__)
+    table.add_row("python", sys.version.split()[0])
+    for package in (*PACKAGES, "wandb", "submitit"):
+        table.add_row(package, _version(package))
+    table.add_row("devices", _devices())
+    for name, _ in choices("dataset"):
+        table.add_row(f"dataset={name}", _presence(name, root))
+    table.add_row("SLURM", _slurm())
+    table.add_row("W&B", _wandb())
+    console().print(table)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ", ".join([f"cpu ({os.cpu_count()} cores, torch uses {torch.get_num_threads()})", *names])
+
+
+def _presence(name: str, root: Path) -> str:
+    if name in sources.EMBEDDED:
+        return "embedded"
+    return f"present in {root}" if sources.is_present(name, root) else f"not in {root}; a run downloads it, if it can"
+
+
+def _slurm() -> str:
+    if shutil.which("sbatch") is None:
+        return "not usable: sbatch is not on the PATH"
+    if not os.environ.get("SLURM_CONF") and not Path("/etc/slurm/slurm.conf").exists():
+        return "not usable: there is no /etc/slurm/slurm.conf, and SLURM_CONF is not set"
+    told = subprocess.run(["sinfo", "--noheader", "--format=%P %a %D"], capture_output=True, text=True, timeout=20)
+    return f"usable: {told.stdout.strip()}" if told.returncode == 0 else f"not usable: {told.stderr.strip()}"
+
+
+def _wandb() -> str:
+    if util.find_spec("wandb") is None:
+        return "not usable: wandb is not installed"
+    netrc = Path.home() / ".netrc"
+    key = os.environ.get("WANDB_API_KEY") or (netrc.exists() and "wandb" in netrc.read_text())
+    return "usable" if key else "offline only: there is no API key (wandb login)"

@@ -1,0 +1,141 @@
+"""All results under a folder of runs, and a selection of them. What cannot be read is named; nothing else is lost."""
+
+import fnmatch
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trust_exp.errors import UserError
+from trust_exp.results.record import SCHEMA
+from trust_exp.runs import Run, is_locked
+
+
+NEEDED = {"run_id", "name", "status", "error", "config", "metrics", "rows", "figures"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One run's folder and its result.json."""
+
+    folder: Path
+    values: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.values["run_id"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(self.values["config"])
+
+    def option(self, key: str) -> Any:
+        """A value of the configuration by its dotted key; a group such as ``method`` is its name.
+
+        Raises:
+            KeyError: if the configuration has no such key.
+        """
+        if key in ("status", "run_id", "name"):
+            return self.values[key]
+        value: Any = self.values["config"]
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise KeyError(key)
+            value = value[part]
+        return value["name"] if isinstance(value, Mapping) and "name" in value else value
+
+
+@dataclass
+class Collection:
+    """The results that could be read, newest last, and one sentence for each that could not."""
+
+    results: list[Found] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+
+def collect(runs: Path, selection: Sequence[str] = ()) -> Collection:
+    """Read every result.json under ``runs`` that the selection lets through.
+
+    Args:
+        runs: the folder that holds the runs' folders.
+        selection: any number of ``key=value[,value...]``, which must all hold (``method=cll status=done,failed``),
+            and of run ids, beginnings of ids, names or patterns of names (``cll-*``), one of which must fit.
+
+    Raises:
+        UserError: if the folder does not exist, or the selection fits no run though there are some.
+    """
+    if not runs.is_dir():
+        raise UserError(f"there is no folder of runs at {runs}; see --runs and TRUST_EXP_RUNS")
+    found = Collection()
+    for folder in sorted(path.parent for path in runs.glob("*/config.json")):
+        try:
+            values = read_result(folder)
+        except ValueError as error:
+            found.odd.append(str(error))
+        else:
+            if values is not None:
+                found.results.append(Found(folder, values))
+    wanted = select(found.results, selection)
+    if selection and found.results and not wanted:
+        raise UserError(f"{' '.join(selection)} fits none of the {len(found.results)} runs in {runs}")
+    found.results = sorted(wanted, key=lambda result: str(result.values.get("started")))
+    return found
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result.json in a folder, None if it never started or was deleted meanwhile.
+
+    A run that says it is running although no process holds it counts as interrupted.
+
+    Raises:
+        ValueError: if the file is not whole or of another schema; the message names it.
+    """
+    path = folder / "result.json"
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"{path} is of schema {schema}; this version reads schema {SCHEMA}")
+    if lacking := NEEDED - values.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}")
+    if values["status"] == "running" and not is_locked(Run(folder)):
+        values |= {"status": "interrupted", "error": "its process ended without a word"}
+    return values
+
+
+def select(results: Iterable[Found], selection: Sequence[str]) -> list[Found]:
+    """The results that a selection lets through; see ``collect``."""
+    wanted = [word.split("=", 1) for word in selection if "=" in word]
+    names = [word for word in selection if "=" not in word]
+    return [
+        result
+        for result in results
+        if all(_holds(result, key, value) for key, value in wanted)
+        and (not names or any(_is_called(result, name) for name in names))
+    ]
+
+
+def _holds(result: Found, key: str, allowed: str) -> bool:
+    try:
+        value = result.option(key)
+    except KeyError:
+        return False
+    return any(str(value) == text or _same_number(value, text) for text in allowed.split(","))
+
+
+def _same_number(value: Any, text: str) -> bool:
+    try:
+        return not isinstance(value, bool) and float(value) == float(text)
+    except (TypeError, ValueError):
+        return str(value).lower() == text.lower()
+
+
+def _is_called(result: Found, name: str) -> bool:
+    wanted = Path(name).name
+    begins = len(wanted) >= 4 and result.id.startswith(wanted)
+    return begins or wanted == result.folder.name or fnmatch.fnmatch(result.folder.name, wanted)
