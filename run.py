@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -15,20 +16,21 @@ codes: list[int] = []
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def run(config: DictConfig) -> dict[str, float] | None:
-    """One job."""
-    metrics: list[dict[str, float]] = []
-    codes.append(exit_code_of(lambda: metrics.append(start(config))))
+def run(config: DictConfig) -> Any:
+    """One job; returns what a sweeper optimises."""
+    returned: list[Any] = []
+    codes.append(exit_code_of(lambda: returned.append(start(config))))
     if codes[-1] == 130:
         sys.exit(130)  # and not on to the next job of a sweep
-    return metrics[0] if metrics else None
+    return returned[0] if returned else None
 
 
 def main() -> None:
     """Compose and run; what Hydra finds wrong is said in one sentence."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors to us instead of printing them
     register()
-    sys.argv[1:] = with_stored_overrides(sys.argv[1:])
+    if not {"-m", "--multirun"} & set(sys.argv):  # a launcher does it for each job of a sweep
+        sys.argv[1:] = with_stored_overrides(sys.argv[1:])
     run()
 
 

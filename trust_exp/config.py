@@ -7,6 +7,7 @@ Hydra composes YAML files over the plain defaults of the dataclasses found here 
 import hashlib
 import importlib
 import json
+import os
 import pkgutil
 import re
 import types
@@ -14,10 +15,13 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -128,7 +132,7 @@ class RootConfig:
 def schemas() -> Iterator[type]:
     """Every dataclass of this file and of the ``config.py`` of each part and each family of methods."""
     families = pkgutil.iter_modules([str(ROOT / "trust_exp" / "methods")])
-    parts = ["data", "models", "evals", *(f"methods.{family.name}" for family in families if family.ispkg)]
+    parts = ["data", "models", "evals", "launch", *(f"methods.{family.name}" for family in families if family.ispkg)]
     for module in (__name__, *(f"trust_exp.{part}.config" for part in parts)):
         for value in vars(importlib.import_module(module)).values():
             if is_dataclass(value) and isinstance(value, type) and value.__module__ == module:
@@ -141,8 +145,14 @@ def register() -> None:
     for schema in schemas():
         node = {"_schema_": f"{schema.__module__}:{schema.__name__}", **defaults(schema)}
         store.store(group="schema", name=schema.__name__, node=node)
+    # Hydra finds plugins by walking folders, and so misses those of an editable install.
+    for name in ("searchpath", "launchers"):
+        for value in vars(importlib.import_module(f"hydra_plugins.trust_exp.{name}")).values():
+            if isinstance(value, type) and value.__module__.startswith("hydra_plugins."):
+                Plugins.instance().register(value)
     OmegaConf.register_new_resolver("model_for", model_for, replace=True)
     OmegaConf.register_new_resolver("attack_radius", attack_radius, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", lambda *, _root_: sweep_name(_root_), replace=True)
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
 
 
@@ -194,6 +204,15 @@ def check(config: DictConfig) -> dict[str, Any]:
     return checked
 
 
+def check_options(node: Any, path: str) -> dict[str, Any]:
+    """The plain, checked values of a node that names its schema.
+
+    Raises:
+        UserError: naming the key, the value given and what is allowed.
+    """
+    return {key: value for key, value in _check_node(node, None, path).items() if not key.startswith("_")}
+
+
 def to_plain(config: DictConfig, key: str) -> Any:
     """One top-level part of a configuration with its interpolations resolved, as plain Python values."""
     if OmegaConf.is_missing(config, key):
@@ -230,6 +249,8 @@ def _convert(value: Any, wanted: Any, path: str) -> Any:
     if is_dataclass(wanted):
         return _convert_dataclass(value, typing.cast(type, wanted), path)
     if typing.get_origin(wanted) is list:
+        if isinstance(value, str) and typing.get_args(wanted)[0] is str:
+            value = [value]  # one name is a list of one
         if not isinstance(value, list | tuple):
             raise UserError(f"{path} must be a list such as [1,2]; got {value!r}")
         return [_convert(item, typing.get_args(wanted)[0], f"{path}[{i}]") for i, item in enumerate(value)]
@@ -327,6 +348,16 @@ def run_name(config: DictConfig) -> str:
     if checked["mode"] == "eval":
         return find(checked["paths"]["runs"], checked["run"]).folder.name
     return f"{checked['method']['name']}-{checked['dataset']['name']}-{run_id(checked)}"
+
+
+@cache
+def _stamp() -> str:
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}"
+
+
+def sweep_name(config: DictConfig) -> str:
+    """The sweep's name: the one given, else when this process began it."""
+    return str(OmegaConf.select(config, "sweep") or _stamp())
 
 
 # --- building ------------------------------------------------------------------------------------------------------

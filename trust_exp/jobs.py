@@ -4,8 +4,10 @@ Imports no torch, so that a run that is done costs half a second. A run on sever
 to ``python -m trust_exp.jobs``: the processes that Lightning starts repeat that command, and never Hydra's.
 """
 
-import json
+import argparse
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,11 +19,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trust_exp.config import check, digest, eval_id
-from trust_exp.errors import UserError
+from trust_exp.config import check, digest, eval_id, run_name
+from trust_exp.errors import UserError, unknown
 from trust_exp.messages import RunFailed, exit_code_of
 from trust_exp.results.table import print_result, say
 from trust_exp.runs import Run, lock, open_run, restart, stored_parts, write_json
+
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,24 @@ class Job:
     def processes(self) -> int:
         return int(self.config["accelerator"]["devices"] * self.config["accelerator"]["nodes"])
 
+    @property
+    def ask(self) -> Path:
+        """The file that hands the job to another process."""
+        return self.run.folder / f"job-{digest(self.config)}.json"
+
+    def open(self) -> None:
+        """Make the run's folder, or show that what lies in it is this run.
+
+        Raises:
+            UserError: if the folder cannot be used, holds another run, or has no weights to evaluate.
+        """
+        if self.config["mode"] == "train":
+            open_run(self.config, self.run.folder, self.overrides)
+        elif not self.run.weights.exists():
+            raise UserError(
+                f"run {self.run.id} has no weights yet (it is {self.run.status()}); train it to the end first"
+            )
+
     def pending(self) -> dict[str, Any]:
         """The chosen evals whose rows the run does not have yet; what attacks comes after what certifies."""
         done = (self.run.read("result.json") or {}).get("evals", {})
@@ -49,27 +71,46 @@ class Job:
         return self.run.status() == "done" and self.run.weights.exists() and not self.pending()
 
 
-def start(config: DictConfig) -> dict[str, float]:
-    """Carry out what Hydra composed; returns the metrics.
+def job_of(config: DictConfig, overrides: Sequence[str]) -> Job:
+    """The job that a composed configuration describes; nothing is written yet.
+
+    Raises:
+        UserError: if the configuration cannot be used.
+    """
+    checked = check(config)
+    refuse_idle_overrides(overrides, checked["eval"])
+    run = Run(Path(checked["paths"]["runs"]) / run_name(config))
+    return Job(stored_parts(run, checked) if checked["mode"] == "eval" else checked, run, overrides)
+
+
+def start(config: DictConfig) -> Any:
+    """Carry out what Hydra composed; returns the objective, or all metrics.
 
     Raises:
         UserError: if the configuration or the run's folder cannot be used.
         RunFailed: if the run raised; result.json has the reason.
     """
     hydra = HydraConfig.get()
-    checked, folder, overrides = check(config), Path(hydra.runtime.output_dir), list(hydra.overrides.task)
-    refuse_idle_overrides(overrides, checked["eval"])
-    if checked["mode"] == "eval":
-        job = Job(stored_parts(Run(folder), checked), Run(folder), [])
-        if not job.run.weights.exists():
-            raise UserError(
-                f"run {job.run.id} has no weights yet (it is {job.run.status()}); train it to the end first"
-            )
-    else:
-        job = Job(checked, open_run(checked, folder, overrides), overrides)
+    job = job_of(config, list(hydra.overrides.task))
+    job.open()
     if job.processes > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
-        return on_several_processes(job, replace=hydra.mode != RunMode.MULTIRUN)
-    return carry_out(job)
+        return objective_of(job.config, on_several_processes(job, replace=hydra.mode != RunMode.MULTIRUN))
+    return objective_of(job.config, carry_out(job))
+
+
+def objective_of(config: Mapping[str, Any], metrics: Mapping[str, float]) -> Any:
+    """What a sweeper such as Optuna gets of a run: its objective (one number, or several), else all metrics.
+
+    Raises:
+        UserError: if the run has no such metric.
+    """
+    wanted = config["objective"]
+    if not wanted:
+        return dict(metrics)
+    for name in wanted:
+        if name not in metrics:
+            raise unknown("the objective", name, metrics)
+    return metrics[wanted[0]] if len(wanted) == 1 else tuple(metrics[name] for name in wanted)
 
 
 def refuse_idle_overrides(overrides: Sequence[str], chosen: Mapping[str, Any]) -> None:
@@ -82,9 +123,8 @@ def refuse_idle_overrides(overrides: Sequence[str], chosen: Mapping[str, Any]) -
 
 def on_several_processes(job: Job, *, replace: bool) -> dict[str, float]:
     """Hand the job to ``python -m trust_exp.jobs``, in the place of this process or (in a sweep) below it."""
-    ask = job.run.folder / f"job-{digest(job.config)}.json"
-    write_json(ask, {"config": job.config, "overrides": list(job.overrides)})
-    command = [sys.executable, "-m", "trust_exp.jobs", str(ask)]
+    write_json(job.ask, {"config": job.config, "overrides": list(job.overrides)})
+    command = [sys.executable, "-m", "trust_exp.jobs", str(job.ask)]
     sys.stdout.flush()
     if replace:
         os.execv(sys.executable, command)
@@ -132,14 +172,37 @@ def carry_out(job: Job) -> dict[str, float]:
 
 
 def main() -> None:
-    """``python -m trust_exp.jobs <file>``: one process of a job on several."""
-    ask = Path(sys.argv[1])
-    asked = json.loads(ask.read_text())
-    job = Job(asked["config"], Run(ask.parent), asked["overrides"])
-    code = exit_code_of(lambda: carry_out(job), speak=is_first())
-    if is_first():
-        ask.unlink(missing_ok=True)
+    """``python -m trust_exp.jobs <file> [--parent PID]``: a job, or one process of a job on several."""
+    parser = argparse.ArgumentParser(prog="python -m trust_exp.jobs")
+    parser.add_argument("ask", type=Path, help="the job, as a launcher wrote it")
+    parser.add_argument("--parent", type=int, help="end when this process does")
+    given = parser.parse_args()
+    if given.parent is not None:
+        end_with(given.parent)
+    code = exit_code_of(lambda: carry_out(read_job(given.ask)), speak=is_first())
+    if is_first() and code != 130:  # one that was stopped goes on with the same file when its cluster queues it again
+        given.ask.unlink(missing_ok=True)
     sys.exit(code)
+
+
+def read_job(ask: Path) -> Job:
+    """The job that another process wrote.
+
+    Raises:
+        UserError: if the file is gone or not whole.
+    """
+    asked = Run(ask.parent).read(ask.name)
+    if asked is None:
+        raise UserError(f"{ask} is gone: the job has ended, or its run was deleted")
+    return Job(asked["config"], Run(ask.parent), asked["overrides"])
+
+
+def end_with(parent: int) -> None:
+    """Get SIGTERM when the launcher's process ends, however that ends (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if "LOCAL_RANK" not in os.environ and os.getppid() != parent:
+            sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What Hydra accepts only here: the launchers, and where it finds the experiments."""

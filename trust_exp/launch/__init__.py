@@ -1,0 +1,1 @@
+"""Sweeps: one process a job, on this machine or on a SLURM cluster."""

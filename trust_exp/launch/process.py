@@ -1,0 +1,225 @@
+"""One process a job on this machine: slots, GPUs, time limits, further tries."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from trust_exp.errors import Interrupted, UserError
+from trust_exp.launch.board import Board
+from trust_exp.launch.sweep import Task, end, judge, prepare
+
+POLL_SECONDS = 0.05
+THREADS_A_JOB = 4
+MOST_WORKERS = 16
+
+
+def work_through(tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
+    """Run the tasks, so many at a time, until each has ended or the sweep is asked to stop."""
+    if tasks:
+        with stopping_on_signals():
+            Pool(tasks, options, board).run()
+
+
+@dataclass
+class Working:
+    """A task, its process and where it runs."""
+
+    task: Task
+    process: "subprocess.Popen[bytes]"
+    slot: int
+    deadline: float
+    why: str = ""  # why we stopped it, if we did
+    kill_at: float = float("inf")
+
+    def stop(self, grace: float, why: str) -> None:
+        """Ask it to save itself and end; it is killed if it has not after ``grace`` seconds."""
+        self.why, self.kill_at = why, time.monotonic() + grace
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """End it and all processes that it started, which share its session."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+class Pool:
+    """Slots that work through a queue of tasks."""
+
+    def __init__(self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
+        self.queue, self.board = list(tasks), board
+        self.retries, self.grace = options["retries"], options["grace_s"]
+        self.limit = (options["timeout_min"] or float("inf")) * 60
+        self.gpus = gpu_sets(options["gpus"], [task.job.config["accelerator"] for task in tasks])
+        self.workers = options["workers"] or default_workers(self.gpus, [task.job.config for task in tasks])
+        self.working: dict[int, Working] = {}  # by slot
+
+    def run(self) -> None:
+        """Work until nothing is left."""
+        try:
+            while self.queue or self.working:
+                self.fill()
+                self.look()
+                self.board.tick()
+                time.sleep(POLL_SECONDS)
+        except Interrupted:
+            self.stop_all()
+        finally:
+            for working in self.working.values():  # whatever went wrong, no process outlives the sweep
+                working.kill()
+
+    def fill(self) -> None:
+        """Start tasks in the free slots; never two on the same run."""
+        for slot in range(self.workers):
+            if slot not in self.working:
+                busy = {working.task.job.run.folder for working in self.working.values()}
+                task = next((task for task in self.queue if task.job.run.folder not in busy), None)
+                if task is not None:
+                    self.queue.remove(task)
+                    self.start(task, slot)
+
+    def start(self, task: Task, slot: int) -> None:
+        """Start a task's process; what was done meanwhile (by a task of the same run) is skipped."""
+        try:
+            if task.job.is_done() and not task.job.config["force"]:
+                end(task, "skipped", board=self.board)
+                return
+            prepare(task)
+            process = start_process(task, self.environment(slot))
+        except (UserError, OSError) as error:
+            end(task, "failed", str(error), self.board)
+            return
+        self.working[slot] = Working(task, process, slot, time.monotonic() + self.limit)
+        end(task, "running", board=self.board)
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """Environment of a slot: its GPUs, and its share of the cores where the user asked for none."""
+        given = dict(os.environ)
+        if self.gpus:
+            given["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        given.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.workers)))
+        return given
+
+    def look(self) -> None:
+        """Take note of what has ended, stop what takes too long, kill what does not stop."""
+        now = time.monotonic()
+        for slot, working in list(self.working.items()):
+            if working.process.poll() is not None:
+                del self.working[slot]
+                self.ended(working)
+            elif now > working.kill_at:
+                working.kill()
+            elif now > working.deadline and not working.why:
+                working.stop(self.grace, f"timed out after {self.limit / 60:g} min")
+
+    def ended(self, working: Working) -> None:
+        """Judge an ended task, or queue it for another try."""
+        task, code = working.task, working.process.returncode
+        working.kill()  # what it may have left behind
+        judge(task, code, self.board, why=working.why)
+        if task.state == "failed" and code != 2 and task.tries <= self.retries:
+            task.state = "waiting"
+            self.queue.append(task)
+
+    def stop_all(self) -> None:
+        """Let all jobs save themselves and end; a second signal kills them."""
+        self.board.note(f"stopping {len(self.working)} jobs, each at a safe point; once more kills them")
+        for working in self.working.values():
+            working.stop(self.grace, "stopped")
+        with suppress(Interrupted):
+            while any(working.process.poll() is None for working in self.working.values()):
+                for working in self.working.values():
+                    if time.monotonic() > working.kill_at:
+                        working.kill()
+                self.board.tick()
+                time.sleep(POLL_SECONDS)
+        for working in self.working.values():
+            working.kill()
+            working.process.wait()
+            finished = working.task.result().get("status") == "done" and working.process.returncode == 0
+            end(working.task, "done" if finished else "stopped", board=self.board)
+        self.working.clear()
+        for task in self.queue:
+            end(task, "stopped", "not started")
+
+
+def start_process(task: Task, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a task's process, its output added to the log in its run folder."""
+    command = [sys.executable, "-m", "trust_exp.jobs", str(task.ask), "--parent", str(os.getpid())]
+    with open(task.log, "ab") as log:
+        log.write(f"--- try {task.tries} of {' '.join(task.job.overrides)}\n".encode())
+        log.flush()
+        # In a session of its own Ctrl-C reaches it once, through us, and all that it starts can be ended with it.
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment), start_new_session=True
+        )
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Raise Interrupted where the body is, on Ctrl-C, SIGTERM and the end of the terminal."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(gpus: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> int:
+    """One job a set of GPUs; on the CPU as many as the cores allow, four threads each where none are named."""
+    if gpus:
+        return len(gpus)
+    threads = max(
+        (config["accelerator"]["threads"] or THREADS_A_JOB) * config["accelerator"]["devices"] for config in configs
+    )
+    return max(1, min(MOST_WORKERS, cores() // threads))
+
+
+def gpu_sets(given: Sequence[str] | None, accelerators: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sets of GPUs, one a slot, as values of CUDA_VISIBLE_DEVICES; none if no job could use one.
+
+    Raises:
+        UserError: if a job needs more GPUs than a set has.
+    """
+    most = max((where["devices"] for where in accelerators if where["kind"] != "cpu"), default=0)
+    if given is not None:
+        sets = list(given)
+    else:
+        found = visible_gpus() if most else []
+        sets = [",".join(found[at : at + most]) for at in range(0, len(found) - most + 1, most)] if most else []
+        if found and not sets:
+            raise UserError(f"accelerator.devices={most} needs more GPUs than the {len(found)} of this machine")
+    if sets and (least := min(len(group.split(",")) for group in sets)) < most:
+        raise UserError(f"accelerator.devices={most} needs {most} GPUs a job; hydra.launcher.gpus gives {least}")
+    return sets
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that a job of this machine could use, by index or UUID."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() and name.strip() != "-1"]
+    try:
+        told = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return told.stdout.split() if told.returncode == 0 else []
