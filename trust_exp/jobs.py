@@ -42,8 +42,8 @@ class Job:
 
     @property
     def ask(self) -> Path:
-        """The file that hands the job to another process."""
-        return self.run.folder / f"job-{digest(self.config)}.json"
+        """The file that hands the job to another process; the same for the same job in another sweep."""
+        return self.run.folder / f"job-{digest({**self.config, 'sweep': None})}.json"
 
     def open(self) -> None:
         """Make the run's folder, or show that what lies in it is this run.

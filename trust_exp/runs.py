@@ -178,7 +178,7 @@ def restart(run: Run) -> None:
     """Forget what a run has produced, but not what it is."""
     for path in (run.result, run.weights, run.checkpoint):
         path.unlink(missing_ok=True)
-    for name in ("curves", "figures", "outcomes"):
+    for name in ("curves", "figures", "outcomes", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, JustifyMethod
@@ -33,15 +34,15 @@ JUSTIFY: tuple[JustifyMethod, ...] = ("right", "left", "left", "left", "right")
 class Board:
     """Shows a sweep while it runs; a context manager."""
 
-    def __init__(self, tasks: Sequence["Task"], name: str) -> None:
-        self.tasks, self.name = tasks, name
+    def __init__(self, tasks: Sequence["Task"], folder: Path) -> None:
+        self.tasks, self.folder = tasks, folder
         self.began = time.monotonic()
         self.started: dict[int, float] = {}
         self.live: Live | None = None
         self.drawn = 0.0
 
     def __enter__(self) -> "Board":
-        say(f"sweep {self.name}: {len(self.tasks)} jobs")
+        say(f"sweep {self.folder.name}: {len(self.tasks)} jobs")
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self.live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
             self.live.start()

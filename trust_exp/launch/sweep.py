@@ -106,7 +106,7 @@ def launch(
     check_room(folder)
     began = time.monotonic()
     try:
-        with Board(tasks, folder.name) as board:
+        with Board(tasks, folder) as board:
             for task in tasks:
                 settle(task, board)
             work_through([task for task in tasks if task.state == "waiting"], checked, board)
@@ -123,7 +123,7 @@ def compose(
     config: DictConfig, loader: ConfigLoader, job_overrides: Sequence[Sequence[str]], first: int, sweep: str
 ) -> list[Task]:
     """The checked jobs of a batch."""
-    shared = set(job_overrides[0]).intersection(*job_overrides) if len(job_overrides) > 1 else set()
+    shared = set.intersection(*map(set, job_overrides))
     tasks = []
     for number, given in enumerate(job_overrides, first + 1):
         overrides = with_stored_overrides(list(given))

@@ -1,0 +1,254 @@
+"""Job arrays on a SLURM cluster through submitit's executor: submitted, watched, judged by what they leave behind.
+
+The queue is asked with squeue; sacct only says why a job died without a word, so that accounting is not needed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from trust_exp.errors import Interrupted, UserError
+from trust_exp.launch.board import Board
+from trust_exp.launch.node import STOPPED, NodeJob, forget_exits, log_file, read_exits
+from trust_exp.launch.process import stopping_on_signals
+from trust_exp.launch.sweep import OPEN, Task, end, explain, judge, prepare, settle
+from trust_exp.runs import Run, write_json
+
+TICK_SECONDS = 0.2
+ACCOUNTING_TRIES = 5
+PASSED_ON = (
+    *("partition", "account", "qos", "constraint", "exclude", "nodelist", "comment", "signal_delay_s"),
+    *("cpus_per_task", "array_parallelism", "srun_args", "additional_parameters"),
+)
+
+
+def work_through(tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
+    """Submit the tasks and watch them until each has ended; on Ctrl-C they stay in the queue.
+
+    Raises:
+        UserError: if there is no SLURM here or it refuses the jobs.
+    """
+    for program in ("sbatch", "squeue", "srun"):
+        if shutil.which(program) is None:
+            raise UserError(f"hydra/launcher=slurm needs {program}, which is not on the PATH; see trust-exp doctor")
+    with stopping_on_signals():
+        for wave in waves(tasks):
+            Cluster(wave, options, board).run()
+
+
+def waves(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """The tasks in groups that have each run once only: two jobs on one run come one after the other."""
+    left = list(tasks)
+    while left:
+        first = {task.job.run.folder: task for task in reversed(left)}
+        yield [task for task in left if first[task.job.run.folder] is task]
+        left = [task for task in left if first[task.job.run.folder] is not task]
+
+
+class Cluster:
+    """Tasks in SLURM's queue."""
+
+    def __init__(self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
+        self.tasks, self.options, self.board = tasks, options, board
+        self.ids: dict[Task, str] = {}
+        self.gone: dict[Task, int] = {}  # looks since the task has left the queue
+
+    def run(self) -> None:
+        """Submit what is not in the queue yet, and watch all of it."""
+        try:
+            self.submit()
+            while self.open():
+                self.look()
+                self.rest()
+        except Interrupted:
+            self.leave()
+
+    def open(self) -> list[Task]:
+        """The tasks that have not ended."""
+        return [task for task in self.tasks if task.state in OPEN]
+
+    def submit(self) -> None:
+        """Submit the tasks, one array for each kind of resources; those that an earlier sweep left are only watched."""
+        queue = in_queue() or {}
+        fresh = []
+        for task in self.tasks:
+            settle(task, self.board)  # a task of an earlier wave may have done it
+            if task.state != "waiting":
+                continue
+            asked = Run(task.ask.parent).read(task.ask.name) or {}
+            if asked.get("slurm") in queue:
+                self.ids[task] = asked["slurm"]
+                self.board.note(f"{task.name} is in the queue as {asked['slurm']}")
+            else:
+                fresh.append(task)
+        arrays: dict[str, list[Task]] = {}
+        for task in fresh:
+            arrays.setdefault(str(self.resources(task)), []).append(task)
+        limit = array_limit()
+        for alike in arrays.values():
+            for at in range(0, len(alike), limit):
+                self.submit_array(alike[at : at + limit])
+
+    def submit_array(self, tasks: Sequence[Task]) -> None:
+        """Submit tasks of the same resources as one array."""
+        import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        for task in tasks:
+            forget_exits(task.ask)
+            task.ask.unlink(missing_ok=True)
+            prepare(task)
+        folder = self.board.folder / "slurm"
+        where = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
+        grace = max(5.0, self.options["signal_delay_s"] - 15.0)
+        try:
+            with submitit.helpers.clean_env():  # or jobs submitted from within a job would inherit from it
+                os.environ.update(where)
+                executor = submitit.SlurmExecutor(folder, max_num_timeout=self.options["max_num_timeout"])
+                executor.update_parameters(**self.parameters(tasks[0]))
+                with executor.batch():
+                    jobs = [executor.submit(NodeJob(str(task.ask.absolute()), grace)) for task in tasks]
+        except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+            for task in tasks:
+                task.ask.unlink(missing_ok=True)
+            raise UserError(f"SLURM refused the jobs: {reason_of(error)}") from error
+        for task, job in zip(tasks, jobs, strict=True):
+            self.ids[task] = job.job_id
+            write_json(task.ask, {**(Run(task.ask.parent).read(task.ask.name) or {}), "slurm": job.job_id})
+        self.board.note(f"submitted {len(tasks)} jobs as SLURM job {jobs[0].job_id.split('_')[0]}")
+
+    def parameters(self, task: Task) -> dict[str, Any]:
+        """What submitit calls the options and the task's resources."""
+        given = {name: self.options[name] for name in PASSED_ON if self.options[name] is not None}
+        given["srun_args"] = ["--kill-on-bad-exit=1", *given["srun_args"]]
+        if self.options["mem_gb"] is not None:
+            given["mem"] = f"{int(self.options['mem_gb'] * 1024)}MB"
+        # srun no longer inherits it from sbatch since SLURM 22.05
+        setup = ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *self.options["setup"]]
+        return {
+            **given,
+            **self.resources(task),
+            "job_name": "trust_exp",
+            "time": self.options["timeout_min"],
+            "stderr_to_stdout": True,
+            "setup": setup,
+        }
+
+    def resources(self, task: Task) -> dict[str, int]:
+        """Nodes, tasks and GPUs that a task's accelerator asks for; a GPU for each device where there are any."""
+        where = task.job.config["accelerator"]
+        asked = {"nodes": where["nodes"], "ntasks_per_node": where["devices"]}
+        if where["kind"] == "gpu" or (where["kind"] == "auto" and has_gpus(self.options["partition"])):
+            asked["gpus_per_node"] = where["devices"]
+        return asked
+
+    def look(self) -> None:
+        """Take note of what has started, ended, or left the queue without a word."""
+        queue = in_queue()
+        for task in self.open():
+            exits = read_exits(task.ask)
+            if any(ended["rank"] == 0 and ended["code"] == 0 for ended in exits):
+                self.ended(task, exits)
+            elif queue is None or self.ids[task] in queue:
+                self.gone.pop(task, None)
+                state = "running" if queue and queue[self.ids[task]] == "RUNNING" else "waiting"
+                if queue and state != task.state:
+                    end(task, state, board=self.board)
+            else:
+                # its files may reach us a little later than the news that it left
+                self.gone[task] = self.gone.get(task, 0) + 1
+                if exits or self.gone[task] > 3:
+                    self.ended(task, exits)
+
+    def ended(self, task: Task, exits: Sequence[Mapping[str, Any]]) -> None:
+        """Judge a task that is over; every rank that failed by itself is named."""
+        task.goes_on = task.goes_on or any(ended["restarts"] for ended in exits)
+        bad = [ended for ended in exits if ended["code"]]
+        guilty = [ended for ended in bad if ended["code"] not in STOPPED]
+        if exits and not bad:
+            judge(task, 0, self.board)
+        elif len(guilty) == 1 and guilty[0]["rank"] == 0:
+            judge(task, guilty[0]["code"], self.board, why=guilty[0]["why"])
+        elif guilty:
+            judge(task, 1, self.board, why="; ".join(f"rank {ended['rank']}: {words(task, ended)}" for ended in guilty))
+        else:
+            how = explain(bad[0]["code"], "") if bad else "ended without a result"
+            judge(task, 1, self.board, why=f"{how}; SLURM says of job {self.ids[task]}: {fate(self.ids[task])}")
+        forget_exits(task.ask)
+
+    def rest(self) -> None:
+        """Wait until the next look."""
+        until = time.monotonic() + self.options["poll_s"]
+        while self.open() and time.monotonic() < until:
+            self.board.tick()
+            time.sleep(TICK_SECONDS)
+
+    def leave(self) -> None:
+        """Stop watching; the jobs go on."""
+        for task in self.open():
+            queued = task in self.ids
+            task.state = "stopped"
+            task.reason = f"goes on as SLURM job {self.ids[task]}" if queued else "not started"
+        if ids := sorted({name.split("_")[0] for name in self.ids.values()}):
+            self.board.note(
+                f"the jobs stay in the queue; the same command watches them; scancel {' '.join(ids)} ends them"
+            )
+
+
+@cache
+def has_gpus(partition: str | None) -> bool:
+    """Whether the partition's nodes offer GPUs."""
+    told = output_of("sinfo", "--noheader", "--format=%G", *([f"--partition={partition}"] if partition else []))
+    return told is not None and "gpu" in told
+
+
+def in_queue() -> dict[str, str] | None:
+    """The user's jobs that have not ended, id (``12`` or ``12_0``) -> state; None if SLURM does not answer."""
+    told = output_of("squeue", "--me", "--noheader", "--array", "--format=%i %T")
+    return None if told is None else dict(line.split(maxsplit=1) for line in told.splitlines() if " " in line)
+
+
+def array_limit() -> int:
+    """The most jobs that an array may have."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", output_of("scontrol", "show", "config") or "")
+    return max(1, int(found[1]) - 1) if found else 1000
+
+
+def fate(job: str) -> str:
+    """What SLURM's accounting says of a job that is gone; it may hear of the end a moment later than the queue."""
+    for _ in range(ACCOUNTING_TRIES):
+        told = output_of("sacct", "-nXP", f"--jobs={job}", "--format=State,ExitCode")
+        if told is None:
+            break
+        state, _, code = told.strip().rpartition("|")
+        if state and state not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"):
+            return f"{state}, exit code {code}"
+        time.sleep(1)
+    return "nothing, as there is no accounting"
+
+
+def words(task: Task, ended: Mapping[str, Any]) -> str:
+    """What a rank said last."""
+    told = task.result().get("error") if ended["rank"] == 0 else None
+    return str(ended["why"] or told or explain(ended["code"], task.last_words(log_file(task.ask, ended["rank"]))))
+
+
+def output_of(*command: str) -> str | None:
+    """What a SLURM command prints, None if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "LC_ALL": "C"})
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def reason_of(error: Exception) -> str:
+    """The line in which sbatch says what it does not like."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("sbatch:")] or lines or [type(error).__name__]
+    return said[-1]
