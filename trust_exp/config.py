@@ -132,7 +132,8 @@ class RootConfig:
 def schemas() -> Iterator[type]:
     """Every dataclass of this file and of the ``config.py`` of each part and each family of methods."""
     families = pkgutil.iter_modules([str(ROOT / "trust_exp" / "methods")])
-    parts = ["data", "models", "evals", "launch", *(f"methods.{family.name}" for family in families if family.ispkg)]
+    methods = [f"methods.{family.name}" for family in families if family.ispkg]
+    parts = ["data", "models", "evals", "loggers", "launch", *methods]
     for module in (__name__, *(f"trust_exp.{part}.config" for part in parts)):
         for value in vars(importlib.import_module(module)).values():
             if is_dataclass(value) and isinstance(value, type) and value.__module__ == module:
@@ -196,7 +197,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error
     checked = _check_node(plain, ROOT_SCHEMA, "")
-    for group in ("method", "model", "dataset"):
+    for group in ("method", "model", "dataset", "logger"):
         checked[group] = _check_node(checked[group], None, group)
     # An eval that a recipe tunes but nobody asked for has values, but no schema.
     chosen = {name: node for name, node in (checked["eval"] or {}).items() if "_schema_" in node}
@@ -225,6 +226,12 @@ def find_schema(reference: str) -> type:
     """The dataclass behind ``module:Name``."""
     module, _, name = reference.partition(":")
     return typing.cast(type, getattr(importlib.import_module(module), name))
+
+
+@cache
+def type_hints(schema: type) -> dict[str, Any]:
+    """The types of a dataclass' fields; a table asks for those of thousands of configurations."""
+    return typing.get_type_hints(schema)
 
 
 def _check_node(node: Any, reference: str | None, path: str) -> dict[str, Any]:
@@ -264,7 +271,7 @@ def _convert(value: Any, wanted: Any, path: str) -> Any:
 def _convert_dataclass(value: Any, schema: type, path: str) -> Any:
     if not isinstance(value, Mapping):
         raise UserError(f"{path} must be a group of values; got {value!r}")
-    hints = typing.get_type_hints(schema)
+    hints = type_hints(schema)
     for key in value:
         if key not in hints:
             raise unknown("the key", f"{path}.{key}".lstrip("."), (f"{path}.{name}".lstrip(".") for name in hints))
@@ -307,7 +314,7 @@ def identity(node: Any, schema: type) -> Any:
     for entry in fields(schema):
         value = node.get(entry.name)
         if entry.metadata.get("identity", True):
-            kept[entry.name] = _identity_of(value, typing.get_type_hints(schema)[entry.name])
+            kept[entry.name] = _identity_of(value, type_hints(schema)[entry.name])
     return kept
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.loggers import CSVLogger
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
@@ -26,6 +26,7 @@ from trust_exp.data.module import ArrayDataModule
 from trust_exp.errors import Interrupted, UserError
 from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
 from trust_exp.jobs import Job, is_first
+from trust_exp.loggers.base import RunLogger, open_logger
 from trust_exp.messages import RunFailed
 from trust_exp.methods.base import Method
 from trust_exp.progress import track
@@ -46,8 +47,17 @@ def execute_and_record(job: Job) -> None:
     if not run.weights.exists():
         record.values.update(config=job.config, environment=environment(device_name(job)))
     record.write(status="running", error=None)
+    logger = open_logger(job.config["logger"], run, record.values["config"])
     try:
-        execute(job, record)
+        _execute_and_record(job, record, logger)
+    finally:
+        logger.finish(record.values)
+
+
+def _execute_and_record(job: Job, record: Record, logger: RunLogger) -> None:
+    run = job.run
+    try:
+        execute(job, record, logger)
     except UserError as error:
         record.write(status="failed", error=str(error))
         raise
@@ -65,8 +75,8 @@ def execute_and_record(job: Job) -> None:
     record.write(status="done", peak_memory_mb=round(peak_memory(job) / 2**20))
 
 
-def execute(job: Job, record: Record | None = None) -> None:
-    """The same on every process; only the first one has a record."""
+def execute(job: Job, record: Record | None = None, logger: RunLogger | None = None) -> None:
+    """The same on every process; only the first one has a record and a logger."""
     quieten()
     where = job.config["accelerator"]
     if where["kind"] == "gpu" and not torch.cuda.is_available():
@@ -77,14 +87,14 @@ def execute(job: Job, record: Record | None = None) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     with StopRequest().listening() as stop:
-        Pipeline(job, record, stop).carry_out()
+        Pipeline(job, record, logger, stop).carry_out()
 
 
 class Pipeline:
-    """The stages of one run. Every process builds it; only the first has a record."""
+    """The stages of one run. Every process builds it; only the first has a record and a logger."""
 
-    def __init__(self, job: Job, record: Record | None, stop: StopRequest) -> None:
-        self.job, self.run, self.record, self.stop = job, job.run, record, stop
+    def __init__(self, job: Job, record: Record | None, logger: RunLogger | None, stop: StopRequest) -> None:
+        self.job, self.run, self.record, self.logger, self.stop = job, job.run, record, logger, stop
         self.config = job.config
         self.trainer: L.Trainer | None = None
 
@@ -151,7 +161,7 @@ class Pipeline:
             SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], self.stop),
             progress := ProgressLine(),
             precision=self.config["accelerator"]["precision"],
-            logger=CSVLogger(self.run.folder, name="curves") if self.config["logger"] != "none" else False,
+            logger=self.logger.lightning() if self.logger else False,
             log_every_n_steps=fit["log_every"],
             max_epochs=fit["epochs"] or -1,
             max_steps=fit["steps"] or -1,
@@ -218,6 +228,8 @@ class Pipeline:
         where = self.config["accelerator"]
         if self.job.processes > 1:
             given["strategy"] = DDPStrategy(process_group_backend=None if uses_gpu(self.job) else "gloo")
+        if SLURMEnvironment.detect():
+            given["plugins"] = [SLURMEnvironment(auto_requeue=False)]  # the launcher queues again, and no one else
         self.trainer = L.Trainer(
             accelerator=where["kind"],
             devices=where["devices"],
@@ -282,5 +294,6 @@ def quieten() -> None:
         ".*isinstance.treespec, LeafSpec.*",
         ".*GPU available but not used.*",
         ".*broadcast_buffers.*",
+        ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -13,6 +13,7 @@ from trust_exp import __version__
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.list import choices
 from trust_exp.data import sources
+from trust_exp.loggers.credentials import has_key
 from trust_exp.results.record import PACKAGES
 from trust_exp.results.table import console
 
@@ -73,6 +74,4 @@ def _slurm() -> str:
 def _wandb() -> str:
     if util.find_spec("wandb") is None:
         return "not usable: wandb is not installed"
-    netrc = Path.home() / ".netrc"
-    key = os.environ.get("WANDB_API_KEY") or (netrc.exists() and "wandb" in netrc.read_text())
-    return "usable" if key else "offline only: there is no API key (wandb login)"
+    return "usable" if has_key() else "offline only: there is no API key (wandb login)"

@@ -1,0 +1,27 @@
+"""TensorBoard: ``tensorboard --logdir multirun`` shows every run as ``<run>/curves/tensorboard``, resumed or not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from trust_exp.loggers.base import CsvCurves
+from trust_exp.results.table import say
+
+
+class TensorBoard(CsvCurves):
+    """Curves and, at the end, the metrics of result.json as scalars."""
+
+    def _board(self) -> TensorBoardLogger:
+        return TensorBoardLogger(self.run.folder, name="curves", version="tensorboard", default_hp_metric=False)
+
+    def lightning(self) -> list[Logger]:
+        return [*super().lightning(), self._board()]
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        try:
+            board = self._board()
+            board.log_metrics(dict(result["metrics"]), step=result["steps"])
+            board.finalize(result["status"])
+        except Exception as error:  # a view that cannot be written is no reason for a run to fail
+            say(f"TensorBoard did not get the metrics: {error}")
