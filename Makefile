@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install run test test-slow lint type bench clean
+.PHONY: help install run test test-slow test-slurm test-browser lint type bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ test: $(READY)  ## all tests but the slow ones
 
 test-slow: $(READY)  ## the tests that take minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m slow
+
+test-slurm: $(READY)  ## the SLURM launcher against a real SLURM; installs Debian packages, skips where it cannot
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs --durations=5
+
+test-browser: $(READY)  ## the report page in a headless Chromium; skips where there is none
+	@$(BIN)/python -m pytest -m browser -rs
 
 lint: $(READY)  ## style, and who may import whom
 	@$(BIN)/ruff check .

@@ -55,7 +55,7 @@ def explain(error: BaseException) -> str | None:
             return _unknown_key(cause)
     if str(error).startswith("Config group override must be"):
         return "a group takes a name or a list of names, as in eval=[clean,certify]; got null"
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException) or str(error).startswith("Only one of --run"):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror} (runs are written to paths.runs, data to paths.data)"
