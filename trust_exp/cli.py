@@ -29,7 +29,11 @@ def run(arguments: Sequence[str]) -> None:
     subparsers = parser.add_subparsers(dest="command", metavar="command")
     for module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
         importlib.import_module(module.name).add(subparsers)
-    given = parser.parse_args(arguments)
+    given, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(given, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes only those that stand together
+        given.overrides = [*given.overrides, *rest]
     if given.command is None:
         parser.print_help()
     else:

@@ -1,8 +1,10 @@
 """All results under a folder of runs, and a selection of them. What cannot be read is named; nothing else is lost."""
 
 import fnmatch
+import gc
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,7 @@ from trust_exp.errors import UserError
 from trust_exp.results.record import SCHEMA
 from trust_exp.runs import Run, is_locked
 
-
-NEEDED = {"run_id", "name", "status", "error", "config", "metrics", "rows", "figures"}
+NEEDED = {"run_id": str, "name": str, "status": str, "config": dict, "metrics": dict, "rows": list, "figures": list}
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,32 @@ def collect(runs: Path, selection: Sequence[str] = ()) -> Collection:
     if not runs.is_dir():
         raise UserError(f"there is no folder of runs at {runs}; see --runs and TRUST_EXP_RUNS")
     found = Collection()
-    for folder in sorted(path.parent for path in runs.glob("*/config.json")):
-        try:
-            values = read_result(folder)
-        except ValueError as error:
-            found.odd.append(str(error))
-        else:
-            if values is not None:
-                found.results.append(Found(folder, values))
+    with no_search_for_cycles():
+        for folder in sorted(path.parent for path in runs.glob("*/result.json")):
+            try:
+                values = read_result(folder)
+            except ValueError as error:
+                found.odd.append(str(error))
+            else:
+                if values is not None:
+                    found.results.append(Found(folder, values))
     wanted = select(found.results, selection)
     if selection and found.results and not wanted:
         raise UserError(f"{' '.join(selection)} fits none of the {len(found.results)} runs in {runs}")
     found.results = sorted(wanted, key=lambda result: str(result.values.get("started")))
     return found
+
+
+@contextmanager
+def no_search_for_cycles() -> Iterator[None]:
+    """Keep Python from searching for cycles: what JSON makes has none, and the searches take most of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -101,8 +115,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"{path} is of schema {schema}; this version reads schema {SCHEMA}")
-    if lacking := NEEDED - values.keys():
-        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}")
+    lacking = [key for key, kind in NEEDED.items() if not isinstance(values.get(key), kind)]
+    if lacking or "error" not in values:
+        raise ValueError(f"{path} lacks {', '.join(lacking or ['error'])}")
     if values["status"] == "running" and not is_locked(Run(folder)):
         values |= {"status": "interrupted", "error": "its process ended without a word"}
     return values

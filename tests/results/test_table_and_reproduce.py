@@ -1,0 +1,290 @@
+"""``trust-exp table`` and ``trust-exp reproduce`` as a user meets them."""
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from trust_exp import cli
+from trust_exp.commands import reproduce
+from trust_exp.config import ROOT, eval_id, run_id
+from trust_exp.messages import exit_code_of
+from trust_exp.results import experiments
+from trust_exp.results.record import SCHEMA
+
+TABLE = "cll/figure_4_4"
+CRA = "certify/train_accuracy@0.15"
+
+
+@pytest.fixture(scope="module")
+def configs():
+    table = experiments.read(TABLE)
+    with experiments.composing():
+        return {row.name: experiments.compose_row(TABLE, row, "smoke") for row in table.rows}
+
+
+def store(runs, config, seed=0, /, **changes):
+    config = {**config, "seed": seed}
+    folder = runs / f"cll-two_moons-{run_id(config)}"
+    folder.mkdir(parents=True)
+    evals = {name: {"id": eval_id(node)} for name, node in config["eval"].items()}
+    values = {"schema": SCHEMA, "run_id": run_id(config), "name": folder.name, "status": "done", "error": None}
+    values |= {"config": config, "metrics": {CRA: 0.25}, "rows": [], "figures": [], "evals": evals}
+    (folder / "config.json").write_text("{}")
+    (folder / "result.json").write_text(json.dumps(values | changes))
+
+
+@pytest.fixture
+def trust_exp(tmp_path, capfd, monkeypatch):
+    """Runs a command on runs of the test's own: exit code, what it printed, what it said."""
+    monkeypatch.setenv("TRUST_EXP_RUNS", str(tmp_path / "runs"))
+
+    def run(*arguments):
+        try:
+            code = exit_code_of(lambda: cli.run(list(arguments)))
+        except SystemExit as stop:
+            code = stop.code
+        captured = capfd.readouterr()
+        return code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def swept(monkeypatch):
+    """Sweeps are only noted; they end with the code in ``swept.code``."""
+
+    class Swept(list):
+        code = 0
+
+    noted = Swept()
+    monkeypatch.setattr(reproduce, "sweep", lambda words, _: noted.append(words) or noted.code)
+    return noted
+
+
+# --- table ----------------------------------------------------------------------------------------------------------
+
+
+def test_table_prints_what_is_stored_and_not_run_for_the_rest(trust_exp, configs, tmp_path):
+    store(tmp_path / "runs", configs["cll_eps_0_15"])
+    code, out, err = trust_exp("table", TABLE)
+    assert (code, err) == (0, "")
+    assert "measured*, smoke, n = 1" in out
+    assert "-75.0" in out
+    assert out.count("not run") == 7
+
+
+def test_table_in_each_format(trust_exp, configs, tmp_path):
+    store(tmp_path / "runs", configs["cll_eps_0_15"])
+    for name, sign in (("md", "| --- |"), ("latex", "\\toprule"), ("csv", "table,row,"), ("html", "<table")):
+        code, out, _ = trust_exp("table", TABLE, "--format", name)
+        assert code == 0
+        assert sign in out
+    _, out, _ = trust_exp("table", TABLE, "--size", "full", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert {row["state"] for row in rows} == {"not run"}
+
+
+@pytest.mark.parametrize(("name", "sign"), [("t.md", "| --- |"), ("t.tex", "\\toprule"), ("t.txt", "paper: Losch")])
+def test_table_writes_the_format_of_the_ending(trust_exp, tmp_path, name, sign):
+    code, out, _ = trust_exp("table", TABLE, "--out", str(tmp_path / name))
+    assert (code, out) == (0, f"wrote {tmp_path / name}\n")
+    assert sign in (tmp_path / name).read_text()
+
+
+def test_table_without_a_name_lists_all(trust_exp, configs, tmp_path):
+    store(tmp_path / "runs", configs["cll_eps_0_15"])
+    code, out, _ = trust_exp("table")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert set(experiments.names()) <= lines.keys()
+    assert "1 of 8 rows (smoke)" in lines[TABLE]
+    assert "0 of 17 rows" in lines["cll/table_4_2"]
+
+
+def test_an_odd_result_is_named_and_the_rest_is_shown(trust_exp, configs, tmp_path):
+    store(tmp_path / "runs", configs["cll_eps_0_15"])
+    store(tmp_path / "runs", configs["cll_eps_0_1"], schema=0)
+    gone = json.loads(json.dumps(configs["cll_eps_0_2"]))
+    gone["method"]["_schema_"] = "trust_exp.methods.gone.config:Gone"
+    store(tmp_path / "runs", {**configs["cll_eps_0_2"]}, config=gone)
+    code, out, err = trust_exp("table", TABLE)
+    assert code == 0
+    assert "measured" in out
+    first, second = err.strip().splitlines()
+    assert first.startswith("left out: ")
+    assert "schema 0" in first
+    assert "of a configuration that this version does not know" in second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["table", "cll/table_4"], "the table 'cll/table_4' does not exist; did you mean cll/table_4_"),
+        (["table", TABLE, "--size", "huge"], "the size 'huge' does not exist"),
+        (["table", TABLE, "nonsense"], "'nonsense' is no key=value"),
+        (["table", TABLE, "size=small"], "size=small: use --size instead"),
+        (["table", TABLE, "--out", "/nowhere/t.md"], "/nowhere/t.md: No such file or directory"),
+        (["reproduce", "cll/nothing"], "the table 'cll/nothing' does not exist"),
+        (["reproduce", TABLE, "--size", "smal"], "did you mean small?"),
+        (["reproduce", TABLE, "--seeds", "0"], "--seeds must be at least 1; got 0"),
+        (["reproduce", TABLE, "seed=3"], "seed=3: use --seeds instead"),
+        (["reproduce", TABLE, "paths.runs=/tmp"], "paths.runs=/tmp: use --runs instead"),
+        (["reproduce", TABLE, "hydra/launcher=slurm"], "hydra/launcher=slurm: use --launcher instead"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(trust_exp, swept, arguments, sentence):
+    code, out, err = trust_exp(*arguments)
+    assert code == 2
+    assert sentence in err
+    assert err.splitlines()[-1].startswith("error: ")
+    assert not out
+    assert not swept
+
+
+def test_an_unknown_option_is_refused(trust_exp):
+    for arguments in (["table", TABLE, "--fromat", "md"], ["list", "fit.epochs=3", "x"]):
+        code, _, err = trust_exp(*arguments)
+        assert code == 2
+        assert "unrecognized arguments" in err
+
+
+# --- reproduce ------------------------------------------------------------------------------------------------------
+
+
+def test_reproduce_runs_all_rows_as_one_sweep(trust_exp, swept):
+    code, out, _ = trust_exp("reproduce", TABLE, "--size", "smoke", "--seeds", "2")
+    assert code == 0
+    (words,) = swept
+    assert words[:3] == [sys.executable, str(ROOT / "run.py"), "-m"]
+    rows = ",".join(row.name for row in experiments.read(TABLE).rows)
+    assert words[3:] == [f"+experiments/{TABLE}={rows}", "seed=0,1", "size=smoke"]
+    assert "not run" in out
+
+
+def test_reproduce_leaves_out_what_is_done(trust_exp, swept, configs, tmp_path):
+    for name, config in configs.items():
+        if name.startswith("cll"):
+            store(tmp_path / "runs", config)
+        if name == "gloro_eps_0_2":
+            store(tmp_path / "runs", config, evals={})  # trained, but lacks what the row asks for
+        if name == "gloro_eps_0_25":
+            store(tmp_path / "runs", config, status="failed")
+    trust_exp("reproduce", TABLE, "--size", "smoke")
+    assert swept[0][3] == f"+experiments/{TABLE}=gloro_eps_0_1,gloro_eps_0_15,gloro_eps_0_2,gloro_eps_0_25"
+    assert "seed=0" in swept[0]
+    trust_exp("reproduce", TABLE, "--size", "smoke", "--seeds", "2")
+    assert "seed=0,1" in swept[1]
+
+
+def test_reproduce_runs_nothing_when_nothing_is_missing(trust_exp, swept, configs, tmp_path):
+    for config in configs.values():
+        store(tmp_path / "runs", config)
+    code, out, err = trust_exp("reproduce", TABLE, "--size", "smoke")
+    assert (code, list(swept)) == (0, [])
+    assert "all 8 runs of cll/figure_4_4 at size smoke are done" in err
+    assert out.count("measured*, smoke") == 8
+
+
+def test_overrides_and_options_come_in_any_order(trust_exp, swept):
+    changes = ["accelerator=cpu", "hydra.launcher.workers=1"]
+    trust_exp("reproduce", TABLE, "--size", "smoke", *changes, "--launcher", "process")
+    trust_exp("reproduce", "--size", "smoke", TABLE, changes[0], "--launcher", "process", changes[1])
+    assert swept[0] == swept[1]
+    assert swept[0][5:] == ["size=smoke", "hydra/launcher=process", *changes]
+
+
+def test_reproduce_says_what_cannot_run(trust_exp, swept):
+    code, out, err = trust_exp("reproduce", "cll/table_4_1")
+    assert code == 2
+    assert not swept
+    assert "soc_lipconv_10 cannot run yet: method 'soc' does not exist" in err
+    assert err.splitlines()[-1] == "error: no row of cll/table_4_1 can run yet; the table says why"
+    assert "39.8" in out, "the table is printed all the same"
+
+
+def test_two_rows_of_one_experiment_are_run_once(monkeypatch, configs):
+    table = experiments.read(TABLE)
+    monkeypatch.setattr(experiments, "compose_row", lambda *_: configs["cll_eps_0_1"])
+    assert list(reproduce.runnable(table, "smoke", [])) == [table.rows[0].name]
+
+
+@pytest.mark.parametrize("code", [1, 2, 130])
+def test_reproduce_ends_with_the_code_of_its_sweep_after_the_table(trust_exp, swept, code):
+    swept.code = code
+    got, out, _ = trust_exp("reproduce", TABLE, "--size", "smoke")
+    assert got == code
+    assert "not run" in out
+
+
+CHILD = """
+import signal, sys, time
+def stop(number, frame):
+    print("told", number, flush=True)
+    sys.exit(130)
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from trust_exp.commands.reproduce import sweep
+code = sweep([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
+print("code", code)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_reproduce_stops_its_sweep_and_is_waited_for(tmp_path, number):
+    command = [sys.executable, "-c", PARENT, CHILD, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert out.split() == ["told", str(int(number)), "code", "130"]
+    assert err.startswith(f"TRUST_EXP_RUNS={tmp_path} ")
+
+
+def test_a_killed_sweep_has_the_code_of_a_shell(tmp_path):
+    assert reproduce.sweep(["sh", "-c", "kill -9 $$"], tmp_path) == 137
+    assert reproduce.sweep(["sh", "-c", 'test "$TRUST_EXP_RUNS" = "$0" && exit 3', str(tmp_path)], tmp_path) == 3
+
+
+@pytest.mark.parametrize("command", [["table"], ["table", TABLE], ["table", "--help"], ["reproduce", "--help"]])
+def test_they_import_no_torch(command, tmp_path):
+    asked = [sys.executable, "-X", "importtime", "-m", "trust_exp.cli", *command]
+    process = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines() if "import time" in line}
+    assert "trust_exp.results.experiments" in imported
+    assert not imported & {"torch", "lightning", "matplotlib", "wandb", "sklearn"}
+
+
+@pytest.mark.slow
+def test_a_figure_is_reproduced_and_the_second_time_nothing_runs(tmp_path):
+    def reproduced():
+        command = [
+            sys.executable,
+            "-m",
+            "trust_exp.cli",
+            "reproduce",
+            TABLE,
+            "--size",
+            "smoke",
+            "--runs",
+            str(tmp_path),
+        ]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+    first, again = reproduced(), reproduced()
+    assert first.returncode == again.returncode == 0
+    assert "8 jobs" in first.stdout + first.stderr
+    assert first.stdout.count("measured*, smoke, n = 1") == 8
+    assert "all 8 runs" in again.stderr
+    assert again.stdout.count("measured*, smoke, n = 1") == 8

@@ -1,0 +1,145 @@
+"""``trust-exp reproduce``: run what a paper's table still lacks, as one sweep, and print the table."""
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from trust_exp.commands import Commands, add_runs
+from trust_exp.commands.table import add_overrides, add_size, check_overrides, stored
+from trust_exp.config import ROOT, cell_id
+from trust_exp.errors import UserError
+from trust_exp.results import experiments
+from trust_exp.results.collect import collect
+from trust_exp.results.formats import to_console
+from trust_exp.results.table import say
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "reproduce",
+        help="run what a paper's table still lacks, and print the table",
+        description="Runs the cells of a paper's table that no stored run has measured, as one sweep, and prints "
+        "paper, measured and difference.",
+        epilog="Example: trust-exp reproduce cll/figure_4_4 --size smoke",
+    )
+    parser.add_argument("name", help="the table, e.g. cll/table_4_2; trust-exp table lists them")
+    add_size(parser, "smoke, small or full (default: full)", "full")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 on (default: 1)")
+    parser.add_argument("--launcher", help="process or slurm (default: that of conf/config.yaml)")
+    add_runs(parser)
+    add_overrides(parser)
+    parser.set_defaults(action=act)
+
+
+def act(given: argparse.Namespace) -> None:
+    """Run what is missing and print the table; exits with the code of the sweep."""
+    check_overrides(given.overrides)
+    experiments.check_size(given.size)
+    if given.seeds < 1:
+        raise UserError(f"--seeds must be at least 1; got {given.seeds}")
+    experiment, seeds = experiments.read(given.name), range(given.seeds)
+    cells = runnable(experiment, given.size, given.overrides)
+    missing = lacking(cells, given.runs, seeds)
+    code = 0
+    if missing:
+        rows, lacked = list(dict.fromkeys(row for row, _ in missing)), sorted({seed for _, seed in missing})
+        code = sweep(command(given, rows, lacked), given.runs)
+    elif cells:
+        say(f"all {len(cells) * len(seeds)} runs of {given.name} at size {given.size} are done")
+    table = experiments.fill(given.name, stored(given.runs).results, given.size, given.overrides)
+    print(to_console(table), end="", flush=True)
+    if not cells:
+        raise UserError(f"no row of {given.name} can run yet; the table says why")
+    sys.exit(code)
+
+
+def runnable(
+    experiment: experiments.Experiment, size: str, overrides: Sequence[str]
+) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Rows that can run, with their identity and configuration; says why the others cannot.
+
+    Two rows may be the same experiment (a paper prints it twice); then the first stands for both.
+    """
+    rows: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    seen: set[str] = set()
+    with experiments.composing():
+        for row in experiment.rows:
+            try:
+                checked = experiments.compose_row(experiment.name, row, size, overrides)
+            except UserError as error:
+                say(f"{row.name} cannot run yet: {error}")
+                continue
+            if (cell := cell_id(checked)) not in seen:
+                seen.add(cell)
+                rows[row.name] = cell, checked
+    return rows
+
+
+def lacking(
+    cells: Mapping[str, tuple[str, Mapping[str, Any]]], runs: Path, seeds: Sequence[int]
+) -> list[tuple[str, int]]:
+    """Row and seed of each run that is not done, or lacks an eval that the row asks for."""
+    if not runs.is_dir():
+        return [(row, seed) for row in cells for seed in seeds]
+    done = experiments.place(collect(runs).results).cells
+    missing = []
+    for row, (cell, checked) in cells.items():
+        for seed in seeds:
+            found = done.get(cell, {}).get(seed)
+            if found is None or not experiments.is_whole(found, checked):
+                missing.append((row, seed))
+    return missing
+
+
+def command(given: argparse.Namespace, rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """The sweep over rows and seeds; what of it is done is skipped by the runs themselves."""
+    words = [sys.executable, str(ROOT / "run.py"), "-m", f"+experiments/{given.name}={','.join(rows)}"]
+    words += [f"seed={','.join(map(str, seeds))}", f"size={given.size}"]
+    words += [f"hydra/launcher={given.launcher}"] if given.launcher else []
+    return [*words, *given.overrides]
+
+
+def sweep(words: Sequence[str], runs: Path) -> int:
+    """Run the command in a process group of its own and return its code; this process waits, whatever it is told."""
+    place = {"TRUST_EXP_RUNS": str(runs)}  # not an override: a path may hold what Hydra takes for its grammar
+    say(shlex.join([*(f"{key}={value}" for key, value in place.items()), *words]))
+    with handing_on() as start:
+        code = start(words, process_group=0, env={**os.environ, **place}).wait()
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def handing_on() -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Hand signals on to the process started within: a terminal's Ctrl-C reaches this group, and not its own."""
+    processes: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []  # told before the process was there
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        if not processes:
+            early.append(number)
+        for process in processes:
+            process.send_signal(number)
+
+    def start(words: Sequence[str], **given: Any) -> "subprocess.Popen[bytes]":
+        processes.append(subprocess.Popen(words, **given))
+        for number in early:
+            processes[0].send_signal(number)
+        return processes[0]
+
+    before = {number: signal.signal(number, hand_on) for number in FORWARDED}
+    try:
+        yield start
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

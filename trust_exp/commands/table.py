@@ -1,0 +1,102 @@
+"""``trust-exp table``: a paper's numbers beside those of stored runs."""
+
+import argparse
+from pathlib import Path
+
+from rich.table import Table as Grid
+
+from trust_exp.commands import Commands, add_runs
+from trust_exp.errors import UserError
+from trust_exp.results import experiments
+from trust_exp.results.collect import Collection, collect
+from trust_exp.results.formats import FORMATS
+from trust_exp.results.table import console, say
+
+ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
+OWN_OPTIONS = {"size": "--size", "seed": "--seeds", "paths.runs": "--runs", "hydra/launcher": "--launcher"}
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "table",
+        help="a paper's numbers beside those of stored runs",
+        description="Prints a paper's table, and beside each number what stored runs have measured; without a name, "
+        "the tables that there are.",
+        epilog="Example: trust-exp table cll/table_4_2 --format md",
+    )
+    parser.add_argument("name", nargs="?", help="the table, e.g. cll/table_4_2")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="default: by the ending of --out, else console")
+    parser.add_argument("--out", type=Path, help="write it into this file")
+    add_size(parser, "show the numbers of this size; default: the fullest that is measured, for each row")
+    add_runs(parser)
+    add_overrides(parser)
+    parser.set_defaults(action=act)
+
+
+def add_size(parser: argparse.ArgumentParser, text: str, default: str | None = None) -> None:
+    """Add the option that chooses a size."""
+    parser.add_argument("--size", default=default, help=text)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add the changes to every row."""
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="change every row; its numbers then say so"
+    )
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """Raise UserError for what is no override, or is an option of the command."""
+    for text in overrides:
+        key, equals, _ = text.partition("=")
+        if not equals and not text.startswith("~"):
+            raise UserError(f"{text!r} is no key=value")
+        if option := OWN_OPTIONS.get(key.lstrip("+")):
+            raise UserError(f"{text}: use {option} instead")
+
+
+def act(given: argparse.Namespace) -> None:
+    """Print or write the table, or list all."""
+    check_overrides(given.overrides)
+    if given.name is None:
+        list_tables(given.runs)
+        return
+    experiments.read(given.name)  # a wrong name is said before the results are read
+    table = experiments.fill(given.name, stored(given.runs).results, given.size, given.overrides)
+    for sentence in table.odd:
+        say(f"left out: {sentence}")
+    format_ = given.format or (ENDINGS.get(given.out.suffix, "console") if given.out else "console")
+    text = FORMATS[format_](table)
+    if given.out is None:
+        print(text, end="")
+    else:
+        given.out.write_text(text, encoding="utf-8")
+        print(f"wrote {given.out}")
+
+
+def stored(runs: Path) -> Collection:
+    """All results in a folder of runs; none, if there is no such folder yet. What cannot be read is named."""
+    if not runs.is_dir():
+        say(f"there is no folder of runs at {runs} yet; see --runs and TRUST_EXP_RUNS")
+        return Collection()
+    found = collect(runs)
+    for sentence in found.odd:
+        say(f"left out: {sentence}")
+    return found
+
+
+def list_tables(runs: Path) -> None:
+    """Print the tables that there are, and how much of each is measured."""
+    results = stored(runs).results
+    grid = Grid(box=None, pad_edge=False)
+    for column in ("table", "source", "measured", "cannot run yet", ""):
+        grid.add_column(column, no_wrap=column != "")
+    for name in experiments.names():
+        table = experiments.fill(name, results)
+        sizes = sorted({row.size for row in table.rows if row.size})
+        measured = sum(row.is_measured for row in table.rows)
+        waiting = sum("cannot" in row.state for row in table.rows)
+        share = f"{measured} of {len(table.rows)} rows" + (f" ({', '.join(sizes)})" if sizes else "")
+        grid.add_row(name, table.source, share, str(waiting), table.title)
+    console().print(grid)
