@@ -1,0 +1,82 @@
+"""A run's learning curves: what each of its starts logged, merged by step and thinned to what a plot can show."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+MOST_POINTS = 200
+Points = dict[int, float]
+
+
+def curves_of(folder: Path, most: int = MOST_POINTS) -> list[dict[str, Any]]:
+    """The curves in ``<folder>/curves/version_*/metrics.csv``, by name.
+
+    Returns:
+        For each its ``name``, ``steps`` and ``values`` (equally long, finite, at most ``most``), and how many values
+        are ``not_finite``; these are left out.
+    """
+    merged: dict[str, Points] = {}
+    for path in sorted(folder.glob("curves/version_*/metrics.csv"), key=_start):
+        for name, points in logged(path).items():
+            merged[name] = _continued(merged.get(name, {}), points)
+    return [_drawable(name, merged[name], most) for name in sorted(merged)]
+
+
+def logged(path: Path) -> dict[str, Points]:
+    """The values of each column of a metrics.csv by their step; a last line that is not whole is left out."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        header, *lines = csv.reader(text[: text.rfind("\n") + 1].splitlines())
+    except (OSError, ValueError, csv.Error):
+        return {}
+    if "step" not in header:
+        return {}
+    place = header.index("step")
+    columns: list[tuple[int, Points]] = [(i, {}) for i in range(len(header))]
+    for cells in lines:
+        try:
+            step = int(float(cells[place]))
+        except (IndexError, OverflowError, ValueError):
+            continue
+        for i, points in columns:
+            try:
+                points[step] = float(cells[i])
+            except (IndexError, ValueError):
+                continue
+    return {header[i]: points for i, points in columns if points and header[i] not in ("step", "epoch", "")}
+
+
+def thin(steps: list[int], values: list[float], most: int = MOST_POINTS) -> tuple[list[int], list[float]]:
+    """At most ``most`` (at least 4) of the points: the first, the last, and the least and greatest of equal parts."""
+    n = len(steps)
+    if n <= most:
+        return steps, values
+    parts = (most - 2) // 2
+    kept = {0, n - 1}
+    for part in range(parts):
+        inside = range(n * part // parts, n * (part + 1) // parts)
+        kept |= {min(inside, key=values.__getitem__), max(inside, key=values.__getitem__)}
+    return [steps[i] for i in sorted(kept)], [values[i] for i in sorted(kept)]
+
+
+def _start(path: Path) -> tuple[int, str]:
+    number = path.parent.name.removeprefix("version_")
+    return (int(number) if number.isdecimal() else -1, number)
+
+
+def _continued(before: Points, after: Points) -> Points:
+    """A later start repeats what an earlier one logged beyond the checkpoint that it goes on from."""
+    begin = min(after)
+    return {step: value for step, value in before.items() if step < begin} | after
+
+
+def _drawable(name: str, points: Points, most: int) -> dict[str, Any]:
+    finite = sorted(point for point in points.items() if math.isfinite(point[1]))
+    steps, values = thin([step for step, _ in finite], [value for _, value in finite], most)
+    return {
+        "name": name,
+        "steps": steps,
+        "values": [float(f"{value:.5g}") for value in values],
+        "not_finite": len(points) - len(finite),
+    }

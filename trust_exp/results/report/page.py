@@ -1,0 +1,162 @@
+"""The page itself: its template filled with data that cannot become markup, written in one step."""
+
+import base64
+import hashlib
+import html
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from trust_exp.errors import UserError
+from trust_exp.results import experiments
+from trust_exp.results.collect import Collection, Found
+from trust_exp.results.formats import to_html
+from trust_exp.results.report.runs import Book
+
+SCRIPTS = ("chart.js", "data.js", "table.js", "run.js", "page.js")
+# U+2028 and U+2029 need no entry: json.dumps escapes all that is not ASCII
+ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+@dataclass(frozen=True)
+class About:
+    """Where the page comes from, as its head says it."""
+
+    runs: str
+    selection: Sequence[str]
+    made: str
+    host: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: how many runs of each status, how large, and one sentence for each odd file."""
+
+    statuses: dict[str, int]
+    size: int
+    odd: list[str]
+
+
+def write_report(found: Collection, about: About, out: Path, figures_mb: float) -> Written:
+    """Write the page of all results in ``found`` to ``out``, in the place of what is there.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    book = Book(found, figures_mb)
+    content = render(book, about).encode(errors="replace")
+    write_bytes(out, content)
+    statuses: dict[str, int] = {}
+    for run in book.runs:
+        statuses[run["status"]] = statuses.get(run["status"], 0) + 1
+    return Written(statuses, len(content), book.odd)
+
+
+def render(book: Book, about: About) -> str:
+    """The whole page as text."""
+    style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
+    tables = [_article(*found) for found in paper_tables(book.shown, book.odd)]
+    notes = {"odd": book.odd, "alarms": book.alarms}
+    count = f"{len(book.runs):,} run{'s' * (len(book.runs) != 1)}"
+    return Template(_asset("page.html")).substitute(
+        policy=policy(style, script),
+        title=html.escape(f"{count} in {about.runs}"),
+        style=style,
+        about=_about(count, about),
+        tables="\n".join(tables),
+        index=embed(book.index() | notes),
+        script=script,
+        details="\n".join(_blocks(book)),
+    )
+
+
+def embed(value: Any) -> str:
+    """``value`` as JSON that stays text inside a script element; nan and inf, which JSON lacks, become texts."""
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_without_nan(value), separators=(",", ":"))
+    return text.translate(ESCAPES)
+
+
+def policy(style: str, script: str) -> str:
+    """Content security policy: this style and this script, pictures that are in the page, and nothing else."""
+    return (
+        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def write_bytes(out: Path, content: bytes) -> None:
+    """Write a file by rename.
+
+    Raises:
+        UserError: if that is not possible, with the reason.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, out)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; see --out") from None
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8").strip()
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _about(count: str, about: About) -> str:
+    selected = f"selected by <code>{html.escape(' '.join(about.selection))}</code>" if about.selection else ""
+    made = html.escape(f"made {about.made[:16].replace('T', ' ')} UTC on {about.host} by trust_exp {about.version}")
+    parts = (f"{count} in <code>{html.escape(about.runs)}</code>", selected, made)
+    return "".join(f"<span>{part}</span>" for part in parts if part)
+
+
+def paper_tables(results: Sequence[Found], odd: list[str]) -> Iterator[tuple[str, str]]:
+    """Name and HTML of the papers' tables of which a cell is measured; one that cannot be read is named in ``odd``."""
+    for name in experiments.names():
+        try:
+            table = experiments.fill(name, results)
+        except UserError as error:
+            odd.append(str(error))
+            continue
+        if not table.is_empty:
+            yield name, to_html(table)
+
+
+def _article(name: str, table: str) -> str:
+    return f'<article><h2>{html.escape(name)}</h2><div class="scroll">{table}</div></article>'
+
+
+def _blocks(book: Book) -> Iterator[str]:
+    """Data blocks, one a run and one a picture; the page parses them when it needs them."""
+    for i, detail in enumerate(book.details):
+        yield f'<script type="application/json" id="run-{i}">{embed(detail)}</script>'
+    for i, picture in enumerate(book.album.pictures):
+        yield f'<script type="text/plain" id="picture-{i}">{picture}</script>'
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
