@@ -23,7 +23,7 @@ from trust_exp.config import check, digest, eval_id, run_name
 from trust_exp.errors import UserError, unknown
 from trust_exp.messages import RunFailed, exit_code_of
 from trust_exp.results.table import print_result, say
-from trust_exp.runs import Run, lock, open_run, restart, stored_parts, write_json
+from trust_exp.runs import Run, is_locked, lock, open_run, restart, stored_parts, write_json
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
@@ -180,7 +180,9 @@ def main() -> None:
     if given.parent is not None:
         end_with(given.parent)
     code = exit_code_of(lambda: carry_out(read_job(given.ask)), speak=is_first())
-    if is_first() and code != 130:  # one that was stopped goes on with the same file when its cluster queues it again
+    # One that was stopped goes on with the same file when its cluster queues it again; another process that holds the
+    # run may need the file for its further ranks.
+    if is_first() and code != 130 and not is_locked(Run(given.ask.parent)):
         given.ask.unlink(missing_ok=True)
     sys.exit(code)
 

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -36,7 +37,8 @@ def exit_code_of(action: Callable[[], Any], *, speak: bool = True) -> int:
 
 def _say(sentence: str, speak: bool) -> None:
     if speak:
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody listens
+            print(f"error: {sentence}", file=sys.stderr, flush=True)
 
 
 def explain(error: BaseException) -> str | None:

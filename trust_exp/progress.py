@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from trust_exp.results.table import say
+
 T = TypeVar("T")
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 30.0
@@ -54,7 +56,7 @@ class Bar:
         if not self.terminal:
             seconds = time.monotonic() - self.begin
             line = f"{self.what}: {self.done}/{self.total} after {seconds:.0f} s  {self.note}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            say(line.rstrip())
             self.next_draw = time.monotonic() + LINE_SECONDS
             return
         if self.live is None:

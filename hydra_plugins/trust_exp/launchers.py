@@ -1,8 +1,9 @@
 """The launchers as Hydra wants them; what they do is in trust_exp.launch."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -16,7 +17,11 @@ class ProcessLauncher(Launcher):
         self.options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.loader = config, hydra_context.config_loader
+        from trust_exp.launch.loader import SweepLoader
+
+        self.config = config
+        self.loader = cast(ConfigLoader, SweepLoader(hydra_context.config_loader))
+        hydra_context.config_loader = self.loader  # the sweeper composes every job with it, too
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from trust_exp.launch.sweep import launch

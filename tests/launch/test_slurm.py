@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from tests.conftest import SHARED, CommandLine
-from trust_exp.launch.node import forget_exits, read_exits, write_exit
-from trust_exp.launch.slurm import reason_of, waves
+from trust_exp.launch import slurm
+from trust_exp.launch.board import Board
+from trust_exp.launch.node import NodeJob, forget_exits, read_exits, write_exit
+from trust_exp.launch.slurm import Cluster, fate, reason_of, waves
 
 START = SHARED / "tools" / "slurm_up.sh"
 JOBS = ("-m", "method=cll", "dataset=digits", "eval=[clean]", "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1")
@@ -25,7 +27,7 @@ LONG = (*JOBS, "fit.epochs=100", "fit.checkpoint_seconds=1", "hydra.launcher.pol
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def started_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     if not START.exists():
         pytest.skip(f"there is no {START}, which starts a SLURM")
     if os.geteuid():
@@ -40,9 +42,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def cluster(slurm: dict[str, str], command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
-    command_line.environment |= slurm
+def cluster(started_slurm: dict[str, str], command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    monkeypatch.setenv("SLURM_CONF", started_slurm["SLURM_CONF"])
+    command_line.environment |= started_slurm
     return command_line
 
 
@@ -278,6 +280,51 @@ def test_exit_files_say_how_each_rank_ended(tmp_path):
 def test_the_reason_is_what_sbatch_says():
     error = RuntimeError("Command failed\nsbatch: error: one\nsbatch: error: Batch job submission failed: two\nmore")
     assert reason_of(error) == "sbatch: error: Batch job submission failed: two"
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ("12_0", "FAILED, exit code 12:0"),
+        ("12_2", "CANCELLED by 0, exit code 0:0"),
+        ("13", "COMPLETED, exit code 0:0"),
+        ("14", "nothing of its end"),
+        ("15", "nothing, as there is no accounting"),
+    ],
+)
+def test_what_accounting_says(monkeypatch, job, said):
+    records = {
+        "12": "12_0|FAILED|12:0\n12_[1-3%2]|CANCELLED by 0|0:0\n",
+        "13": "13|COMPLETED|0:0\n",
+        "14": "14|RUNNING|0:0\n",
+    }
+    monkeypatch.setattr(slurm, "output_of", lambda *command: records.get(command[2].removeprefix("--jobs=")))
+    monkeypatch.setattr(slurm.time, "sleep", lambda _: None)
+    assert fate(job) == said
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "reason"),
+    [
+        ({"status": "done"}, "done", ""),
+        ({"status": "failed", "error": "ValueError: no"}, "failed", "ValueError: no"),
+        ({"status": "interrupted"}, "failed", "ended without a result; SLURM says of job 7: COMPLETED"),
+    ],
+    ids=lambda value: str(value.get("status")) if isinstance(value, dict) else "",
+)
+def test_where_another_watcher_took_the_exit_files_the_run_speaks(make_task, monkeypatch, result, state, reason):
+    monkeypatch.setattr(slurm, "fate", lambda _: "COMPLETED")
+    task = make_task(1)
+    task.job.run.result.write_text(json.dumps(result))
+    cluster = Cluster([task], {}, Board([task], Path("sweep")))
+    cluster.ids[task] = "7"
+    cluster.ended(task, [])
+    assert (task.state, task.reason) == (state, reason)
+    assert result_of(task.job.run.folder)["status"] == state
+
+
+def test_a_warning_before_the_child_is_started_is_no_error(tmp_path):
+    assert NodeJob(str(tmp_path / "job-0.json"), 1).checkpoint().function.ask == str(tmp_path / "job-0.json")
 
 
 def test_two_jobs_on_one_run_are_not_submitted_together():

@@ -5,10 +5,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -23,12 +24,13 @@ COLOURS = {
     "resumed": "green",
     "skipped": "dim",
     "running": "cyan",
+    "waiting": "dim",
     "failed": "red",
     "stopped": "yellow",
 }
-URGENCY = {"failed": 0, "running": 1, "done": 2, "resumed": 2, "stopped": 2, "skipped": 3, "waiting": 3}
-REDRAW_SECONDS = 0.5
-JUSTIFY: tuple[JustifyMethod, ...] = ("right", "left", "left", "left", "right")
+URGENCY = {"running": 0, "failed": 1, "done": 2, "resumed": 2, "stopped": 2, "skipped": 3, "waiting": 3}
+REDRAW_SECONDS, REDRAW_SECONDS_AT_A_CHANGE = 0.5, 0.1
+WIDE = 120  # columns, for the runs' names beside all else
 
 
 class Board:
@@ -42,7 +44,7 @@ class Board:
         self.drawn = 0.0
 
     def __enter__(self) -> "Board":
-        say(f"sweep {self.folder.name}: {len(self.tasks)} jobs")
+        say(f"sweep {self.folder.name}: {plural(len(self.tasks), 'job')}")
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self.live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
             self.live.start()
@@ -50,7 +52,8 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         if self.live is not None:
-            self.live.stop()
+            with suppress(OSError):  # the terminal is gone
+                self.live.stop()
 
     def changed(self, task: "Task") -> None:
         """A task went from one state to another."""
@@ -72,31 +75,38 @@ class Board:
         if self.live is None:
             say(text)
         else:
-            self.live.console.print(text, highlight=False)
+            with suppress(OSError):
+                self.live.console.print(text, highlight=False)
 
     def tick(self, *, at_once: bool = False) -> None:
         """Draw, if it is time."""
-        if self.live is not None and (at_once or time.monotonic() - self.drawn > REDRAW_SECONDS):
+        wait = REDRAW_SECONDS_AT_A_CHANGE if at_once else REDRAW_SECONDS
+        if self.live is not None and time.monotonic() - self.drawn > wait:
             self.drawn = time.monotonic()
-            self.live.update(self.table(self.live.console.height - 3), refresh=True)
+            with suppress(OSError):
+                self.live.update(self.table(self.live.console.width, self.live.console.height - 3), refresh=True)
 
-    def table(self, most: int) -> Table:
-        """The tasks that matter now, as many as fit: failed, running, those that ended last, those that come next."""
-        latest_first = {"done": -1, "resumed": -1}
+    def table(self, width: int, most: int) -> Table:
+        """The tasks that matter now, as many as fit: running, failed, those that ended last, those that come next."""
+        latest_first = {"failed": -1, "done": -1, "resumed": -1}
         shown = sorted(
             self.tasks, key=lambda task: (URGENCY[task.state], task.number * latest_first.get(task.state, 1))
         )
         table = Table(box=None, pad_edge=False, show_header=False, expand=True)
-        for justify in JUSTIFY:
-            table.add_column(justify=justify, no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=width // 3)
+        if width >= WIDE:
+            table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for task in sorted(shown[: max(1, most)], key=lambda task: task.number):
             seconds = task.seconds + time.monotonic() - self.started.get(task.number, time.monotonic())
             words = task.last_words() if task.state == "running" else task.reason or headline(task.result())
             table.add_row(
                 str(task.number),
-                Text(task.label),
-                Text(task.name),
+                Text(task.label or task.name),
+                *([Text(task.name)] if width >= WIDE else []),
                 Text(task.state, style=COLOURS[task.state]),
                 f"{seconds:.0f} s" if seconds else "",
                 Text(words, style="dim"),
@@ -104,6 +114,11 @@ class Board:
         table.caption = f"{counts(self.tasks)}  {time.monotonic() - self.began:.0f} s"
         table.caption_justify = "left"
         return table
+
+
+def plural(count: int, what: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def name_of(task: "Task") -> str:
@@ -135,19 +150,36 @@ def headlines(result: Mapping[str, Any]) -> dict[str, str]:
 
 def print_summary(tasks: Sequence["Task"], seconds: float) -> None:
     """Print how each job ended, its first numbers, and what failed and why."""
+    try:
+        _print_summary(tasks, seconds)
+    except (OSError, SystemExit):  # nobody reads it, and rich then exits; nor may what is in the buffer fail at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_summary(tasks: Sequence["Task"], seconds: float) -> None:
     numbers = {task.number: headlines(task.result()) if task.state != "failed" else {} for task in tasks}
     metrics = list(dict.fromkeys(metric for values in numbers.values() for metric in values))
+    out = console()
+    wide = out.width >= WIDE
     table = Table(box=None, pad_edge=False)
-    for title in ("", "job", "run", "ended", "seconds", *metrics):
-        table.add_column(title, justify="left" if title in ("job", "run", "ended") else "right", no_wrap=True)
+    for title in ("", "job", *(["run"] if wide else []), "ended", "seconds", *metrics):
+        left = title in ("job", "run", "ended")
+        table.add_column(title, justify="left" if left else "right", no_wrap=title != "job", overflow="fold")
     for task in tasks:
         took = f"{task.seconds:.1f}" if task.seconds else ""
         values = [numbers[task.number].get(metric, "") for metric in metrics]
-        table.add_row(str(task.number), Text(task.label), Text(task.name), task.state, took, *values)
+        run = [Text(task.name)] if wide else []
+        table.add_row(str(task.number), Text(task.label or task.name), *run, task.state, took, *values)
     print()
-    console().print(table)
-    print(f"\n{len(tasks)} jobs in {seconds:.1f} s: {counts(tasks)}", flush=True)
+    out.print(table)
+    print(f"\n{plural(len(tasks), 'job')} in {seconds:.1f} s: {counts(tasks)}", flush=True)
     for task in tasks:
         if task.state == "failed":
-            log = f"; log: {task.log}" if task.log.exists() else ""
+            log = f"\n        log: {shown(task.log)}" if task.log.exists() else ""
             print(f"failed: {name_of(task)}: {task.reason}{log}", flush=True)
+
+
+def shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from trust_exp.errors import check_range
+from trust_exp.errors import UserError, check_range
 
 PLUGINS = "hydra_plugins.trust_exp.launchers"
 
@@ -21,6 +21,8 @@ class ProcessLauncherConfig:
 
     def __post_init__(self) -> None:
         check_range("hydra.launcher.workers", self.workers, least=1)
+        if self.gpus == []:
+            raise UserError("hydra.launcher.gpus names no set of GPUs; accelerator=cpu uses none")
         check_range("hydra.launcher.timeout_min", self.timeout_min, above=0)
         check_range("hydra.launcher.retries", self.retries, least=0)
         check_range("hydra.launcher.grace_s", self.grace_s, least=0)

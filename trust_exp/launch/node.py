@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class NodeJob:
 
     def __init__(self, ask: str, grace: float) -> None:
         self.ask, self.grace = ask, grace
+        self.child: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
         """Run the job; ends this process with its exit code, so that SLURM knows of a failure on any rank."""
@@ -40,7 +42,7 @@ class NodeJob:
             log.flush()
             self.child = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_deaf_to_the_warning)
         try:
-            code = self._wait()
+            code = wait(self.child)
         except UncompletedJobError as error:  # out of time once more than allowed: submitit says so from its handler
             write_exit(Path(self.ask), rank, 1, str(error))
             raise
@@ -52,17 +54,19 @@ class NodeJob:
 
     def checkpoint(self) -> DelayedSubmission:
         """Called by submitit on the warning, before it queues the job again: let the run save itself."""
-        self.child.terminate()
-        end = time.monotonic() + self.grace
-        while _is_alive(self.child.pid) and time.monotonic() < end:
-            time.sleep(POLL_SECONDS)
+        if self.child is not None:  # the warning may come before it is started
+            self.child.terminate()
+            end = time.monotonic() + self.grace
+            while _is_alive(self.child.pid) and time.monotonic() < end:
+                time.sleep(POLL_SECONDS)
         return DelayedSubmission(NodeJob(self.ask, self.grace))
 
-    def _wait(self) -> int:
-        # Not Popen.wait: the handler interrupts this loop and must not find its lock taken.
-        while _is_alive(self.child.pid):
-            time.sleep(POLL_SECONDS)
-        return self.child.wait()
+
+def wait(child: "subprocess.Popen[bytes]") -> int:
+    """Its exit code. Not only Popen.wait: the handler interrupts this loop and must not find its lock taken."""
+    while _is_alive(child.pid):
+        time.sleep(POLL_SECONDS)
+    return child.wait()
 
 
 def _is_alive(pid: int) -> bool:
@@ -90,8 +94,11 @@ def write_exit(ask: Path, rank: int, code: int, why: str = "") -> None:
 
 def read_exits(ask: Path) -> list[dict[str, Any]]:
     """How the ranks ended that have ended, by rank."""
-    files = ask.parent.glob(f"{ask.stem}.exit-*[0-9]")
-    return sorted((json.loads(file.read_text()) for file in files), key=lambda ended: int(ended["rank"]))
+    exits = []
+    for file in ask.parent.glob(f"{ask.stem}.exit-*[0-9]"):
+        with suppress(FileNotFoundError):  # another command that watches the job has judged it meanwhile
+            exits.append(json.loads(file.read_text()))
+    return sorted(exits, key=lambda ended: int(ended["rank"]))
 
 
 def forget_exits(ask: Path) -> None:

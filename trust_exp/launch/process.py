@@ -5,15 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.launch.board import Board
-from trust_exp.launch.sweep import Task, end, judge, prepare
+from trust_exp.launch.board import Board, plural
+from trust_exp.launch.sweep import HEADING, Task, end, judge, prepare
 
 POLL_SECONDS = 0.05
 THREADS_A_JOB = 4
@@ -23,8 +23,9 @@ MOST_WORKERS = 16
 def work_through(tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
     """Run the tasks, so many at a time, until each has ended or the sweep is asked to stop."""
     if tasks:
-        with stopping_on_signals():
-            Pool(tasks, options, board).run()
+        requests = StopRequests()
+        with handling_signals(requests):
+            Pool(tasks, options, board, requests).run()
 
 
 @dataclass
@@ -41,8 +42,7 @@ class Working:
     def stop(self, grace: float, why: str) -> None:
         """Ask it to save itself and end; it is killed if it has not after ``grace`` seconds."""
         self.why, self.kill_at = why, time.monotonic() + grace
-        with suppress(ProcessLookupError):
-            self.process.terminate()
+        self.process.terminate()
 
     def kill(self) -> None:
         """End it and all processes that it started, which share its session."""
@@ -50,11 +50,25 @@ class Working:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
+class StopRequests:
+    """How often we were asked to stop. Only counted: an exception from a handler could lose a process just started."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        self.count += 1
+
+
 class Pool:
     """Slots that work through a queue of tasks."""
 
-    def __init__(self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
-        self.queue, self.board = list(tasks), board
+    def __init__(
+        self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board, requests: StopRequests | None = None
+    ) -> None:
+        self.queue, self.board, self.requests = list(tasks), board, requests or StopRequests()
+        if any(task.job.config["accelerator"]["nodes"] > 1 for task in tasks):
+            raise UserError("accelerator.nodes must be 1 on one machine; several need hydra/launcher=slurm")
         self.retries, self.grace = options["retries"], options["grace_s"]
         self.limit = (options["timeout_min"] or float("inf")) * 60
         self.gpus = gpu_sets(options["gpus"], [task.job.config["accelerator"] for task in tasks])
@@ -64,13 +78,13 @@ class Pool:
     def run(self) -> None:
         """Work until nothing is left."""
         try:
-            while self.queue or self.working:
+            while (self.queue or self.working) and not self.requests.count:
                 self.fill()
                 self.look()
                 self.board.tick()
                 time.sleep(POLL_SECONDS)
-        except Interrupted:
-            self.stop_all()
+            if self.requests.count:
+                self.stop_all()
         finally:
             for working in self.working.values():  # whatever went wrong, no process outlives the sweep
                 working.kill()
@@ -101,7 +115,8 @@ class Pool:
 
     def environment(self, slot: int) -> dict[str, str]:
         """Environment of a slot: its GPUs, and its share of the cores where the user asked for none."""
-        given = dict(os.environ)
+        # On a node of a cluster: the job is no task of the allocation that the sweep runs in.
+        given = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         if self.gpus:
             given["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         given.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.workers)))
@@ -117,7 +132,7 @@ class Pool:
             elif now > working.kill_at:
                 working.kill()
             elif now > working.deadline and not working.why:
-                working.stop(self.grace, f"timed out after {self.limit / 60:g} min")
+                working.stop(self.grace, f"timed out after {self.limit / 60:.3g} min")
 
     def ended(self, working: Working) -> None:
         """Judge an ended task, or queue it for another try."""
@@ -130,31 +145,33 @@ class Pool:
 
     def stop_all(self) -> None:
         """Let all jobs save themselves and end; a second signal kills them."""
-        self.board.note(f"stopping {len(self.working)} jobs, each at a safe point; once more kills them")
+        self.board.note(f"stopping {plural(len(self.working), 'job')}, each at a safe point; once more kills at once")
         for working in self.working.values():
             working.stop(self.grace, "stopped")
-        with suppress(Interrupted):
-            while any(working.process.poll() is None for working in self.working.values()):
-                for working in self.working.values():
-                    if time.monotonic() > working.kill_at:
-                        working.kill()
-                self.board.tick()
-                time.sleep(POLL_SECONDS)
+        asked = self.requests.count
+        while self.requests.count == asked and any(work.process.poll() is None for work in self.working.values()):
+            for working in self.working.values():
+                if time.monotonic() > working.kill_at:
+                    working.kill()
+            self.board.tick()
+            time.sleep(POLL_SECONDS)
         for working in self.working.values():
             working.kill()
             working.process.wait()
-            finished = working.task.result().get("status") == "done" and working.process.returncode == 0
-            end(working.task, "done" if finished else "stopped", board=self.board)
+            if working.process.returncode == 0:
+                judge(working.task, 0, self.board)
+            else:
+                end(working.task, "stopped", board=self.board)
         self.working.clear()
         for task in self.queue:
-            end(task, "stopped", "not started")
+            end(task, "stopped", "not started again" if task.tries else "not started")
 
 
 def start_process(task: Task, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     """Start a task's process, its output added to the log in its run folder."""
     command = [sys.executable, "-m", "trust_exp.jobs", str(task.ask), "--parent", str(os.getpid())]
     with open(task.log, "ab") as log:
-        log.write(f"--- try {task.tries} of {' '.join(task.job.overrides)}\n".encode())
+        log.write(f"{HEADING}try {task.tries} of {' '.join(task.job.overrides)}\n".encode())
         log.flush()
         # In a session of its own Ctrl-C reaches it once, through us, and all that it starts can be ended with it.
         return subprocess.Popen(
@@ -162,19 +179,27 @@ def start_process(task: Task, environment: Mapping[str, str]) -> "subprocess.Pop
         )
 
 
-@contextmanager
-def stopping_on_signals() -> Iterator[None]:
+def stopping_on_signals() -> AbstractContextManager[None]:
     """Raise Interrupted where the body is, on Ctrl-C, SIGTERM and the end of the terminal."""
 
     def stop(number: int, _: FrameType | None) -> None:
         raise Interrupted(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    return handling_signals(stop)
+
+
+@contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Hand Ctrl-C, SIGTERM and the end of the terminal to ``handler`` while the body runs."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def cores() -> int:

@@ -13,14 +13,15 @@ from functools import cache
 from typing import Any
 
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.launch.board import Board
+from trust_exp.launch.board import Board, plural
 from trust_exp.launch.node import STOPPED, NodeJob, forget_exits, log_file, read_exits
 from trust_exp.launch.process import stopping_on_signals
-from trust_exp.launch.sweep import OPEN, Task, end, explain, judge, prepare, settle
+from trust_exp.launch.sweep import OPEN, Task, end, explain, judge, modified, prepare, settle
 from trust_exp.runs import Run, write_json
 
 TICK_SECONDS = 0.2
 ACCOUNTING_TRIES = 5
+STATES = {"PENDING": "waiting", "RUNNING": "running"}  # in between, such as COMPLETING, a task stays what it was
 PASSED_ON = (
     *("partition", "account", "qos", "constraint", "exclude", "nodelist", "comment", "signal_delay_s"),
     *("cpus_per_task", "array_parallelism", "srun_args", "additional_parameters"),
@@ -74,15 +75,17 @@ class Cluster:
 
     def submit(self) -> None:
         """Submit the tasks, one array for each kind of resources; those that an earlier sweep left are only watched."""
-        queue = in_queue() or {}
+        queue = in_queue()
         fresh = []
         for task in self.tasks:
             settle(task, self.board)  # a task of an earlier wave may have done it
             if task.state != "waiting":
                 continue
             asked = Run(task.ask.parent).read(task.ask.name) or {}
-            if asked.get("slurm") in queue:
-                self.ids[task] = asked["slurm"]
+            if queue is None and "slurm" in asked:
+                raise UserError(f"squeue is silent; {task.name} may be in the queue as {asked['slurm']}; try again")
+            if queue and asked.get("slurm") in queue:
+                self.ids[task], task.seen = asked["slurm"], modified(task.job.run.result)
                 self.board.note(f"{task.name} is in the queue as {asked['slurm']}")
             else:
                 fresh.append(task)
@@ -120,7 +123,7 @@ class Cluster:
         for task, job in zip(tasks, jobs, strict=True):
             self.ids[task] = job.job_id
             write_json(task.ask, {**(Run(task.ask.parent).read(task.ask.name) or {}), "slurm": job.job_id})
-        self.board.note(f"submitted {len(tasks)} jobs as SLURM job {jobs[0].job_id.split('_')[0]}")
+        self.board.note(f"submitted {plural(len(tasks), 'job')} as SLURM job {jobs[0].job_id.split('_')[0]}")
 
     def parameters(self, task: Task) -> dict[str, Any]:
         """What submitit calls the options and the task's resources."""
@@ -156,8 +159,8 @@ class Cluster:
                 self.ended(task, exits)
             elif queue is None or self.ids[task] in queue:
                 self.gone.pop(task, None)
-                state = "running" if queue and queue[self.ids[task]] == "RUNNING" else "waiting"
-                if queue and state != task.state:
+                state = STATES.get(queue[self.ids[task]], task.state) if queue else task.state
+                if state != task.state:
                     end(task, state, board=self.board)
             else:
                 # its files may reach us a little later than the news that it left
@@ -166,12 +169,18 @@ class Cluster:
                     self.ended(task, exits)
 
     def ended(self, task: Task, exits: Sequence[Mapping[str, Any]]) -> None:
-        """Judge a task that is over; every rank that failed by itself is named."""
+        """Judge a task that is over; every rank that failed by itself is named.
+
+        Without exit files, as another command that watches the same jobs took them, the run's own word counts.
+        """
         task.goes_on = task.goes_on or any(ended["restarts"] for ended in exits)
         bad = [ended for ended in exits if ended["code"]]
         guilty = [ended for ended in bad if ended["code"] not in STOPPED]
-        if exits and not bad:
+        own = task.result().get("status") if not exits and modified(task.job.run.result) != task.seen else None
+        if (exits and not bad) or own == "done":
             judge(task, 0, self.board)
+        elif own == "failed":
+            judge(task, 1, self.board)
         elif len(guilty) == 1 and guilty[0]["rank"] == 0:
             judge(task, guilty[0]["code"], self.board, why=guilty[0]["why"])
         elif guilty:
@@ -221,15 +230,19 @@ def array_limit() -> int:
 
 def fate(job: str) -> str:
     """What SLURM's accounting says of a job that is gone; it may hear of the end a moment later than the queue."""
+    array = job.partition("_")[0]
     for _ in range(ACCOUNTING_TRIES):
-        told = output_of("sacct", "-nXP", f"--jobs={job}", "--format=State,ExitCode")
+        told = output_of("sacct", "-nXP", f"--jobs={array}", "--format=JobID,State,ExitCode")
         if told is None:
-            break
-        state, _, code = told.strip().rpartition("|")
+            return "nothing, as there is no accounting"
+        ends = {name: (state, code) for name, state, code in (line.split("|") for line in told.splitlines())}
+        # jobs of an array that never started share a record such as 12_[3-7%2]
+        together = next((end for name, end in ends.items() if name.startswith(f"{array}_[")), ("", ""))
+        state, code = ends.get(job, together)
         if state and state not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"):
             return f"{state}, exit code {code}"
         time.sleep(1)
-    return "nothing, as there is no accounting"
+    return "nothing of its end"
 
 
 def words(task: Task, ended: Mapping[str, Any]) -> str:

@@ -16,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from trust_exp.config import check_options
 from trust_exp.errors import Interrupted, UserError
 from trust_exp.jobs import Job, job_of, objective_of
-from trust_exp.launch.board import Board, print_summary
+from trust_exp.launch.board import Board, plural, print_summary
 from trust_exp.messages import RunFailed
 from trust_exp.results.record import Record
-from trust_exp.runs import check_room, lock, restart, with_stored_overrides, write_json
+from trust_exp.runs import check_room, is_locked, lock, restart, with_stored_overrides, write_json
 
 OPEN = ("waiting", "running")
 GOOD = ("done", "resumed", "skipped")
+HEADING = "--- "  # begins the part of a log that a launcher writes
 
 
 @dataclass(eq=False)
@@ -112,8 +113,8 @@ def launch(
             work_through([task for task in tasks if task.state == "waiting"], checked, board)
     finally:
         if any(task.state != "waiting" for task in tasks):
-            keep(tasks, folder)
             print_summary(tasks, time.monotonic() - began)
+            keep(tasks, folder)
     if any(task.state == "stopped" for task in tasks):
         raise Interrupted("the sweep was asked to stop")
     return [outcome(task, tasks) for task in tasks]
@@ -189,7 +190,8 @@ def explain(code: int, last_words: str) -> str:
         return f"killed by {signal.Signals(-code).name}{hint}"
     if code == 130:
         return "asked to stop from outside"
-    return last_words.removeprefix("error: ") or f"ended with exit code {code}"
+    said = "" if last_words.startswith(HEADING) else last_words.removeprefix("error: ")
+    return said or f"ended with exit code {code}"
 
 
 def write_failure(task: Task, reason: str) -> None:
@@ -201,7 +203,7 @@ def write_failure(task: Task, reason: str) -> None:
 def end(task: Task, state: str, reason: str = "", board: Board | None = None) -> None:
     """Note how a task ended."""
     task.state, task.reason = state, reason
-    if state not in OPEN:
+    if state not in OPEN and not is_locked(task.job.run):  # else it is the file of the process that holds the run
         with suppress(OSError):
             task.ask.unlink(missing_ok=True)
     if board is not None:
@@ -234,6 +236,7 @@ def outcome(task: Task, tasks: Sequence[Task]) -> JobReturn:
         failed = sum(other.state not in GOOD for other in tasks)
         returned.status = JobStatus.FAILED
         returned.return_value = RunFailed(
-            f"{failed} of {len(tasks)} jobs failed; the same command runs just {'it' if failed == 1 else 'them'} again"
+            f"{failed} of {plural(len(tasks), 'job')} failed; the same command runs just "
+            f"{'it' if failed == 1 else 'them'} again"
         )
     return returned

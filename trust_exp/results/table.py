@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.table import Table
 
 def say(text: str) -> None:
     """A line for the user, beside the progress and not among the results."""
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # that nobody listens any more (a closed terminal, a pipe) ends no run
+        print(text, file=sys.stderr, flush=True)
 
 
 def console() -> Console:

@@ -1,0 +1,64 @@
+"""Jobs without a network: tasks whose processes are a line of shell each."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trust_exp.jobs import Job
+from trust_exp.launch import process
+from trust_exp.launch.sweep import Task
+from trust_exp.runs import Run
+
+DONE = json.dumps(
+    {
+        "status": "done",
+        "metrics": {"clean/accuracy": 0.5},
+        "rows": [{"suite": "clean", "metric": "clean/accuracy", "value": 0.5, "unit": "fraction"}],
+    }
+)
+SUCCEED = 'printf "%s" "$DONE" > result.json; touch weights.pt'
+
+
+@pytest.fixture
+def succeed() -> str:
+    """What a job does that is done."""
+    return SUCCEED
+
+
+@pytest.fixture
+def make_task(tmp_path: Path) -> Callable[..., Task]:
+    """Make a task; ``shell`` is what its process does, in its run's folder."""
+
+    def make(
+        number: int, shell: str = SUCCEED, *, run: str | None = None, force: bool = False, **where: object
+    ) -> Task:
+        folder = tmp_path / (run or f"cll-digits-{number:010x}")
+        folder.mkdir(exist_ok=True)
+        accelerator = {"kind": "auto", "devices": 1, "nodes": 1, "threads": 1, **where}
+        config = {"mode": "train", "force": force, "eval": {}, "shell": shell, "sweep": "test"}
+        return Task(number, f"seed={number}", Job({**config, "accelerator": accelerator}, Run(folder), []))
+
+    return make
+
+
+@pytest.fixture
+def shell_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the launcher start the tasks' shell lines."""
+
+    def start(task: Task, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+        with open(task.log, "ab") as log:
+            log.write(b"--- try\n")
+            log.flush()
+            return subprocess.Popen(
+                ["sh", "-c", task.job.config["shell"]],
+                cwd=task.job.run.folder,
+                env={**environment, "TRY": str(task.tries), "DONE": DONE},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    monkeypatch.setattr(process, "start_process", start)

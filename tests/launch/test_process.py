@@ -1,0 +1,304 @@
+"""The launcher of processes: slots, GPUs, time limits, further tries, stopping. Its jobs are lines of shell here."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from trust_exp.errors import UserError
+from trust_exp.launch import process
+from trust_exp.launch.board import Board
+from trust_exp.launch.process import Pool, default_workers, gpu_sets, handling_signals, work_through
+from trust_exp.launch.sweep import Task, settle
+from trust_exp.runs import lock
+
+OPTIONS = {"workers": 2, "gpus": None, "timeout_min": None, "retries": 0, "grace_s": 5.0}
+GPU, CPU = {"kind": "auto", "devices": 1}, {"kind": "cpu", "devices": 2}
+
+
+def work(tasks: list[Task], **options: object) -> None:
+    work_through(tasks, {**OPTIONS, **options}, Board(tasks, Path("sweep")))
+
+
+def states(tasks: list[Task]) -> list[str]:
+    return [task.state for task in tasks]
+
+
+def status(task: Task) -> object:
+    return task.result().get("status")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch):
+    return lambda value: monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+
+
+def test_as_many_jobs_run_at_a_time_as_there_are_slots(make_task, shell_jobs, succeed, tmp_path):
+    tasks = [make_task(number, f"ls ..; sleep 0.2; {succeed}") for number in range(1, 7)]
+    seen = []
+    board = Board(tasks, Path("sweep"))
+    board.tick = lambda **_: seen.append(states(tasks).count("running"))
+    work_through(tasks, {**OPTIONS, "workers": 3}, board)
+    assert states(tasks) == ["done"] * 6
+    assert max(seen) == 3
+    assert not list(tmp_path.glob("*/job-*.json"))
+
+
+def test_a_job_that_fails_touches_no_other_and_says_why(make_task, shell_jobs, succeed, capsys):
+    tasks = [
+        make_task(1),
+        make_task(2, "echo error: no such data >&2; exit 2"),
+        make_task(3, "kill -9 $$"),
+        make_task(4, "exit 3"),
+        make_task(5, "exit 130"),
+        make_task(6, 'echo \'{"status": "failed", "error": "ValueError: too big"}\' > result.json; exit 1'),
+        make_task(7, "echo Traceback; echo 'ImportError: no torch'; exit 1"),
+        make_task(8, "sleep 30"),
+    ]
+    work(tasks, timeout_min=1 / 60)
+    assert states(tasks) == ["done", *["failed"] * 7]
+    assert [task.reason for task in tasks[1:]] == [
+        "no such data",
+        "killed by SIGKILL (out of memory, perhaps)",
+        "ended with exit code 3",
+        "asked to stop from outside",
+        "ValueError: too big",
+        "ImportError: no torch",
+        "timed out after 0.0167 min",
+    ]
+    for task in tasks[1:]:
+        assert (status(task), task.result()["error"]) == ("failed", task.reason)
+    assert "[2/8] cll-digits-0000000002 (seed=2) failed after 0." in capsys.readouterr().err
+
+
+def test_a_job_that_does_not_stop_in_time_is_killed_with_all_that_it_started(make_task, shell_jobs):
+    task = make_task(1, "trap '' TERM; sleep 60 & echo $! > child; wait; wait; sleep 60")
+    work([task], timeout_min=1 / 120, grace_s=0.3)
+    assert task.state == "failed"
+    assert task.reason.startswith("timed out")
+    assert not is_alive(int((task.job.run.folder / "child").read_text()))
+
+
+def test_what_a_job_leaves_behind_ends_with_it(make_task, shell_jobs, succeed):
+    task = make_task(1, f"sleep 60 & echo $! > child; {succeed}")
+    work([task])
+    assert task.state == "done"
+    assert not is_alive(int((task.job.run.folder / "child").read_text()))
+
+
+def test_further_tries_go_on_and_mistakes_of_the_user_get_none(make_task, shell_jobs, succeed):
+    tasks = [
+        make_task(1, f"if [ $TRY = 1 ]; then touch checkpoint.ckpt; kill -9 $$; fi; {succeed}"),
+        make_task(2, "exit 2"),
+        make_task(3, "exit 1"),
+    ]
+    work(tasks, retries=2)
+    assert states(tasks) == ["resumed", "failed", "failed"]
+    assert [task.tries for task in tasks] == [2, 1, 3]
+    assert tasks[0].reason == ""
+
+
+def test_the_same_run_twice_runs_once(make_task, shell_jobs, succeed):
+    shell = f"sleep 0.3; echo ran >> count; {succeed}"
+    tasks = [make_task(1, shell, run="one"), make_task(2, shell, run="one"), make_task(3)]
+    work(tasks, workers=3)
+    assert states(tasks) == ["done", "skipped", "done"]
+    assert (tasks[0].job.run.folder / "count").read_text() == "ran\n"
+
+
+def test_force_forgets_what_was_done_once(make_task, shell_jobs, succeed):
+    shell = f"ls >> seen; {succeed}"
+    tasks = [make_task(1, shell, run="one", force=True), make_task(2, shell, run="one", force=True)]
+    for name in ("weights.pt", "checkpoint.ckpt"):
+        (tasks[0].job.run.folder / name).touch()
+    board = Board(tasks, Path("sweep"))
+    for task in tasks:
+        settle(task, board)
+    work(tasks)
+    assert states(tasks) == ["done", "skipped"]
+    assert (tasks[0].job.run.folder / "seen").read_text().count(".pt") == 0
+
+
+def test_a_folder_that_cannot_be_used_fails_its_job_alone(make_task, shell_jobs):
+    tasks = [make_task(1), make_task(2), make_task(3)]
+    tasks[0].job.run.result.write_text('{"status": "do')
+    tasks[1].job.run.folder.rmdir()
+    work(tasks)
+    assert states(tasks) == ["failed", "failed", "done"]
+    assert "result.json cannot be read" in tasks[0].reason
+    assert "No such file or directory" in tasks[1].reason
+
+
+def test_a_killed_run_that_another_process_took_over_keeps_that_process_result(make_task, shell_jobs):
+    task = make_task(1, "kill -9 $$")
+    with lock(task.job.run):
+        work([task])
+    assert task.reason == "killed by SIGKILL (out of memory, perhaps)"
+    assert not task.job.run.result.exists()
+
+
+def work_and_signal(tasks: list[Task], *numbers: int, **options: object) -> None:
+    """Work until each running task has written the file ``ready``; then send a signal at each look."""
+    board, left = Board(tasks, Path("sweep")), list(numbers)
+
+    def tick(**_: object) -> None:
+        running = [task.job.run.folder / "ready" for task in tasks if task.state == "running"]
+        if left and running and all(ready.exists() for ready in running):
+            os.kill(os.getpid(), left.pop(0))
+
+    board.tick = tick
+    work_through(tasks, {**OPTIONS, **options}, board)
+
+
+WAIT = "touch ready; while :; do sleep 0.05; done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_lets_jobs_save_themselves(make_task, shell_jobs, succeed, number, capsys):
+    tasks = [
+        make_task(1, f"trap 'touch saved; exit 130' TERM; {WAIT}"),
+        make_task(2, f"trap '{succeed}; exit 0' TERM; {WAIT}"),
+        make_task(3),
+    ]
+    work_and_signal(tasks, number)
+    assert states(tasks) == ["stopped", "done", "stopped"]
+    assert (tasks[0].job.run.folder / "saved").exists()
+    assert tasks[2].reason == "not started"
+    assert "stopping 2 jobs, each at a safe point; once more kills at once" in capsys.readouterr().err
+
+
+def test_a_second_signal_kills(make_task, shell_jobs):
+    task, begin = make_task(1, f"trap '' TERM; {WAIT}"), time.monotonic()
+    work_and_signal([task], signal.SIGINT, signal.SIGINT, grace_s=60)
+    assert time.monotonic() - begin < 30
+    assert task.state == "stopped"
+
+
+def test_jobs_save_themselves_when_nobody_listens_any_more(make_task, shell_jobs, monkeypatch):
+    """Ctrl-C in ``run.py -m ... 2>&1 | tee log`` ends tee as well; a closed terminal refuses each word, too."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    task = make_task(1, f"trap 'touch saved; exit 130' TERM; {WAIT}")
+    with open(writer, "w") as closed, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", closed)
+        work_and_signal([task], signal.SIGINT)
+        with suppress(OSError):
+            closed.close()
+    assert task.state == "stopped"
+    assert (task.job.run.folder / "saved").exists()
+
+
+def test_nohup_stays_in_force():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handling_signals(lambda *_: None):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_each_slot_has_its_gpus_and_its_share_of_the_cores(make_task, shell_jobs, succeed, cuda, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setattr(process, "cores", lambda: 8)
+    cuda("4,5,6,7")
+    shell = f'echo "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS $SLURM_NTASKS" > env; sleep 0.3; {succeed}'
+    tasks = [make_task(number, shell, devices=2) for number in (1, 2, 3)]
+    work(tasks, workers=None)
+    said = [(task.job.run.folder / "env").read_text().strip() for task in tasks]
+    assert said[:2] == ["4,5 4", "6,7 4"]
+    assert said[2] in said[:2]
+
+
+@pytest.mark.parametrize(
+    ("visible", "given", "accelerators", "sets"),
+    [
+        ("0,1,2", None, [GPU], ["0", "1", "2"]),
+        ("0,1,2,3,4", None, [GPU, {"kind": "gpu", "devices": 2}], ["0,1", "2,3"]),
+        ("GPU-1a,GPU-2b", None, [GPU], ["GPU-1a", "GPU-2b"]),
+        ("0,1", None, [CPU], []),
+        ("", None, [GPU], []),
+        ("-1", None, [GPU], []),
+        ("0,1", ["3", "4,5"], [GPU], ["3", "4,5"]),
+        ("0,1", ["3"], [CPU], ["3"]),
+    ],
+    ids=["all", "pairs", "uuids", "cpu", "none", "minus-one", "given", "given-cpu"],
+)
+def test_gpu_sets(cuda, visible, given, accelerators, sets):
+    cuda(visible)
+    assert gpu_sets(given, accelerators) == sets
+
+
+def test_too_few_gpus_are_said(cuda):
+    cuda("0")
+    with pytest.raises(UserError, match=r"accelerator.devices=2 needs more GPUs than the 1 of this machine"):
+        gpu_sets(None, [{"kind": "gpu", "devices": 2}])
+    with pytest.raises(UserError, match=r"needs 2 GPUs a job; hydra.launcher.gpus gives 1"):
+        gpu_sets(["0", "1"], [{"kind": "gpu", "devices": 2}])
+
+
+@pytest.mark.parametrize(
+    ("program", "found"), [("echo 0; echo 1", ["0", "1"]), ("echo no devices; exit 9", []), (None, [])], ids=str
+)
+def test_gpus_are_asked_of_the_driver(tmp_path, monkeypatch, program, found):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if program:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    assert process.visible_gpus() == found
+
+
+@pytest.mark.parametrize(
+    ("gpus", "where", "workers"),
+    [
+        (["0", "1"], {"threads": 1, "devices": 1}, 2),
+        ([], {"threads": None, "devices": 1}, 2),
+        ([], {"threads": 1, "devices": 1}, 8),
+        ([], {"threads": 1, "devices": 2}, 4),
+        ([], {"threads": 16, "devices": 1}, 1),
+    ],
+    ids=["gpus", "no-threads-named", "one-thread", "two-devices", "more-than-there-are"],
+)
+def test_how_many_jobs_run_when_nobody_says(monkeypatch, gpus, where, workers):
+    monkeypatch.setattr(process, "cores", lambda: 8)
+    assert default_workers(gpus, [{"accelerator": where}]) == workers
+
+
+def test_several_nodes_are_refused(make_task):
+    with pytest.raises(UserError, match=r"accelerator.nodes must be 1 on one machine"):
+        Pool([make_task(1, nodes=2)], OPTIONS, Board([], Path("sweep")))
+
+
+def test_jobs_end_when_their_launcher_is_killed(tmp_path):
+    """As ``python -m trust_exp.jobs --parent`` does it, without its imports."""
+    child = (
+        "import sys, time; from trust_exp.jobs import end_with;"
+        "end_with(int(sys.argv[1])); print('ready', flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys, time;"
+        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE,"
+        "start_new_session=True); child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", parent, child], stdout=subprocess.PIPE, text=True)
+    pid = int(launcher.stdout.readline())
+    assert is_alive(pid)
+    launcher.kill()
+    launcher.communicate()
+    deadline = time.monotonic() + 10
+    while is_alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
