@@ -11,7 +11,7 @@ from trust_exp.config import ROOT
 
 WRONG = [
     (["method=cl"], "did you mean cll?"),
-    (["dataset=cifr10"], "There are: digits, fashion_mnist, mnist, two_moons"),
+    (["dataset=cifr10"], "there are: digits, fashion_mnist, mnist, two_moons"),
     (["method.p=2"], "method.p must be in (0, 0.5); got 2"),
     (["method.epsilon=abc"], "method.epsilon must be a number (8/255 is one); got 'abc'"),
     (["method.epsilom=1"], "the key 'method.epsilom' does not exist; did you mean method.epsilon?"),
@@ -31,6 +31,7 @@ WRONG = [
     (["model.mean=[0.5,0.5]", "model.std=[0.2,0.2]"], "model.mean and model.std need 1 values"),
     (["seed=99999999999"], "seed must be at most"),
     (["eval=null"], "eval"),
+    (["-m", "sweep=../elsewhere"], "sweep must be a name, not a path"),
     (["eval=[clean]", "eval.certify.radii=[0.1]"], "changes nothing, as eval=certify is not chosen"),
     (["method.k_schedule={power:10}"], "method.k_schedule.start must be given"),
     (["method.k_schedule={start:0,power:10}"], "method.k_schedule.start must be greater than 0"),

@@ -363,8 +363,15 @@ def _stamp() -> str:
 
 
 def sweep_name(config: DictConfig) -> str:
-    """The sweep's name: the one given, else when this process began it."""
-    return str(OmegaConf.select(config, "sweep") or _stamp())
+    """The sweep's name: the one given, else when this process began it.
+
+    Raises:
+        UserError: if it is a path: the sweep's folder would lie elsewhere.
+    """
+    name = str(OmegaConf.select(config, "sweep") or _stamp())
+    if "/" in name or name in (".", ".."):
+        raise UserError(f"sweep must be a name, not a path, as its folder lies in paths.runs/sweeps; got {name!r}")
+    return name
 
 
 # --- building ------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ def unknown(what: str, given: str, allowed: Iterable[str]) -> UserError:
     """Error for a name that does not exist, with the nearest one that does and the list of all."""
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return UserError(f"{what} {given!r} does not exist; {guess}There are: {', '.join(names) or 'none'}")
+    guess = f"did you mean {near[0]}? There are" if near else "there are"
+    return UserError(f"{what} {given!r} does not exist; {guess}: {', '.join(names) or 'none'}")
 
 
 def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:

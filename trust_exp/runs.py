@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -73,16 +74,33 @@ class Run:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` so that a reader sees the old file or the new one, never half of it."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            json.dump(value, file, indent=1, allow_nan=True)
+    replace_file(path, json.dumps(value, indent=1, allow_nan=True).encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file by rename: a reader, or one who comes after a crash, sees the old file or the new one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_out(out: Path, content: bytes) -> None:
+    """Write a file that the user asked for, by rename.
+
+    Raises:
+        UserError: if that is not possible, with the reason.
+    """
+    try:
+        replace_file(out, content)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; see --out") from None
 
 
 def find(runs: str | Path, name: str) -> Run:
@@ -152,9 +170,7 @@ def lock(run: Run) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if not tries_left:
-                    file.seek(0)
-                    holder = file.read().strip() or "another process"
-                    raise UserError(f"run {run.id} is being run by {holder}") from None
+                    raise UserError(f"run {run.id} is being run by {holder(run) or 'another process'}") from None
                 time.sleep(0.1)  # it may be a look by is_locked only
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -164,14 +180,20 @@ def lock(run: Run) -> Iterator[None]:
 
 def is_locked(run: Run) -> bool:
     """Whether some process holds the run."""
+    return bool(holder(run))
+
+
+def holder(run: Run) -> str:
+    """The process that holds the run, in words; empty if none does."""
     try:
         with open(run.folder / ".lock") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
     except OSError:
-        return False
-    return False
+        return ""
+    return ""
 
 
 def restart(run: Run) -> None:

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from trust_exp.config import ROOT, run_id
+from trust_exp.jobs import Job
+from trust_exp.launch.sweep import Task, write_failure
 from trust_exp.runs import Run, lock
 
 SMOKE = ["size=smoke", "eval=[clean]"]
@@ -165,6 +167,9 @@ WRONG = [
     (["hydra.launcher.workers=0"], "hydra.launcher.workers must be at least 1; got 0"),
     (["hydra.launcher.timeout_min=abc"], "hydra.launcher.timeout_min must be a number"),
     (["hydra/launcher=proces"], "did you mean process?"),
+    (["hydra.launcher.gpus=[]"], "names no set of GPUs"),
+    (["seed=range(0,0)"], "the sweep has no jobs"),
+    (["hydra/sweeper=optuna", "seed=range(0,3)"], "objective=<metric>"),
     (["accelerator.nodes=2"], "accelerator.nodes must be 1 on one machine"),
     (["mode=eval", "run=0123456789,abc"], "run=0123456789: there is no such run"),
 ]
@@ -212,26 +217,52 @@ def test_an_objective_is_a_metric_of_the_run(trained, arguments, sentence):
 
 
 def test_jobs_whose_folders_cannot_be_used_fail_alone(trained, composed_in):
-    result, config, held = (
-        trained.runs / f"cll-digits-{run_id(composed_in(trained.runs, *SMOKE, f'seed={seed}'))}" for seed in (2, 3, 4)
+    result, config = (
+        trained.runs / f"cll-digits-{run_id(composed_in(trained.runs, *SMOKE, f'seed={seed}'))}" for seed in (2, 3)
     )
-    for folder in (result, config, held):
+    for folder in (result, config):
         folder.mkdir()
     (result / "result.json").write_text('{"status": "do')
     (config / "config.json").write_text("{")
-    with lock(Run(held)):
-        process = trained("-m", *SMOKE, *TWO, "seed=2,3,4,0", "hydra.launcher.retries=2")
+    process = trained("-m", *SMOKE, *TWO, "seed=2,3,0", "hydra.launcher.retries=2")
     assert process.returncode == 1
-    assert "1 skipped, 3 failed" in process.stdout
-    for folder, reason in (
-        (result, "result.json cannot be read"),
-        (config, "config.json cannot be read"),
-        (held, f"is being run by process {os.getpid()} on"),
-    ):
+    assert "1 skipped, 2 failed" in process.stdout
+    for folder, reason in ((result, "result.json cannot be read"), (config, "config.json cannot be read")):
         assert re.search(rf"failed: {folder.name} .*{reason}", process.stdout)
-    assert not (held / "result.json").exists(), "the result of a run belongs to the process that holds it"
-    for folder in (result, config, held):
         shutil.rmtree(folder)
+
+
+def test_a_run_that_another_process_holds_is_waited_for(command_line, folder_of):
+    held = folder_of(*SMOKE, "seed=7")
+    held.mkdir(parents=True)
+    with lock(Run(held)):
+        process = command_line.start("-m", *SMOKE, "seed=7,8", "hydra.launcher.workers=1")
+        lines: list[str] = []
+        while not any(" done after " in line for line in lines):  # the other one is not held up
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+        assert f"{held.name} is being run by process {os.getpid()} on" in "".join(lines)
+        assert not (held / "result.json").exists(), "the result of a run belongs to the process that holds it"
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert "2 done" in out
+
+
+def test_two_sweeps_at_once_share_the_work(command_line):
+    sweeps = [command_line.start("-m", *SMOKE, "seed=5,6", "hydra.launcher.workers=1") for _ in range(2)]
+    said = [sweep.communicate(timeout=200) for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], said
+    results = [json.loads(path.read_text()) for path in command_line.runs.glob("*/result.json")]
+    assert [result["status"] for result in results] == ["done", "done"]
+    counts = "".join(re.findall(r"jobs in .*", out + " ")[0] for out, _ in said)
+    assert sum(map(int, re.findall(r"(\d) done", counts))) == 2, "each run is trained by one of them"
+
+
+def test_a_run_that_is_done_stays_done_whoever_says_otherwise(trained, composed_in):
+    config = composed_in(trained.runs, *SMOKE, "seed=0")
+    task = Task(1, "", Job(config, Run(trained.runs / f"cll-digits-{run_id(config)}"), []), seen=1)  # written since
+    assert write_failure(task, "killed") == "done"
+    assert task.result()["status"] == "done"
 
 
 def test_hydras_own_launcher_still_works(trained):

@@ -190,10 +190,15 @@ def test_a_selection(runs, selection, wanted):
     assert sorted(ids(collect(runs, selection))) == wanted
 
 
-@pytest.mark.parametrize("selection", [["method=gloro"], ["status=failed"], ["method.epsilom=0.5"], ["nothing"]])
+@pytest.mark.parametrize("selection", [["method=gloro"], ["status=failed"], ["nothing"]])
 def test_a_selection_that_fits_nothing_is_said(runs, selection):
     with pytest.raises(UserError, match="fits none of the 3 runs"):
         collect(runs, selection)
+
+
+def test_a_key_that_no_run_has_is_said_with_the_nearest(runs):
+    with pytest.raises(UserError, match=r"the key 'method.epsilom' does not exist; did you mean method.epsilon\?"):
+        collect(runs, ["status=done", "method.epsilom=0.5"])
 
 
 def test_a_missing_folder_is_said(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from trust_exp.results.experiments import Cell, Number, Row, Table
 from trust_exp.results.formats import FORMATS, to_console, to_csv, to_html, to_latex, to_markdown
 
-NASTY = "a & b_c <script>alert(1)</script> | 5% $x$ {y} #1 \\z ~ ^ `q` *s*"
+NASTY = "a &\nb_c <script>alert(1)</script> | 5% $x$ {y} #1 \\z ~ ^ `q` *s*"
 CLEAN, K = "clean/accuracy", "certify/lipschitz"
 
 

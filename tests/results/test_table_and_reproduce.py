@@ -128,7 +128,11 @@ def test_an_odd_result_is_named_and_the_rest_is_shown(trust_exp, configs, tmp_pa
         (["table", TABLE, "--size", "huge"], "the size 'huge' does not exist"),
         (["table", TABLE, "nonsense"], "'nonsense' is no key=value"),
         (["table", TABLE, "size=small"], "size=small: use --size instead"),
-        (["table", TABLE, "--out", "/nowhere/t.md"], "/nowhere/t.md: No such file or directory"),
+        (["table", TABLE, "--out", "/nowhere/t.md"], "cannot write /nowhere/t.md: No such file or directory"),
+        (["table", "--out", "t.md"], "--format, --out and --size need a table"),
+        (["table", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
+        (["reproduce", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
+        (["reproduce", TABLE, "--launcher", "slrum"], "--launcher must be one of"),
         (["reproduce", "cll/nothing"], "the table 'cll/nothing' does not exist"),
         (["reproduce", TABLE, "--size", "smal"], "did you mean small?"),
         (["reproduce", TABLE, "--seeds", "0"], "--seeds must be at least 1; got 0"),
@@ -197,6 +201,13 @@ def test_overrides_and_options_come_in_any_order(trust_exp, swept):
     trust_exp("reproduce", "--size", "smoke", TABLE, changes[0], "--launcher", "process", changes[1])
     assert swept[0] == swept[1]
     assert swept[0][5:] == ["size=smoke", "hydra/launcher=process", *changes]
+
+
+def test_options_of_the_launcher_go_to_the_sweep(trust_exp, swept):
+    changes = ["hydra.launcher.partition=gpu", "+hydra.launcher.additional_parameters={gres: gpu}"]
+    code, _, err = trust_exp("reproduce", TABLE, "--size", "smoke", "--launcher", "slurm", *changes)
+    assert code == 0, err
+    assert swept[0][5:] == ["size=smoke", "hydra/launcher=slurm", *changes]
 
 
 def test_reproduce_says_what_cannot_run(trust_exp, swept):

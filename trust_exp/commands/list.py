@@ -9,7 +9,7 @@ from trust_exp.config import CONF
 from trust_exp.errors import UserError, unknown
 from trust_exp.results.table import console
 
-GROUPS = ("method", "dataset", "model", "eval", "logger")
+GROUPS = ("method", "dataset", "model", "eval", "logger", "size", "accelerator", "hydra/launcher")
 
 
 def add(commands: Commands) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 from trust_exp.commands import Commands, add_runs
 from trust_exp.commands.table import add_overrides, add_size, check_overrides, stored
-from trust_exp.config import ROOT, cell_id
-from trust_exp.errors import UserError
+from trust_exp.config import CONF, ROOT, cell_id
+from trust_exp.errors import UserError, check_choice
 from trust_exp.results import experiments
 from trust_exp.results.collect import collect
 from trust_exp.results.formats import to_console
@@ -48,7 +48,10 @@ def act(given: argparse.Namespace) -> None:
     experiments.check_size(given.size)
     if given.seeds < 1:
         raise UserError(f"--seeds must be at least 1; got {given.seeds}")
+    if given.launcher is not None:
+        check_choice("--launcher", given.launcher, [path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml")])
     experiment, seeds = experiments.read(given.name), range(given.seeds)
+    experiments.check_overrides(given.name, given.size, given.overrides)
     cells = runnable(experiment, given.size, given.overrides)
     missing = lacking(cells, given.runs, seeds)
     code = 0

@@ -11,6 +11,7 @@ from trust_exp.results import experiments
 from trust_exp.results.collect import Collection, collect
 from trust_exp.results.formats import FORMATS
 from trust_exp.results.table import console, say
+from trust_exp.runs import write_out
 
 ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
 OWN_OPTIONS = {"size": "--size", "seed": "--seeds", "paths.runs": "--runs", "hydra/launcher": "--launcher"}
@@ -60,9 +61,12 @@ def act(given: argparse.Namespace) -> None:
     """Print or write the table, or list all."""
     check_overrides(given.overrides)
     if given.name is None:
+        if given.format or given.out or given.size:
+            raise UserError("--format, --out and --size need a table, such as cll/table_4_2; trust-exp table lists all")
         list_tables(given.runs)
         return
     experiments.read(given.name)  # a wrong name is said before the results are read
+    experiments.check_overrides(given.name, given.size or "full", given.overrides)
     table = experiments.fill(given.name, stored(given.runs).results, given.size, given.overrides)
     for sentence in table.odd:
         say(f"left out: {sentence}")
@@ -71,7 +75,7 @@ def act(given: argparse.Namespace) -> None:
     if given.out is None:
         print(text, end="")
     else:
-        given.out.write_text(text, encoding="utf-8")
+        write_out(given.out, text.encode())
         print(f"wrote {given.out}")
 
 

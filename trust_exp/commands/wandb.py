@@ -14,7 +14,7 @@ from trust_exp.messages import RunFailed
 from trust_exp.results.collect import Collection, Found, collect
 from trust_exp.results.dashboard import default_entity, publish, report_of, require, specification
 from trust_exp.results.table import say
-from trust_exp.runs import Run, is_locked
+from trust_exp.runs import Run, is_locked, write_out
 
 SELECTION = "run ids, names, patterns (cll-*), or key=value[,value] (method=cll); default: all runs"
 
@@ -109,7 +109,7 @@ def show(text: str, out: Path | None) -> None:
     if out is None:
         print(text)
     else:
-        out.write_text(text + "\n")
+        write_out(out, f"{text}\n".encode())
         say(f"wrote {out}")
 
 

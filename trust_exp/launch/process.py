@@ -6,16 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from trust_exp.errors import Interrupted, UserError
+from trust_exp.errors import UserError
 from trust_exp.launch.board import Board, plural
 from trust_exp.launch.sweep import HEADING, Task, end, judge, prepare
+from trust_exp.runs import holder
 
 POLL_SECONDS = 0.05
+HELD_SECONDS = 2.0
 THREADS_A_JOB = 4
 MOST_WORKERS = 16
 
@@ -74,6 +76,7 @@ class Pool:
         self.gpus = gpu_sets(options["gpus"], [task.job.config["accelerator"] for task in tasks])
         self.workers = options["workers"] or default_workers(self.gpus, [task.job.config for task in tasks])
         self.working: dict[int, Working] = {}  # by slot
+        self.held: dict[Task, float] = {}  # tasks whose run another process holds, and when to look again
 
     def run(self) -> None:
         """Work until nothing is left."""
@@ -93,11 +96,22 @@ class Pool:
         """Start tasks in the free slots; never two on the same run."""
         for slot in range(self.workers):
             if slot not in self.working:
-                busy = {working.task.job.run.folder for working in self.working.values()}
-                task = next((task for task in self.queue if task.job.run.folder not in busy), None)
+                task = next((task for task in self.queue if self.is_free(task)), None)
                 if task is not None:
                     self.queue.remove(task)
                     self.start(task, slot)
+
+    def is_free(self, task: Task) -> bool:
+        """Whether nobody works on the task's run, in this sweep or (asked now and then) elsewhere."""
+        if any(working.task.job.run.folder == task.job.run.folder for working in self.working.values()):
+            return False
+        if time.monotonic() < self.held.get(task, 0.0):
+            return False
+        if by := holder(task.job.run):
+            if task not in self.held:
+                self.board.note(f"{task.name} is being run by {by}; it is looked at again")
+            self.held[task] = time.monotonic() + HELD_SECONDS
+        return not by
 
     def start(self, task: Task, slot: int) -> None:
         """Start a task's process; what was done meanwhile (by a task of the same run) is skipped."""
@@ -138,6 +152,11 @@ class Pool:
         """Judge an ended task, or queue it for another try."""
         task, code = working.task, working.process.returncode
         working.kill()  # what it may have left behind
+        if holder(task.job.run) and not working.why:  # another sweep was quicker: it is looked at again
+            task.tries -= 1
+            end(task, "waiting", board=self.board)
+            self.queue.append(task)
+            return
         judge(task, code, self.board, why=working.why)
         if task.state == "failed" and code != 2 and task.tries <= self.retries:
             task.state = "waiting"
@@ -177,15 +196,6 @@ def start_process(task: Task, environment: Mapping[str, str]) -> "subprocess.Pop
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment), start_new_session=True
         )
-
-
-def stopping_on_signals() -> AbstractContextManager[None]:
-    """Raise Interrupted where the body is, on Ctrl-C, SIGTERM and the end of the terminal."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    return handling_signals(stop)
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from trust_exp.errors import Interrupted, UserError
+from trust_exp.errors import UserError
 from trust_exp.launch.board import Board, plural
 from trust_exp.launch.node import STOPPED, NodeJob, forget_exits, log_file, read_exits
-from trust_exp.launch.process import stopping_on_signals
+from trust_exp.launch.process import StopRequests, handling_signals
 from trust_exp.launch.sweep import OPEN, Task, end, explain, judge, modified, prepare, settle
 from trust_exp.runs import Run, write_json
 
@@ -37,9 +37,10 @@ def work_through(tasks: Sequence[Task], options: Mapping[str, Any], board: Board
     for program in ("sbatch", "squeue", "srun"):
         if shutil.which(program) is None:
             raise UserError(f"hydra/launcher=slurm needs {program}, which is not on the PATH; see trust-exp doctor")
-    with stopping_on_signals():
+    requests = StopRequests()
+    with handling_signals(requests):
         for wave in waves(tasks):
-            Cluster(wave, options, board).run()
+            Cluster(wave, options, board, requests).run()
 
 
 def waves(tasks: Sequence[Task]) -> Iterator[list[Task]]:
@@ -54,20 +55,19 @@ def waves(tasks: Sequence[Task]) -> Iterator[list[Task]]:
 class Cluster:
     """Tasks in SLURM's queue."""
 
-    def __init__(self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
-        self.tasks, self.options, self.board = tasks, options, board
+    def __init__(self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board, requests: StopRequests) -> None:
+        self.tasks, self.options, self.board, self.requests = tasks, options, board, requests
         self.ids: dict[Task, str] = {}
         self.gone: dict[Task, int] = {}  # looks since the task has left the queue
 
     def run(self) -> None:
         """Submit what is not in the queue yet, and watch all of it."""
-        try:
+        if not self.requests.count:
             self.submit()
-            while self.open():
-                self.look()
-                self.rest()
-        except Interrupted:
-            self.leave()
+        while self.open() and not self.requests.count:
+            self.look()
+            self.rest()
+        self.leave()
 
     def open(self) -> list[Task]:
         """The tasks that have not ended."""
@@ -119,7 +119,8 @@ class Cluster:
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
             for task in tasks:
                 task.ask.unlink(missing_ok=True)
-            raise UserError(f"SLURM refused the jobs: {reason_of(error)}") from error
+            queued = f" ({plural(len(self.ids), 'other job')} of the sweep stay in the queue)" if self.ids else ""
+            raise UserError(f"SLURM refused the jobs: {reason_of(error)}{queued}") from error
         for task, job in zip(tasks, jobs, strict=True):
             self.ids[task] = job.job_id
             write_json(task.ask, {**(Run(task.ask.parent).read(task.ask.name) or {}), "slurm": job.job_id})
@@ -193,7 +194,7 @@ class Cluster:
     def rest(self) -> None:
         """Wait until the next look."""
         until = time.monotonic() + self.options["poll_s"]
-        while self.open() and time.monotonic() < until:
+        while self.open() and time.monotonic() < until and not self.requests.count:
             self.board.tick()
             time.sleep(TICK_SECONDS)
 

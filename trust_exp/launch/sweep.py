@@ -23,6 +23,7 @@ from trust_exp.runs import check_room, is_locked, lock, restart, with_stored_ove
 
 OPEN = ("waiting", "running")
 GOOD = ("done", "resumed", "skipped")
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 HEADING = "--- "  # begins the part of a log that a launcher writes
 
 
@@ -101,6 +102,8 @@ def launch(
         UserError: for a mistake in any job's configuration, before anything is started.
         Interrupted: if it was asked to stop; the same command goes on.
     """
+    if config.hydra.sweeper._target_ != BASIC_SWEEPER and not config.objective:
+        raise UserError("a sweeper that searches needs to know for what: objective=<metric>, as in clean/accuracy")
     checked = check_options(OmegaConf.to_container(OmegaConf.create(dict(options))), "hydra.launcher")
     folder = Path(config.hydra.sweep.dir)
     tasks = compose(config, loader, job_overrides, first, folder.name)
@@ -124,6 +127,8 @@ def compose(
     config: DictConfig, loader: ConfigLoader, job_overrides: Sequence[Sequence[str]], first: int, sweep: str
 ) -> list[Task]:
     """The checked jobs of a batch."""
+    if not job_overrides:
+        raise UserError("the sweep has no jobs: a range or a list in it is empty")
     shared = set.intersection(*map(set, job_overrides))
     tasks = []
     for number, given in enumerate(job_overrides, first + 1):
@@ -171,16 +176,15 @@ def modified(path: Path) -> int:
 def judge(task: Task, code: int, board: Board, *, log: Path | None = None, why: str = "") -> None:
     """End a task whose process ended with ``code``; ``why`` is said where the process could not say it itself."""
     result = task.result()
-    if code == 0 and result.get("status") == "done":
-        end(task, "resumed" if task.goes_on else "done", board=board)
-        return
-    told = (
-        result.get("error") if result.get("status") == "failed" and modified(task.job.run.result) != task.seen else ""
-    )
+    news = modified(task.job.run.result) != task.seen
+    told = result.get("error") if result.get("status") == "failed" and news else ""
     reason = why or told or explain(code, task.last_words(log))
-    if not told or why:
-        write_failure(task, reason)
-    end(task, "failed", reason, board)
+    if not task.job.run.folder.is_dir():
+        reason = "its folder was deleted"
+    if (code == 0 and result.get("status") == "done") or (not told and write_failure(task, reason) == "done"):
+        end(task, "resumed" if task.goes_on else "done", board=board)
+    else:
+        end(task, "failed", reason, board)
 
 
 def explain(code: int, last_words: str) -> str:
@@ -194,10 +198,17 @@ def explain(code: int, last_words: str) -> str:
     return said or f"ended with exit code {code}"
 
 
-def write_failure(task: Task, reason: str) -> None:
-    """Say in result.json what the process could not; where that cannot be written, the summary says it alone."""
+def write_failure(task: Task, reason: str) -> str:
+    """Say in result.json what the process could not; returns the run's status then.
+
+    A run that ended well meanwhile (its process died after its last word, or another one did the run) stays done. Where
+    the file cannot be written the summary alone says the reason.
+    """
     with suppress(UserError, OSError), lock(task.job.run):
+        if modified(task.job.run.result) != task.seen and task.job.is_done():
+            return "done"
         Record(task.job.run, task.job.config).write(status="failed", error=reason)
+    return "failed"
 
 
 def end(task: Task, state: str, reason: str = "", board: Board | None = None) -> None:

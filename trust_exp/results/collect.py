@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trust_exp.errors import UserError
+from trust_exp.errors import UserError, unknown
 from trust_exp.results.record import SCHEMA
 from trust_exp.runs import Run, is_locked
 
@@ -80,6 +80,7 @@ def collect(runs: Path, selection: Sequence[str] = ()) -> Collection:
                     found.results.append(Found(folder, values))
     wanted = select(found.results, selection)
     if selection and found.results and not wanted:
+        check_keys(found.results, selection)
         raise UserError(f"{' '.join(selection)} fits none of the {len(found.results)} runs in {runs}")
     found.results = sorted(wanted, key=lambda result: str(result.values.get("started")))
     return found
@@ -121,6 +122,25 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if values["status"] == "running" and not is_locked(Run(folder)):
         values |= {"status": "interrupted", "error": "its process ended without a word"}
     return values
+
+
+def check_keys(results: Iterable[Found], selection: Sequence[str]) -> None:
+    """Raise UserError for a ``key=value`` whose key no result has."""
+    known = {key for result in results for key in keys_of(result.values["config"])} | {"status", "run_id", "name"}
+    for word in selection:
+        key, equals, _ = word.partition("=")
+        if equals and key not in known:
+            group = key.rpartition(".")[0]
+            raise unknown("the key", key, (name for name in known if name.rpartition(".")[0] == group))
+
+
+def keys_of(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a configuration, of its groups too; not those that say how it is built, such as _target_."""
+    for key, value in node.items():
+        if not key.startswith("_"):
+            yield f"{prefix}{key}"
+            if isinstance(value, Mapping):
+                yield from keys_of(value, f"{prefix}{key}.")
 
 
 def select(results: Iterable[Found], selection: Sequence[str]) -> list[Found]:

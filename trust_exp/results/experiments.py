@@ -69,6 +69,9 @@ def read(name: str) -> Experiment:
         raise UserError(f"{path} lacks {', '.join(sorted(lacking))}")
     if odd := told.keys() - {"title", "source", "columns", "note", "rows"}:
         raise UserError(f"{path}: {', '.join(sorted(odd))} means nothing here")
+    columns = told["columns"]
+    if not isinstance(columns, dict) or not columns or not all(str(label).strip() for label in columns.values()):
+        raise UserError(f"{path}: columns must name metrics and their labels, such as {{clean/accuracy: Clean (%)}}")
     order = {row: position for position, row in enumerate(told.pop("rows", []))}
     files = sorted((EXPERIMENTS / name).glob("*.yaml"), key=lambda file: (order.get(file.stem, len(order)), file.stem))
     if lost := order.keys() - {file.stem for file in files}:
@@ -135,6 +138,11 @@ def composing() -> Iterator[None]:
         yield
 
 
+def without_hydra(overrides: Iterable[str]) -> list[str]:
+    """The overrides that say what is run, without those of hydra/... and hydra. that say how."""
+    return [text for text in overrides if not text.lstrip("+~").startswith(("hydra/", "hydra."))]
+
+
 def compose_row(name: str, row: Printed, size: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The checked configuration of a row at a size; within ``composing()``.
 
@@ -144,12 +152,26 @@ def compose_row(name: str, row: Printed, size: str, overrides: Sequence[str] = (
     if lost := missing_choices(row):
         raise UserError(lost)
     try:
-        return check(compose("config", [f"+experiments/{name}={row.name}", f"size={size}", *overrides]))
+        return check(compose("config", [f"+experiments/{name}={row.name}", f"size={size}", *without_hydra(overrides)]))
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
             raise
         raise UserError(sentence) from error
+
+
+def check_overrides(name: str, size: str, overrides: Sequence[str]) -> None:
+    """Raise UserError for overrides with which no row can be composed, though one can be without them."""
+    refused: UserError | None = None
+    with composing():
+        for row in read(name).rows if overrides else ():
+            try:
+                compose_row(name, row, size, overrides)
+                return
+            except UserError as error:
+                refused = refused or (None if missing_choices(row) else error)
+    if refused is not None:
+        raise refused
 
 
 def check_size(size: str) -> None:
@@ -195,8 +217,8 @@ class Cell:
 class Row:
     """A row of a table.
 
-    ``state`` is empty if something is measured, else "not run" or "not run, cannot yet: ..."; ``reserve`` says why what is
-    measured must not be held against the paper (less data, other settings), and is empty if it may be.
+    ``state`` is empty if something is measured, else "not run" or "not run, cannot yet: ..."; ``reserve`` says why
+    what is measured must not be held against the paper (less data, other settings), and is empty if it may be.
     """
 
     name: str
@@ -250,7 +272,7 @@ def fill(name: str, results: Sequence[Found], size: str | None = None, overrides
     if size is not None:
         check_size(size)
     experiment = read(name)
-    overrides = tuple(text for text in overrides if not text.startswith("hydra"))  # how it is run, not what
+    overrides = tuple(without_hydra(overrides))
     # An override may change what a row chooses, so only without any do its choices tell which results matter.
     pairs = None if overrides else {_pair_of(row.choices) for row in experiment.rows if not missing_choices(row)}
     stored = place(results, pairs)

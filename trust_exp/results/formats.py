@@ -162,8 +162,8 @@ def to_markdown(table: Table) -> str:
 
 
 def markdown(text: str) -> str:
-    """``text`` with what Markdown would take for a mark written out."""
-    return "".join(f"\\{letter}" if letter in "\\|*`<" else letter for letter in text)
+    """``text`` on one line, with what Markdown would take for a mark written out."""
+    return "".join(f"\\{letter}" if letter in "\\|*`<" else letter for letter in " ".join(text.split()))
 
 
 def to_latex(table: Table) -> str:
@@ -210,8 +210,8 @@ LATEX = {
 
 
 def latex(text: str) -> str:
-    """``text`` with what LaTeX would take for a command, or has no letter for, written out."""
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    """``text`` on one line, with what LaTeX would take for a command, or has no letter for, written out."""
+    return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def to_csv(table: Table) -> str:
@@ -232,7 +232,13 @@ def to_csv(table: Table) -> str:
                 [table.name, row.name, row.label, row.group, metric]
                 + [getattr(cell.paper, name, None) for name in fields]
                 + [getattr(cell.measured, name, None) for name in fields]
-                + [cell.difference, row.size, row.state, reserve, " ".join(row.runs)]
+                + [
+                    None if cell.difference is None else round(cell.difference, 10),
+                    row.size,
+                    row.state,
+                    reserve,
+                    " ".join(row.runs),
+                ]
             )
     return file.getvalue()
 
@@ -270,3 +276,8 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "csv": to_csv,
     "html": to_html,
 }
+
+
+def _plain(value: float | None) -> float | None:
+    """A difference without the noise of its binary digits."""
+    return None if value is None else round(value, 10)

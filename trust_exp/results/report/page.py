@@ -5,8 +5,6 @@ import hashlib
 import html
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +17,7 @@ from trust_exp.results import experiments
 from trust_exp.results.collect import Collection, Found
 from trust_exp.results.formats import to_html
 from trust_exp.results.report.runs import Book
+from trust_exp.runs import write_out
 
 SCRIPTS = ("chart.js", "data.js", "table.js", "run.js", "page.js")
 # U+2028 and U+2029 need no entry: json.dumps escapes all that is not ASCII
@@ -53,7 +52,7 @@ def write_report(found: Collection, about: About, out: Path, figures_mb: float) 
     """
     book = Book(found, figures_mb)
     content = render(book, about).encode(errors="replace")
-    write_bytes(out, content)
+    write_out(out, content)
     statuses: dict[str, int] = {}
     for run in book.runs:
         statuses[run["status"]] = statuses.get(run["status"], 0) + 1
@@ -93,26 +92,6 @@ def policy(style: str, script: str) -> str:
         f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def write_bytes(out: Path, content: bytes) -> None:
-    """Write a file by rename.
-
-    Raises:
-        UserError: if that is not possible, with the reason.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, out)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; see --out") from None
 
 
 def _asset(name: str) -> str:
