@@ -18,6 +18,7 @@ from tests.conftest import SHARED, CommandLine
 from trust_exp.launch import slurm
 from trust_exp.launch.board import Board
 from trust_exp.launch.node import NodeJob, forget_exits, read_exits, write_exit
+from trust_exp.launch.process import StopRequests
 from trust_exp.launch.slurm import Cluster, fate, reason_of, waves
 
 START = SHARED / "tools" / "slurm_up.sh"
@@ -251,6 +252,16 @@ def test_a_job_that_dies_without_a_word_is_reported(cluster, tmp_path, accountin
 
 
 @pytest.mark.slurm
+def test_new_evals_of_a_run_that_is_done(cluster):
+    assert cluster("method=cll", "dataset=digits", "size=smoke", "eval=[clean]").returncode == 0
+    (run,) = runs_of(cluster)
+    more = [argument for argument in QUICK if not argument.startswith(("method", "dataset", "eval", "size"))]
+    process = cluster(*more, "mode=eval", f"run={run.name[-10:]}", "eval=[certify]")
+    assert process.returncode == 0, process.stderr
+    assert {row["suite"] for row in result_of(run)["rows"]} == {"clean", "certify"}
+
+
+@pytest.mark.slurm
 def test_what_slurm_refuses_is_one_sentence(cluster):
     process = cluster(*QUICK, "hydra.launcher.partition=nope")
     assert process.returncode == 2
@@ -316,7 +327,7 @@ def test_where_another_watcher_took_the_exit_files_the_run_speaks(make_task, mon
     monkeypatch.setattr(slurm, "fate", lambda _: "COMPLETED")
     task = make_task(1)
     task.job.run.result.write_text(json.dumps(result))
-    cluster = Cluster([task], {}, Board([task], Path("sweep")))
+    cluster = Cluster([task], {}, Board([task], Path("sweep")), StopRequests())
     cluster.ids[task] = "7"
     cluster.ended(task, [])
     assert (task.state, task.reason) == (state, reason)

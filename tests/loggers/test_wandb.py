@@ -154,6 +154,17 @@ def test_two_processes_of_a_job_are_one_run(command_line, offline_parts):
     assert process.stderr.count("W&B") == 1
 
 
+def test_the_jobs_of_a_sweep_are_one_run_each_in_one_group(command_line, offline_parts):
+    process = command_line("-m", "size=smoke", "eval=[clean]", "logger=wandb", "seed=0,1", "hydra.launcher.workers=2")
+    assert process.returncode == 0, process.stderr
+    (sweep,) = command_line.runs.glob("sweeps/*")
+    runs = [path.parent for path in command_line.runs.glob("*/result.json")]
+    parts = [part for run in runs for part in offline_parts(run)]
+    assert sorted(part.run.run_id for part in parts) == sorted(Run(run).id for run in runs)
+    assert [part.run.run_group for part in parts] == [sweep.name] * 2
+    assert [part.exit_codes for part in parts] == [[0], [0]]
+
+
 # --- the logger alone ----------------------------------------------------------------------------------------------
 
 

@@ -345,7 +345,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(runs, tmp_path, monkey
     runs.write(runs.config())
     out = tmp_path / "page.html"
     out.write_text("old")
-    monkeypatch.setattr(page_module.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     assert report(runs.runs, "--out", out) == 2
     assert out.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["page.html"]
