@@ -51,7 +51,7 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, MissingConfigException):
             return _missing_choice(cause)
         if isinstance(cause, OverrideParseException):
-            return f"{cause.override!r} is no key=value: {str(cause).splitlines()[0]}"
+            return _unreadable(cause)
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return _unknown_key(cause)
@@ -62,6 +62,14 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror} (runs are written to paths.runs, data to paths.data)"
     return None
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    reason = str(error).splitlines()[0]
+    if "Lexer" not in reason:
+        return f"{error.override!r} is no key=value: {reason}"
+    key, _, value = error.override.partition("=")
+    return f"{error.override!r} has characters that need quotes of their own: '{key}=\"{value}\"'"
 
 
 def causes(error: BaseException | None) -> Any:

@@ -4,7 +4,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from trust_exp.data.config import AugmentConfig, DataConfig, TwoMoonsConfig
+from trust_exp.data.config import AugmentConfig, DataConfig, PreparedConfig, TwoMoonsConfig
 from trust_exp.errors import UserError
 
 
@@ -23,6 +23,9 @@ def compose(schema, values):
         (DataConfig, {"augment": {"pad": -1}}, "dataset.augment.pad must be at least 0; got -1"),
         (DataConfig, {"augment": {"jitter": 1.5}}, "dataset.augment.jitter must be at most 1; got 1.5"),
         (DataConfig, {"augment": {"rotate": float("nan")}}, "dataset.augment.rotate must be at least 0; got nan"),
+        (DataConfig, {"augment": {"resized_crop": [0.5, 1.0], "shift": 0.2}}, ".*shift=0.2 has no effect on .*"),
+        (PreparedConfig, {"train": []}, r"dataset.train must name at least one part, and none twice; got \[\]"),
+        (PreparedConfig, {"test": ["a", "a"]}, r"dataset.test must name .* none twice; got \['a', 'a'\]"),
         (TwoMoonsConfig, {"points": 1}, "dataset.points must be at least 2; got 1"),
         (TwoMoonsConfig, {"batch_size": 0}, "dataset.batch_size must be at least 1; got 0"),
         (TwoMoonsConfig, {"noise_radius": -0.1}, "dataset.noise_radius must be at least 0; got -0.1"),

@@ -1,6 +1,6 @@
 """What flows from data to methods: a batch, and the arrays that batches are cut from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trust_exp.data.config import DatasetInfo
 
-__all__ = ["Arrays", "Batch", "DatasetInfo", "Split"]
+__all__ = ["AnyBatch", "Arrays", "Batch", "BoxBatch", "DatasetInfo", "DenseBatch", "Split"]
 
 Split = Literal["train", "test"]
 
@@ -16,7 +16,8 @@ Split = Literal["train", "test"]
 class Batch(NamedTuple):
     """Samples of one step: image float32 [B, ...] in the data's own units (images: [0, 1]), label and index int64 [B].
 
-    ``index`` is the position in the split, so that what is found out about a sample can be kept under its index.
+    ``index`` is the position in the whole split, whatever part of it is served, so that what is found out about a
+    sample can be kept under its index.
     """
 
     image: Tensor
@@ -24,19 +25,83 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no one needs of a batch
 
 
+class DenseBatch(NamedTuple):
+    """Images with a class for every pixel, and maps of concepts.
+
+    ``image`` float32 [B, C, H, W]; ``label`` int64 [B, H, W], a class or UNKNOWN; ``index`` int64 [B]; ``concepts``
+    int64 [B, L, H, W], one map for each of ``info.layers``: a concept, NOTHING or UNKNOWN.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor  # type: ignore[assignment]
+    concepts: Tensor
+
+
+class BoxBatch(NamedTuple):
+    """Images with boxes: of M places each image uses the first few.
+
+    ``image`` float32 [B, C, H, W]; ``label`` int64 [B, M], the class in a box, UNKNOWN where there is none; ``index``
+    int64 [B]; ``boxes`` float32 [B, M, 4] (left, top, right, bottom in pixels of the served image); ``difficult`` bool
+    [B, M]: not to be counted.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor  # type: ignore[assignment]
+    boxes: Tensor
+    difficult: Tensor
+
+
+AnyBatch = Batch | DenseBatch | BoxBatch
+
+
 @dataclass(frozen=True)
 class Arrays:
-    """A whole split: images uint8 [N, C, H, W] or float32 [N, D], labels int64 [N]."""
+    """Samples in memory: images uint8 [N, C, H, W] or float32 [N, D], and their labels.
+
+    ``labels`` are int64 [N], or int8 or int16 [N, H, W] of dense data; ``concepts`` int8 or int16 [N, L, H, W];
+    ``index`` int64 [N], positions in the whole split; by default all of it.
+    """
 
     images: Tensor
     labels: Tensor
+    concepts: Tensor | None = None
+    index: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.index is None:
+            object.__setattr__(self, "index", torch.arange(len(self.labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, index: Tensor) -> "Arrays":
-        """The samples at ``index`` (int64 [M]), in that order."""
-        return Arrays(self.images[index], self.labels[index])
+    @property
+    def nbytes(self) -> int:
+        """Memory of all of it."""
+        return sum(tensor.nbytes for tensor in self._tensors().values())
+
+    def select(self, rows: Tensor) -> "Arrays":
+        """The samples at ``rows`` (int64 [M]), in that order."""
+        return Arrays(**{name: tensor.index_select(0, rows) for name, tensor in self._tensors().items()})
+
+    def to(self, device: torch.device) -> "Arrays":
+        """The same on another device."""
+        return Arrays(**{name: tensor.to(device) for name, tensor in self._tensors().items()})
+
+    def batch(self) -> "Batch | DenseBatch":
+        """All of it as a batch, images as floats."""
+        image = as_floats(self.images)
+        if self.labels.dim() == 1:
+            return Batch(image, self.labels, self.index)
+        concepts = (
+            self.labels.new_empty(len(self), 0, *self.labels.shape[1:]) if self.concepts is None else self.concepts
+        )
+        return DenseBatch(image, self.labels.long(), self.index, concepts.long())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def as_floats(images: Tensor) -> Tensor:

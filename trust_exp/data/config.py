@@ -1,16 +1,30 @@
 """What can be chosen about a data set, and what is known of one before it is loaded. No torch here."""
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from omegaconf import MISSING
 
-from trust_exp.config import free
-from trust_exp.errors import check_range
+from trust_exp.config import free, late
+from trust_exp.errors import UserError, check_choice, check_range
+
+UNKNOWN = -1  # in a label map: not labelled, says nothing
+NOTHING = -2  # in a map of concepts: labelled, and none of them is there
+
+Task = Literal["classification", "segmentation", "detection"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One map of concepts of a pixel: several layers may have concepts of the same kind, as labels may overlap."""
+
+    kind: str  # object, part, material, ...
+    concepts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is loaded.
+    """What is known of a data set: its classes, the maps of concepts that come with its images, its range.
 
     ``shape`` is that of one sample, (C, H, W) or (D,); ``domain`` the range that an attack must stay in, or None.
     """
@@ -19,21 +33,52 @@ class DatasetInfo:
     classes: tuple[str, ...]
     shape: tuple[int, ...]
     domain: tuple[float, float] | None
+    task: Task = "classification"
+    layers: tuple[Layer, ...] = ()
 
 
 @dataclass
 class AugmentConfig:
-    """Random changes of training images, in this order: crop, flip, jitter, rotation (Losch 2024, Fig. 3.3, B.2)."""
+    """Random changes of training images, in this order: crop, flip, jitter, rotation (Losch 2024, Fig. 3.3, B.2).
+
+    The crop is one of ``pad``, ``resized_crop`` and ``scale``; blur comes last.
+    """
 
     pad: int = 0  # pixels of zero padding on each side before a crop back to the size of the image
     flip: bool = False  # left and right, with probability 1/2
     jitter: float = 0.0  # brightness, contrast, saturation: factors in [1 - jitter, 1 + jitter]
     rotate: float = 0.0  # degrees to either side
+    resized_crop: list[float] | None = late(None)  # area of a crop that is then resized, as fractions: [0.08, 1]
+    ratio: list[float] = late(lambda: [3 / 4, 4 / 3])  # width over height of that crop
+    scale: list[float] | None = late(None)  # size of the whole image before a crop: [0.5, 2]
+    size: list[int] | None = late(None)  # height and width of that crop; None: of what is served
+    shift: float = late(0.0)  # of the crop, as a fraction of the image, to each side
+    hue: float = late(0.0)  # turn of the colour circle, to each side
+    blur: float = late(0.0)  # probability of a Gaussian blur of 5x5 pixels
 
     def __post_init__(self) -> None:
         check_range("dataset.augment.pad", self.pad, least=0)
-        check_range("dataset.augment.jitter", self.jitter, least=0, most=1)
         check_range("dataset.augment.rotate", self.rotate, least=0, most=180)
+        check_range("dataset.augment.hue", self.hue, least=0, most=0.5)
+        for key in ("jitter", "shift", "blur"):
+            check_range(f"dataset.augment.{key}", getattr(self, key), least=0, most=1)
+        for key, most in (("resized_crop", 1.0), ("ratio", None), ("scale", None)):
+            _check_interval(f"dataset.augment.{key}", getattr(self, key), most)
+        if self.size is not None and (self.scale is None or self.shift or len(self.size) != 2 or min(self.size) < 1):
+            raise UserError(f"dataset.augment.size must be [height, width] of a crop by scale; got {self.size}")
+        crops = [key for key in ("pad", "resized_crop", "scale") if getattr(self, key)]
+        if len(crops) > 1:
+            raise UserError(f"dataset.augment takes one kind of crop; got {' and '.join(crops)}")
+        if self.resized_crop and self.shift:
+            raise UserError(f"dataset.augment.shift={self.shift:g} has no effect on a resized_crop; choose one of them")
+
+
+def _check_interval(key: str, value: list[float] | None, most: float | None = None) -> None:
+    if value is None:
+        return
+    if len(value) != 2 or not 0 < value[0] <= value[1] or (most is not None and value[1] > most):
+        limit = "" if most is None else f", at most {most:g}"
+        raise UserError(f"{key} must be two positive numbers, the lesser first{limit}; got {value}")
 
 
 @dataclass
@@ -42,16 +87,56 @@ class DataConfig:
 
     _target_: str = MISSING
     name: str = MISSING
+    task: str = late("classification")  # what its labels are
     batch_size: int = 128  # of one optimiser step, over all devices
     eval_batch_size: int = free(500)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     limit_train: int | None = None  # at most this many samples, the same number of each class
     limit_test: int | None = None
     keep_on_device: bool = free(True)  # in the accelerator's memory if it fits
+    classes: list[str] | None = late(None)  # only these, by name or number, numbered anew in this order
+    index_file: str | None = late(None)  # only the training samples whose numbers stand in this file
+    fraction: float | None = late(None)  # only this part of the training samples, the same part of each class
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
             check_range(f"dataset.{key}", getattr(self, key), least=1)
+        check_choice("dataset.task", self.task, get_args(Task))
+        check_range("dataset.fraction", self.fraction, above=0, most=1)
+
+
+@dataclass
+class PreparedConfig(DataConfig):
+    """Schema of the data sets that are prepared from files. The parts are those that their owners published."""
+
+    train: list[str] = field(default_factory=lambda: ["train"])  # parts to train on
+    test: list[str] = field(default_factory=lambda: ["test"])  # parts to evaluate on
+    path: str | None = None  # where the files are, if not in the folder of the data
+    source: str | None = None  # what the files are of, if the set is not called so
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for split, parts in (("train", self.train), ("test", self.test)):
+            if not parts or len(set(parts)) < len(parts):
+                raise UserError(f"dataset.{split} must name at least one part, and none twice; got {parts}")
+
+
+@dataclass
+class StreamConfig(PreparedConfig):
+    """Schema of the data sets that are read from their files as they are needed."""
+
+    image_size: list[int] = field(default_factory=lambda: [224, 224])  # height and width of what is served
+    resize: int | None = None  # shorter side before the crop; None: the least that covers image_size
+    crop: bool = False  # each image to its box before all else, for sets that have one
+    workers: int | None = free(None)  # processes that decode; None: one a core
+    eval_batch_size: int = free(64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise UserError(f"dataset.image_size must be [height, width]; got {self.image_size}")
+        check_range("dataset.resize", self.resize, least=1)
+        check_range("dataset.workers", self.workers, least=0)
 
 
 @dataclass
@@ -67,3 +152,45 @@ class TwoMoonsConfig(DataConfig):
         check_range("dataset.points", self.points, least=2)
         check_range("dataset.test_points", self.test_points, least=2)
         check_range("dataset.noise_radius", self.noise_radius, least=0)
+
+
+@dataclass
+class Cifar100Config(PreparedConfig):
+    """Schema of dataset=cifar100."""
+
+    labels: str = "fine"  # or coarse: of the 20 super-classes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("dataset.labels", self.labels, ("fine", "coarse"))
+
+
+@dataclass
+class CifarPlusOneConfig(DataConfig):
+    """Schema of dataset=cifar10plus1 (Losch 2024, sec. 3.3.2)."""
+
+    made_of: list[str] = field(default_factory=list)  # the two sets
+    extra: str = "rodent"  # super-class of CIFAR-100 that is added, by the thesis' name (Fig. A.3) or its own
+
+    def __post_init__(self) -> None:
+        from trust_exp.data.sources.cifar import super_class  # here, as sources are built on this module
+
+        super().__post_init__()
+        super_class(self.extra)
+
+
+@dataclass
+class StreetScenesConfig(DataConfig):
+    """Schema of dataset=street_scenes: generated, so there is as much of it as is asked for."""
+
+    images: int = 2000
+    test_images: int = 500
+    image_size: list[int] = field(default_factory=lambda: [128, 256])  # height and width
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("dataset.images", self.images, least=1)
+        check_range("dataset.test_images", self.test_images, least=1)
+        check_choice("dataset.task", self.task, ("segmentation", "classification"))
+        if len(self.image_size) != 2 or min(self.image_size) < 16:
+            raise UserError(f"dataset.image_size must be [height, width], at least 16; got {self.image_size}")

@@ -1,24 +1,29 @@
 """Prepared data: ``<root>/prepared/<name>/`` with memory-mapped arrays and a manifest of what they must be. No torch.
 
-A set is written into a folder of its own and renamed into place, so what is there is whole. Of several processes that
-prepare the same set at once, the first to rename wins and the others take what it wrote.
+A set is written into a folder of its own and renamed into place, so what is there is whole. One process prepares a set
+at a time; where a file system knows no locks, the first to rename wins and the others take what it wrote.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trust_exp.errors import UserError
+from trust_exp.data.config import DatasetInfo, Layer
+from trust_exp.data.lock import locked
+from trust_exp.errors import UserError, unknown
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -32,19 +37,64 @@ def is_prepared(root: str | Path, name: str) -> bool:
     return (prepared_folder(root, name) / MANIFEST).is_file()
 
 
-def write(
-    root: str | Path, name: str, splits: Mapping[str, tuple[np.ndarray, np.ndarray]], source: Mapping[str, Any]
-) -> Path:
-    """Prepare a set, replacing one that is there and differs.
+class Writer:
+    """The arrays and facts of a set that is being prepared.
 
-    Args:
-        root: folder of all data.
-        name: of the set.
-        splits: images uint8 [N, C, H, W] and labels [N] of each split.
-        source: where the arrays come from, kept in the manifest; JSON types.
+    ``info`` and ``source`` (where the data come from, JSON types) must be set; ``converted`` counts what had to be
+    changed, e.g. grey images; ``origin`` is the folder that was read.
+    """
 
-    Returns:
-        The folder of the prepared set.
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info: DatasetInfo | None = None
+        self.source: dict[str, Any] = {}
+        self.converted: Counter[str] = Counter()
+        self.origin: Path | None = None
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def array(self, part: str, kind: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array on disk to be filled: of a part such as train, of a kind such as images or labels."""
+        name = f"{part}_{kind}.npy"
+        if 0 in shape:  # what is empty cannot be mapped
+            np.save(self.folder / name, np.empty(shape, dtype))
+            self._arrays[name] = np.empty(shape, dtype)
+        else:
+            self._arrays[name] = np.lib.format.open_memmap(self.folder / name, "w+", dtype, shape)
+        return self._arrays[name]
+
+    def count_images(self, kinds: Mapping[str, int]) -> None:
+        """Add to what was converted how many images are stored as grey, palette, ..."""
+        self.converted.update({f"{kind} images": count for kind, count in kinds.items() if count})
+
+    def put(self, part: str, **arrays: np.ndarray) -> None:
+        """Write whole arrays of a part, each under its kind."""
+        for kind, array in arrays.items():
+            self.array(part, kind, array.shape, array.dtype)[...] = array
+
+    def finish(self, name: str) -> None:
+        """Write the manifest."""
+        if self.info is None:
+            raise ValueError(f"the info of {name} was not set")
+        files = {}
+        for file, array in self._arrays.items():
+            if isinstance(array, np.memmap):
+                array.flush()
+            files[file] = _facts(self.folder / file, array)
+        manifest = {
+            "format": FORMAT,
+            "name": name,
+            "info": asdict(self.info),
+            "files": files,
+            "source": self.source,
+            "converted": dict(self.converted),
+            "folder": str(self.origin) if self.origin else None,
+        }
+        (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def preparing(root: str | Path, name: str) -> Iterator[Writer]:
+    """Prepare a set, replacing one that is there and differs; nothing stays of one that fails.
 
     Raises:
         UserError: if it cannot be written.
@@ -54,20 +104,34 @@ def write(
     temporary = final.with_name(f".{name}.{uuid.uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
-        files = {}
-        for split, (images, labels) in splits.items():
-            for kind, array in (("images", images), ("labels", labels)):
-                path = temporary / f"{split}_{kind}.npy"
-                np.save(path, array, allow_pickle=False)
-                files[path.name] = _facts(path, array)
-        manifest = {"format": FORMAT, "name": name, "files": files, "source": dict(source)}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        writer = Writer(temporary)
+        yield writer
+        writer.finish(name)
         _publish(temporary, final)
     except OSError as error:
         raise UserError(f"{final} could not be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return final
+
+
+@contextlib.contextmanager
+def alone(root: str | Path, name: str) -> Iterator[None]:
+    """While no other process prepares the set; what a killed one left behind is removed.
+
+    Raises:
+        UserError: if the folder of the data cannot be written to.
+    """
+    final = prepared_folder(root, name)
+    with contextlib.ExitStack() as stack:
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            is_alone = stack.enter_context(locked(final.with_name(f".{name}.lock")))
+        except OSError as error:
+            raise UserError(f"{final.parent} cannot be written to: {error.strerror}") from error
+        if is_alone:
+            for left in final.parent.glob(f".{name}.{'[0-9a-f]' * 32}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 def _facts(path: Path, array: np.ndarray) -> dict[str, Any]:
@@ -113,16 +177,56 @@ def _same_and_whole(there: Path, here: Path) -> bool:
     return manifest == read_manifest(here)
 
 
-def open_split(root: str | Path, name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Memory-mapped images uint8 [N, C, H, W] and labels [N]; writing to them does not reach the files.
+def open_part(root: str | Path, name: str, part: str) -> dict[str, np.ndarray]:
+    """Memory-mapped arrays of a part by their kind; writing to them does not reach the files.
 
     Raises:
-        UserError: if a file is missing or its size is not that of the manifest; contents are ``verify``'s affair.
+        UserError: if there is no such part, a file is missing or its size is not that of the manifest; contents are
+            ``verify``'s affair.
     """
     folder = prepared_folder(root, name)
-    _check_sizes(folder, read_manifest(folder))
-    images, labels = (_mapped(folder / f"{split}_{kind}.npy", name) for kind in ("images", "labels"))
-    return images, labels
+    manifest = read_manifest(folder)
+    _check_sizes(folder, manifest)
+    files = [file for file in manifest["files"] if file.rpartition("_")[0] == part]
+    if not files:
+        raise unknown(f"the part of {manifest['info']['name']} for dataset.train or .test", part, parts(manifest))
+    return {file.rpartition("_")[2].removesuffix(".npy"): _mapped(folder / file) for file in files}
+
+
+def open_parts(root: str | Path, name: str, chosen: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of some parts one after the other; those of one part are memory-mapped, of several in memory.
+
+    Raises:
+        UserError: as ``open_part``.
+    """
+    found = [open_part(root, name, part) for part in chosen]
+    if len(found) == 1:
+        return found[0]
+    return {kind: np.concatenate([arrays[kind] for arrays in found]) for kind in found[0]}
+
+
+def parts(manifest: dict[str, Any]) -> list[str]:
+    """The parts of a prepared set, such as train and test."""
+    return sorted({file.rpartition("_")[0] for file in manifest["files"]})
+
+
+def counts(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """How many images each part of a prepared set has."""
+    named = {file.removesuffix(".npy").rpartition("_"): facts for file, facts in manifest["files"].items()}
+    return {part: facts["shape"][0] for (part, _, kind), facts in named.items() if kind in ("images", "paths")}
+
+
+def read_info(manifest: dict[str, Any]) -> DatasetInfo:
+    """What the manifest knows of the set."""
+    info = manifest["info"]
+    return DatasetInfo(
+        name=info["name"],
+        classes=tuple(info["classes"]),
+        shape=tuple(info["shape"]),
+        domain=tuple(info["domain"]) if info["domain"] else None,
+        task=info["task"],
+        layers=tuple(Layer(layer["kind"], tuple(layer["concepts"])) for layer in info["layers"]),
+    )
 
 
 def verify(root: str | Path, name: str) -> dict[str, Any]:
@@ -136,7 +240,7 @@ def verify(root: str | Path, name: str) -> dict[str, Any]:
     _check_sizes(folder, manifest)
     for file, facts in manifest["files"].items():
         if sha256(folder / file) != facts["sha256"]:
-            raise UserError(f"{folder / file} has changed since it was prepared; {_rebuild(name)}")
+            raise UserError(f"{folder / file} has changed since it was prepared; {_rebuild(folder)}")
     return manifest
 
 
@@ -149,13 +253,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        if manifest["format"] == FORMAT and isinstance(manifest["files"], dict):
+        if manifest["format"] == FORMAT and isinstance(manifest["files"], dict) and read_info(manifest):
             return manifest
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {_rebuild(folder.name)}") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); {_rebuild(folder)}") from error
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path} is not a manifest of format {FORMAT}; {_rebuild(folder.name)}")
+    raise UserError(f"{path} is not a manifest of format {FORMAT}; {_rebuild(folder)}")
 
 
 def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
@@ -163,24 +267,30 @@ def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
         path = folder / file
         size = path.stat().st_size if path.is_file() else None
         if size is None:
-            raise UserError(f"{path} is missing; {_rebuild(folder.name)}")
+            raise UserError(f"{path} is missing; {_rebuild(folder)}")
         if size != facts["bytes"]:
-            raise UserError(f"{path} has {size} bytes and should have {facts['bytes']}; {_rebuild(folder.name)}")
+            raise UserError(f"{path} has {size} bytes and should have {facts['bytes']}; {_rebuild(folder)}")
 
 
-def _mapped(path: Path, name: str) -> np.ndarray:
+def _mapped(path: Path) -> np.ndarray:
     try:
         # Copy on write: pages are shared between processes, and torch wants an array it could write to.
         return np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an array; {_rebuild(name)}") from error
+        raise UserError(f"{path} cannot be read as an array; {_rebuild(path.parent)}") from error
 
 
-def _rebuild(name: str) -> str:
-    return f"prepare it again with: trust-exp data import {name} <folder>"
+def _rebuild(folder: Path) -> str:
+    # Not every set can be imported again: one may be drawn, downloaded, or the user's own under a name of its files.
+    return f"delete {folder}, and the next run prepares it again or says what that needs"
 
 
 def sha256(path: Path) -> str:
     """Checksum of a file's contents, in hex."""
+    return file_digest(path, "sha256")
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """The same by another algorithm; older sets publish md5."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()

@@ -1,0 +1,126 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from trust_exp.data.batch import Arrays, DatasetInfo
+from trust_exp.data.digits import Digits
+from trust_exp.data.subset import Subset, balanced_fraction, read_index
+from trust_exp.errors import UserError
+
+INFO = DatasetInfo("animals", ("cat", "dog", "7", "emu"), (3, 4, 4), (0.0, 1.0))
+LABELS = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0, 1, 1])
+
+
+def test_without_a_choice_everything_is_served():
+    assert Subset().rows("train", LABELS, INFO).tolist() == list(range(10))
+    assert Subset().narrow(INFO) is INFO
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "rows"),
+    [
+        (["emu", "cat"], ("emu", "cat"), [0, 3, 4, 7]),
+        (["1"], ("dog",), [1, 6, 8, 9]),
+        (["7"], ("7",), [2, 5]),  # a name comes before a number
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_classes_are_chosen_by_name_or_number_in_both_splits(classes, names, rows, split):
+    subset = Subset(classes)
+    assert subset.narrow(INFO).classes == names
+    assert subset.rows(split, LABELS, INFO).tolist() == rows
+
+
+def test_chosen_classes_are_numbered_anew_and_samples_keep_their_index():
+    subset = Subset(["emu", "cat"])
+    arrays = Arrays(torch.arange(10).float().unsqueeze(1), LABELS).select(subset.rows("train", LABELS, INFO))
+    served = subset.renumber(arrays, INFO)
+    assert served.labels.tolist() == [1, 0, 0, 1]
+    assert served.index.tolist() == served.images.squeeze(1).tolist() == [0, 3, 4, 7]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write"), [(".npy", np.save), (".txt", lambda path, rows: np.savetxt(path, rows, "%d"))]
+)
+def test_an_index_file_chooses_training_samples_only(tmp_path, suffix, write):
+    path = tmp_path / f"chosen{suffix}"
+    write(path, np.array([8, 2, 3]))
+    subset = Subset(index_file=path)
+    assert subset.rows("train", LABELS, INFO).tolist() == [2, 3, 8]
+    assert len(subset.rows("test", LABELS, INFO)) == 10
+
+
+def test_the_same_part_of_each_class_is_kept_and_at_least_one_sample():
+    labels = torch.tensor([0] * 10 + [1] * 20 + [2])
+    kept = balanced_fraction(labels, 0.3)
+    assert labels[kept].bincount().tolist() == [3, 6, 1]
+    assert kept.tolist() == [0, 1, 2, *range(10, 16), 30]  # the first of each
+
+
+def test_choices_add_up_and_a_limit_comes_last(tmp_path):
+    np.save(tmp_path / "chosen.npy", np.arange(0, 1438, 2))
+    choices = {"classes": ["3", "8"], "index_file": str(tmp_path / "chosen.npy"), "fraction": 0.5}
+    all_of_them, few = Digits("digits", **choices), Digits("digits", **choices, limit_train=10)
+    labels = Digits("digits").arrays("train").labels
+    arrays = all_of_them.arrays("train")
+    assert all_of_them.info.classes == ("3", "8")
+    assert set(labels[arrays.index].tolist()) == {3, 8}
+    assert (arrays.index % 2 == 0).all()
+    assert few.arrays("train").labels.bincount().tolist() == [5, 5]
+    assert torch.isin(few.arrays("train").index, arrays.index).all()
+    batch = next(iter(few.eval_loader("train")))
+    assert torch.equal(batch.index, few.arrays("train").index)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"classes": ["cow"]}, "the class of dataset=animals 'cow' does not exist"),
+        ({"classes": ["4"]}, "the class of dataset=animals '4' does not exist"),
+        ({"classes": ["cat", "0"]}, "dataset.classes names a class twice: ['cat', '0']"),
+    ],
+)
+def test_a_class_that_is_not_there_is_named(given, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Subset(**given).narrow(INFO)
+
+
+def test_classes_of_dense_data_cannot_be_chosen():
+    with pytest.raises(UserError, match="chooses among images of a class; dataset=animals has none"):
+        Subset(["cat"]).rows("train", torch.zeros(2, 4, 4, dtype=torch.int8), INFO)
+
+
+def test_an_empty_choice_is_refused(tmp_path):
+    np.save(tmp_path / "chosen.npy", np.array([0]))
+    with pytest.raises(UserError, match="no sample of train is left of dataset=animals"):
+        Subset(["emu"], tmp_path / "chosen.npy").rows("train", LABELS, INFO)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1\nx\n", "cannot be read as whole numbers, one a line"),
+        ("10\n", "names sample 10; there are 0 to 9"),
+        ("-1\n", "names sample -1; there are 0 to 9"),
+        ("1 2\n3 4\n", "must hold whole numbers; it has int64 (2, 2)"),
+    ],
+)
+def test_a_wrong_index_file_is_named(tmp_path, content, message):
+    path = tmp_path / "chosen.txt"
+    path.write_text(content)
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        read_index(path, 10)
+    assert str(path) in str(error.value)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_index(tmp_path / "missing.npy", 10)
+    np.save(tmp_path / "floats.npy", np.zeros(3))
+    with pytest.raises(UserError, match="must hold whole numbers; it has float64"):
+        read_index(tmp_path / "floats.npy", 10)
+
+
+def test_pickled_index_files_are_refused(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_index(tmp_path / "objects.npy", 10)

@@ -1,0 +1,135 @@
+"""Which samples of a data set are served: by class, by a file of numbers, by fraction."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trust_exp.data.batch import Arrays, DatasetInfo, Split
+from trust_exp.data.store import sha256
+from trust_exp.errors import UserError, unknown
+
+
+class Subset:
+    """A choice among the samples of a data set.
+
+    Args:
+        classes: only these, by name or number, numbered anew in this order; of both splits.
+        index_file: only the training samples whose numbers stand in this file: a ``.npy`` array or a text, one a line.
+        fraction: only this part of the training samples, the same part of each class (of dense data: of all), its
+            first samples.
+
+    Raises:
+        UserError: from the methods, if a class or a number does not exist, or the file cannot be read.
+    """
+
+    def __init__(
+        self, classes: list[str] | None = None, index_file: str | Path | None = None, fraction: float | None = None
+    ) -> None:
+        self.classes, self.index_file, self.fraction = classes, index_file, fraction
+
+    def facts(self) -> dict[str, str]:
+        """What the configuration does not say of the choice: the checksum of the index file."""
+        return {} if self.index_file is None else {"index_file": sha256(Path(self.index_file))}
+
+    def narrow(self, info: DatasetInfo) -> DatasetInfo:
+        """``info`` with the chosen classes only."""
+        if self.classes is None:
+            return info
+        return DatasetInfo(**{**vars(info), "classes": tuple(info.classes[label] for label in self._numbers(info))})
+
+    def rows(self, split: Split, labels: Tensor, info: DatasetInfo) -> Tensor:
+        """The chosen rows of a split, int64 [M], increasing, for labels int64 [N] (or [N, ...] without classes)."""
+        kept = torch.ones(len(labels), dtype=torch.bool)
+        if self.classes is not None:
+            if labels.dim() != 1 or info.task != "classification":
+                raise UserError(f"dataset.classes chooses among images of a class; dataset={info.name} has none")
+            kept &= torch.isin(labels, torch.tensor(self._numbers(info)))
+        if split == "train" and self.index_file is not None:
+            listed = torch.zeros_like(kept)
+            listed[read_index(self.index_file, len(labels))] = True
+            kept &= listed
+        rows = kept.nonzero().squeeze(1)
+        if split == "train" and self.fraction is not None:
+            rows = rows[balanced_fraction(labels[rows], self.fraction)]
+        if not len(rows):
+            raise UserError(f"no sample of {split} is left of dataset={info.name}; choose more of them")
+        return rows
+
+    def renumber(self, arrays: Arrays, info: DatasetInfo) -> Arrays:
+        """The same samples with their labels counted among the chosen classes."""
+        if self.classes is None:
+            return arrays
+        return Arrays(arrays.images, self.renumbered(arrays.labels, info), arrays.concepts, arrays.index)
+
+    def renumbered(self, labels: Tensor, info: DatasetInfo) -> Tensor:
+        """Labels int64 [N] counted among the chosen classes."""
+        if self.classes is None:
+            return labels
+        place = torch.full((len(info.classes),), -1)
+        place[self._numbers(info)] = torch.arange(len(self.classes))
+        return place[labels]
+
+    def _numbers(self, info: DatasetInfo) -> list[int]:
+        numbers = []
+        for chosen in self.classes or ():
+            if chosen in info.classes:
+                numbers.append(info.classes.index(chosen))
+            elif chosen.isdecimal() and int(chosen) < len(info.classes):
+                numbers.append(int(chosen))
+            else:
+                raise unknown(f"the class of dataset={info.name}", chosen, info.classes)
+        if len(set(numbers)) < len(numbers):
+            raise UserError(f"dataset.classes names a class twice: {self.classes}")
+        return numbers
+
+
+def read_index(path: str | Path, size: int) -> Tensor:
+    """The numbers in a file, int64 [M], each in 0..size-1.
+
+    Raises:
+        UserError: if the file cannot be read, or holds anything else.
+    """
+    try:
+        numbers = (
+            np.load(path, allow_pickle=False) if Path(path).suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"dataset.index_file={path} cannot be read as whole numbers, one a line: {reason}") from error
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer) or not numbers.size:
+        raise UserError(f"dataset.index_file={path} must hold whole numbers; it has {numbers.dtype} {numbers.shape}")
+    if numbers.min() < 0 or numbers.max() >= size:
+        odd = int(numbers.min() if numbers.min() < 0 else numbers.max())
+        raise UserError(f"dataset.index_file={path} names sample {odd}; there are 0 to {size - 1}")
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
+def occurrence_in_class(labels: Tensor) -> Tensor:
+    """How many earlier samples have the same label, int64 [N], for labels int64 [N]."""
+    order = labels.argsort(stable=True)
+    counts = labels.bincount()
+    first = counts.cumsum(0) - counts
+    occurrence = torch.empty_like(labels)
+    occurrence[order] = torch.arange(len(labels)) - first[labels[order]]
+    return occurrence
+
+
+def balanced_subset(labels: Tensor, limit: int) -> Tensor:
+    """Increasing indices, int64 [limit], of the first samples of every class; of dense data of the first samples.
+
+    Class sizes differ by at most one, unless a class runs out: the others then fill up.
+    """
+    if labels.dim() != 1:
+        return torch.arange(limit)
+    rounds = occurrence_in_class(labels) * (int(labels.max()) + 1) + labels
+    return rounds.argsort()[:limit].sort().values
+
+
+def balanced_fraction(labels: Tensor, fraction: float) -> Tensor:
+    """Increasing indices of the first ``fraction`` of each class, rounded to the nearest whole number, at least one."""
+    if labels.dim() != 1:
+        return torch.arange(max(1, round(fraction * len(labels))))
+    counts = (labels.bincount() * fraction).round().clamp(min=1)
+    return (occurrence_in_class(labels) < counts[labels]).nonzero().squeeze(1)
