@@ -1,19 +1,27 @@
-"""Batches straight from arrays in memory: no worker processes, no Python per sample."""
+"""Which batch holds which samples; and batches straight from arrays in memory: no workers, no Python per sample."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from trust_exp.data.augment import Augment
-from trust_exp.data.batch import Arrays, Batch, as_floats
+from trust_exp.data.augment import Augment, Parameters
+from trust_exp.data.batch import AnyBatch, Arrays
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
 
 
-class ArrayLoader:
-    """Iterable over the batches of one pass over ``arrays``.
+class Planned(NamedTuple):
+    """A batch to come: the places of its samples among those served (int64 [B]), and the training step it is for."""
+
+    rows: Tensor
+    step: int | None
+
+
+class Loader:
+    """One pass over a number of samples in batches.
 
     Without ``position``, for evaluation: index order, nothing changed, nothing dropped; whole batches go round robin
     to the processes. With ``position``, for training: shuffled, augmented, the incomplete last batch dropped, each
@@ -21,7 +29,7 @@ class ArrayLoader:
     anywhere continues the same sequence, and a batch is the same for every number of processes.
 
     Args:
-        arrays: where they lie is where samples are gathered.
+        samples: how many are served.
         batch_size: over all processes.
         device: where batches are delivered.
         rank, world: this process and the number of processes.
@@ -35,7 +43,7 @@ class ArrayLoader:
 
     def __init__(
         self,
-        arrays: Arrays,
+        samples: int,
         batch_size: int,
         *,
         device: torch.device | str = "cpu",
@@ -47,8 +55,8 @@ class ArrayLoader:
     ) -> None:
         if batch_size < 1:
             raise UserError(f"a batch size must be at least 1; got {batch_size}")
-        self.arrays, self.device = arrays, torch.device(device)
-        self.batch_size = batch_size if position is None else min(batch_size, len(arrays))
+        self.samples, self.device = samples, torch.device(device)
+        self.batch_size = batch_size if position is None else min(batch_size, samples)
         self.rank, self.world = rank, world
         self.seed, self.position, self.augment = seed, position, augment
         if position is not None and self.batch_size % world:
@@ -60,10 +68,7 @@ class ArrayLoader:
     def __len__(self) -> int:
         if self.position is None:
             return max(1, len(self._own_batches()))
-        return len(self.arrays) // self.batch_size
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._in_index_order() if self.position is None else self._rest_of_epoch(self.position)
+        return self.samples // self.batch_size
 
     # Lightning takes a loader with these two for one that resumes inside an epoch. The step says it all: no state.
     def state_dict(self) -> dict[str, Any]:
@@ -72,33 +77,60 @@ class ArrayLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
 
+    def _plan(self) -> list[Planned]:
+        """The batches of this pass; none if there are more processes than batches of an evaluation."""
+        return self._in_index_order() if self.position is None else self._rest_of_epoch(self.position())
+
     def _own_batches(self) -> range:
-        return range(self.rank, -(-len(self.arrays) // self.batch_size), self.world)
+        return range(self.rank, -(-self.samples // self.batch_size), self.world)
 
-    def _in_index_order(self) -> Iterator[Batch]:
-        index = torch.arange(len(self.arrays), device=self.arrays.images.device)
-        if not self._own_batches():
-            yield self._gather(index[:0])  # so that this process takes part in what follows the batches
-        for batch in self._own_batches():
-            yield self._gather(index[batch * self.batch_size : (batch + 1) * self.batch_size])
+    def _in_index_order(self) -> list[Planned]:
+        rows = torch.arange(self.samples)
+        starts = (number * self.batch_size for number in self._own_batches())
+        return [Planned(rows[start : start + self.batch_size], None) for start in starts]
 
-    def _rest_of_epoch(self, position: Callable[[], int]) -> Iterator[Batch]:
-        epoch, offset = divmod(position(), len(self))
-        order = torch.randperm(len(self.arrays), generator=keyed_generator(self.seed, "order", epoch))
-        order = order.to(self.arrays.images.device)
+    def _rest_of_epoch(self, position: int) -> list[Planned]:
+        epoch, offset = divmod(position, len(self))
+        order = torch.randperm(self.samples, generator=keyed_generator(self.seed, "order", epoch))
+        batches = order[: len(self) * self.batch_size].view(len(self), self.batch_size)[:, self._own_share()]
+        return [Planned(batches[number], epoch * len(self) + number) for number in range(offset, len(self))]
+
+    def _own_share(self) -> slice:
+        """This process' part of every training batch."""
         share = self.batch_size // self.world
-        for number in range(offset, len(self)):
-            start = number * self.batch_size + self.rank * share
-            batch = self._gather(order[start : start + share])
-            yield batch if self.augment is None else self._augmented(batch, epoch * len(self) + number, self.augment)
+        return slice(self.rank * share, (self.rank + 1) * share)
 
-    def _gather(self, index: Tensor) -> Batch:
-        image = self.arrays.images.index_select(0, index).to(self.device)
-        return Batch(as_floats(image), self.arrays.labels.index_select(0, index).to(self.device), index.to(self.device))
-
-    def _augmented(self, batch: Batch, step: int, augment: Augment) -> Batch:
+    def _drawn(self, augment: Augment, step: int) -> Parameters:
+        """How the samples of this process are changed at a step."""
         # Drawn for the batch of all processes and cut: the number of processes changes nothing.
-        parameters = augment.draw(keyed_generator(self.seed, "augment", step), self.batch_size, self.device)
-        share = len(batch.label)
-        own = parameters.part(slice(self.rank * share, (self.rank + 1) * share))
-        return batch._replace(image=augment.apply(batch.image, own))
+        drawn = augment.draw(keyed_generator(self.seed, "augment", step), self.batch_size, self.device)
+        return drawn.part(self._own_share())
+
+
+class ArrayLoader(Loader):
+    """Iterable over the batches of one pass over ``arrays``; where these lie is where samples are gathered.
+
+    Its other arguments are those of ``Loader``.
+    """
+
+    def __init__(self, arrays: Arrays, batch_size: int, **options: Any) -> None:
+        super().__init__(len(arrays), batch_size, **options)
+        self.arrays = arrays
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        nothing = Planned(torch.arange(0), None)  # so that this process takes part in what follows the batches
+        for rows, step in self._plan() or [nothing]:
+            batch = self.arrays.select(rows.to(self.arrays.images.device)).to(self.device)
+            if step is not None and self.augment is not None:
+                batch = changed(batch, self.augment, self._drawn(self.augment, step))
+            yield batch.batch()
+
+
+def changed(arrays: Arrays, augment: Augment, parameters: Parameters) -> Arrays:
+    """Samples after an augmentation, their label maps moved with the images."""
+    new = {"images": augment.apply(arrays.images, parameters)}
+    if arrays.labels.dim() > 1:
+        new["labels"] = augment.apply_maps(arrays.labels.unsqueeze(1), parameters).squeeze(1)
+    if arrays.concepts is not None:
+        new["concepts"] = augment.apply_maps(arrays.concepts, parameters)
+    return dataclasses.replace(arrays, **new)
