@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from trust_exp.data.digits import Digits
-from trust_exp.data.module import balanced_subset, occurrence_in_class
+from trust_exp.data.subset import balanced_subset, occurrence_in_class
 from trust_exp.data.two_moons import TwoMoons
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
@@ -57,8 +57,9 @@ def test_an_evaluation_may_stop_after_the_first_samples():
 
 
 def test_vectors_are_not_augmented():
+    data = TwoMoons("two_moons", augment={"flip": True})
     with pytest.raises(UserError, match=r"^dataset.augment changes images; dataset=two_moons has vectors of length 2$"):
-        TwoMoons("two_moons", augment={"flip": True})
+        _ = data.info
 
 
 class Recorder(L.LightningModule):

@@ -41,16 +41,17 @@ def test_two_moons_are_the_same_for_every_seed_but_not_for_every_split():
 
 def test_an_epoch_of_two_moons_is_twenty_steps():
     assert len(TwoMoons(batch_size=100).train_dataloader()) == 20
-    assert TwoMoons.info.domain is None
+    assert TwoMoons().info.domain is None
 
 
 def test_digits_are_scikit_learns_with_a_fixed_disjoint_split():
     from sklearn.datasets import load_digits
 
-    train, test = (Digits("digits").arrays(split) for split in ("train", "test"))
+    data = Digits("digits")
+    train, test = (data.arrays(split) for split in ("train", "test"))
     assert (len(train), len(test)) == (1438, 359)
     assert train.images.dtype == torch.uint8
-    assert train.images.shape[1:] == test.images.shape[1:] == Digits.info.shape
+    assert train.images.shape[1:] == test.images.shape[1:] == data.info.shape
     share = test.labels.bincount() / (train.labels.bincount() + test.labels.bincount())
     assert 0.19 < share.min() <= share.max() < 0.21
     values = torch.cat([train.images, test.images]).double() * 16 / 255

@@ -3,7 +3,8 @@
 import torch
 
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
-from trust_exp.data.module import ArrayDataModule, occurrence_in_class
+from trust_exp.data.module import ArrayDataModule
+from trust_exp.data.subset import occurrence_in_class
 
 
 class Digits(ArrayDataModule):
@@ -13,7 +14,8 @@ class Digits(ArrayDataModule):
     split of its own: here every fifth image of each class is for testing.
     """
 
-    info = DatasetInfo("digits", tuple("0123456789"), (1, 8, 8), (0.0, 1.0))
+    def describe(self) -> DatasetInfo:
+        return DatasetInfo("digits", tuple("0123456789"), (1, 8, 8), (0.0, 1.0))
 
     def load(self, split: Split) -> Arrays:
         from sklearn.datasets import load_digits

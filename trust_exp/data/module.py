@@ -1,4 +1,4 @@
-"""The LightningDataModule of data sets that fit into memory."""
+"""The LightningDataModules: what every one promises, and those that serve from memory."""
 
 import math
 from collections.abc import Mapping
@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 from torch import Tensor
 
+from trust_exp.data import sources, store
 from trust_exp.data.augment import Augment
-from trust_exp.data.batch import Arrays, DatasetInfo, Split
-from trust_exp.data.config import AugmentConfig
+from trust_exp.data.batch import AnyBatch, Arrays, DatasetInfo, Split
+from trust_exp.data.config import AugmentConfig, Task
 from trust_exp.data.loader import ArrayLoader
+from trust_exp.data.subset import Subset, balanced_subset
 from trust_exp.errors import UserError
 
 
-class ArrayDataModule(L.LightningDataModule):
-    """Serves a data set from memory; a subclass says what the data are: ``info`` and ``load``.
+class DataModule(L.LightningDataModule):
+    """What a run needs of a data set, wherever its samples are served from.
 
     Args:
         name: what the user calls the data set, for messages.
@@ -25,15 +28,15 @@ class ArrayDataModule(L.LightningDataModule):
         eval_batch_size: of one evaluation batch, in one process.
         augment: changes of training images, an AugmentConfig or its fields.
         limit_train, limit_test: at most this many samples, see ``balanced_subset``.
-        keep_on_device: hold the arrays in the accelerator's memory where they fit.
+        keep_on_device: hold what is served from memory in the accelerator's memory where it fits.
+        classes, index_file, fraction: which samples, see ``Subset``.
+        task: what the labels are.
         root: folder of all data.
         seed: of the run: order and augmentation, never which samples there are.
 
     Raises:
         UserError: if data that are no images are to be augmented.
     """
-
-    info: DatasetInfo
 
     def __init__(
         self,
@@ -45,75 +48,71 @@ class ArrayDataModule(L.LightningDataModule):
         limit_train: int | None = None,
         limit_test: int | None = None,
         keep_on_device: bool = True,
+        classes: list[str] | None = None,
+        index_file: str | None = None,
+        fraction: float | None = None,
+        task: Task = "classification",
         root: str | Path = "data",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.name, self.root, self.seed = name, Path(root), seed
+        self.name, self.task, self.root, self.seed = name, task, Path(root), seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.limits: dict[Split, int | None] = {"train": limit_train, "test": limit_test}
         self.keep_on_device = keep_on_device
+        self.subset = Subset(classes, index_file, fraction)
         config = augment if isinstance(augment, AugmentConfig) else AugmentConfig(**(augment or {}))
         self.augment = None if config == AugmentConfig() else Augment(config)
-        if self.augment and len(self.info.shape) != 3:
-            raise UserError(
-                f"dataset.augment changes images; dataset={name} has vectors of length {self.info.shape[0]}"
-            )
-        self._arrays: dict[Split, Arrays] = {}
-        self._served: dict[tuple[Split, torch.device], Arrays] = {}
+        self._info: DatasetInfo | None = None
 
-    def load(self, split: Split) -> Arrays:
-        """The whole split, as found on disk or generated; the same for every seed."""
+    @property
+    def info(self) -> DatasetInfo:
+        """What the data are; of prepared data known once they are prepared."""
+        if self._info is None:
+            info = self.describe()
+            if info.task != self.task:
+                raise UserError(f"dataset={self.name} is for {info.task}; dataset.task={self.task} was given")
+            if self.augment and len(info.shape) != 3:
+                raise UserError(
+                    f"dataset.augment changes images; dataset={self.name} has vectors of length {info.shape[0]}"
+                )
+            self._info = self.subset.narrow(info)
+        return self._info
+
+    def describe(self) -> DatasetInfo:
+        """What all of the data are."""
         raise NotImplementedError
 
     def source(self) -> dict[str, Any]:
         """Where the data come from, with checksums; two runs with equal sources have seen equal data."""
         return {}
 
-    def arrays(self, split: Split) -> Arrays:
-        """The split within its limit, in CPU memory; ``Batch.index`` counts in it."""
-        if split not in self._arrays:
-            arrays, limit = self.load(split), self.limits[split]
-            if limit is not None and limit < len(arrays):
-                arrays = arrays.select(balanced_subset(arrays.labels, limit))
-            self._arrays[split] = arrays
-        return self._arrays[split]
-
-    def train_dataloader(self) -> ArrayLoader:
-        """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
-        loader = ArrayLoader(
-            self._arrays_near_device("train"),
-            self.batch_size,
-            position=lambda: self._consumed(len(loader)),
-            seed=self.seed,
-            augment=self.augment,
-            **self._place(),
-        )
-        return loader
-
-    def test_dataloader(self) -> ArrayLoader:
-        return self.eval_loader("test")
-
-    def eval_loader(self, split: Split, samples: int | None = None, batch_size: int | None = None) -> ArrayLoader:
+    def eval_loader(self, split: Split, samples: int | None = None, batch_size: int | None = None) -> Any:
         """Every sample, or each of the first ``samples``, once over all processes, in index order, unchanged."""
-        arrays = self._arrays_near_device(split)
-        if samples is not None and samples < len(arrays):
-            arrays = arrays.select(torch.arange(samples))
-        return ArrayLoader(arrays, batch_size or self.eval_batch_size, **self._place())
+        raise NotImplementedError
+
+    def size(self, split: Split) -> int:
+        """How many samples are served."""
+        raise NotImplementedError
+
+    def samples(self, split: Split, rows: Tensor) -> AnyBatch:
+        """The samples at ``rows`` (int64 [M], places among those served), unchanged, in CPU memory."""
+        raise NotImplementedError
+
+    def _chosen(self, split: Split, labels: Tensor) -> Tensor:
+        """The rows of a split that are served, int64 [M], increasing; ``labels`` int64 [N], or others of dense data."""
+        rows = self.subset.rows(split, labels, self.describe())
+        limit = self.limits[split]
+        return rows if limit is None or limit >= len(rows) else rows[balanced_subset(labels[rows], limit)]
+
+    def test_dataloader(self) -> Any:
+        return self.eval_loader("test")
 
     def _place(self) -> dict[str, Any]:
         trainer = self.trainer
         if trainer is None:
             return {"device": torch.device("cpu")}
         return {"device": trainer.strategy.root_device, "rank": trainer.global_rank, "world": trainer.world_size}
-
-    def _arrays_near_device(self, split: Split) -> Arrays:
-        arrays, device = self.arrays(split), self._place()["device"]
-        if not self.keep_on_device or device.type == "cpu" or not _fits(arrays, device):
-            return arrays
-        if (split, device) not in self._served:
-            self._served[split, device] = Arrays(arrays.images.to(device), arrays.labels.to(device))
-        return self._served[split, device]
 
     def _consumed(self, batches_per_epoch: int) -> int:
         """Training batches behind the trainer's step; with accumulation a step takes several, fewer at an epoch's end.
@@ -127,27 +126,152 @@ class ArrayDataModule(L.LightningDataModule):
         return epoch * batches_per_epoch + step * batches_per_step
 
 
+class ArrayDataModule(DataModule):
+    """Serves a data set from memory; a subclass says what the data are: ``describe`` and ``load``."""
+
+    def __init__(self, name: str, **common: Any) -> None:
+        super().__init__(name, **common)
+        self._arrays: dict[Split, Arrays] = {}
+        self._served: dict[tuple[Split, torch.device], Arrays] = {}
+
+    def load(self, split: Split) -> Arrays:
+        """The whole split, as found on disk or generated; the same for every seed."""
+        raise NotImplementedError
+
+    def arrays(self, split: Split) -> Arrays:
+        """The samples that are served, in CPU memory."""
+        if split not in self._arrays:
+            arrays = self.load(split)
+            rows = self._chosen(split, arrays.labels)
+            if len(rows) < len(arrays):
+                arrays = arrays.select(rows)
+            self._arrays[split] = self.subset.renumber(arrays, self.describe())
+        return self._arrays[split]
+
+    def size(self, split: Split) -> int:
+        return len(self.arrays(split))
+
+    def samples(self, split: Split, rows: Tensor) -> AnyBatch:
+        return self.arrays(split).select(rows).batch()
+
+    def train_dataloader(self) -> ArrayLoader:
+        """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
+        loader: ArrayLoader = ArrayLoader(
+            self._arrays_near_device("train"),
+            self.batch_size,
+            position=lambda: self._consumed(len(loader)),
+            seed=self.seed,
+            augment=self.augment,
+            **self._place(),
+        )
+        return loader
+
+    def eval_loader(self, split: Split, samples: int | None = None, batch_size: int | None = None) -> ArrayLoader:
+        arrays = self._arrays_near_device(split)
+        if samples is not None and samples < len(arrays):
+            arrays = arrays.select(torch.arange(samples, device=arrays.images.device))
+        return ArrayLoader(arrays, batch_size or self.eval_batch_size, **self._place())
+
+    def _arrays_near_device(self, split: Split) -> Arrays:
+        arrays, device = self.arrays(split), self._place()["device"]
+        if not self.keep_on_device or device.type == "cpu" or not _fits(arrays, device):
+            return arrays
+        if (split, device) not in self._served:
+            self._served[split, device] = arrays.to(device)
+        return self._served[split, device]
+
+
 def _fits(arrays: Arrays, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return arrays.images.nbytes + arrays.labels.nbytes < free / 4  # the rest is the model's and other processes'
+    return arrays.nbytes < free / 4  # the rest is the model's and other processes'
 
 
-def occurrence_in_class(labels: Tensor) -> Tensor:
-    """How many earlier samples have the same label, int64 [N], for labels int64 [N]."""
-    order = labels.argsort(stable=True)
-    counts = labels.bincount()
-    first = counts.cumsum(0) - counts
-    occurrence = torch.empty_like(labels)
-    occurrence[order] = torch.arange(len(labels)) - first[labels[order]]
-    return occurrence
+class Prepared:
+    """A data set that ``trust_exp.data.sources`` knows, as one of its parts or several one after the other.
 
-
-def balanced_subset(labels: Tensor, limit: int) -> Tensor:
-    """Increasing indices, int64 [limit], of the first samples of every class.
-
-    Class sizes differ by at most one, unless a class runs out: the others then fill up.
+    Args:
+        name: of the source.
+        root: folder of all data.
+        path: of the set's files, if they are not in ``root``.
+        train, test: the parts of each split, by the names that the owners gave them; None: the one called so.
     """
-    rounds = occurrence_in_class(labels) * (int(labels.max()) + 1) + labels
-    return rounds.argsort()[:limit].sort().values
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        path: str | None = None,
+        train: list[str] | None = None,
+        test: list[str] | None = None,
+    ) -> None:
+        self.name, self.root = name, root
+        self.parts: dict[Split, list[str]] = {"train": train or ["train"], "test": test or ["test"]}
+        self.path = None if path is None else Path(path).expanduser()
+        self._manifest: dict[str, Any] | None = None
+
+    @property
+    def source(self) -> sources.Source:
+        """Where it comes from."""
+        return sources.find(self.name).at(self.path)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was prepared; prepares it if that was not done."""
+        if self._manifest is None:
+            self._manifest = sources.ensure(self.source, self.root, self.path)
+        return self._manifest
+
+    def verify(self) -> None:
+        """Read every byte against its checksum."""
+        store.verify(self.root, str(self.manifest["name"]))
+
+    def open(self, split: Split) -> dict[str, np.ndarray]:
+        """The arrays of a split by their kind."""
+        return store.open_parts(self.root, str(self.manifest["name"]), self.parts[split])
+
+    def facts(self) -> dict[str, Any]:
+        """For a run's record: two runs with equal facts have seen equal data."""
+        return {"verified": self.manifest["source"].get("verified"), "files": self.manifest["files"]}
+
+
+class PreparedDataModule(ArrayDataModule):
+    """A data set that was prepared into arrays, served from memory.
+
+    Args:
+        train, test: the parts of each split, by the names that the owners gave them.
+        path: of the set's files, if they are not in ``root``.
+        source: the name of the source, if it is not ``name``.
+        common: as of ``DataModule``.
+
+    Raises:
+        UserError: from ``prepare_data`` and ``load``, if the data are neither there nor to be had, or are damaged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        train: list[str] | None = None,
+        test: list[str] | None = None,
+        path: str | None = None,
+        source: str | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(name, **common)
+        self.prepared = Prepared(source or name, self.root, path, train, test)
+
+    def prepare_data(self) -> None:
+        self.prepared.verify()  # seconds for the largest, against training on damaged data
+
+    def source(self) -> dict[str, Any]:
+        return self.prepared.facts()
+
+    def describe(self) -> DatasetInfo:
+        return store.read_info(self.prepared.manifest)
+
+    def load(self, split: Split) -> Arrays:
+        arrays = {kind: torch.from_numpy(array) for kind, array in self.prepared.open(split).items()}
+        labels = arrays["labels"].long() if arrays["labels"].dim() == 1 else arrays["labels"]
+        return Arrays(arrays["images"], labels, arrays.get("concepts"))

@@ -17,8 +17,6 @@ class TwoMoons(ArrayDataModule):
     margin, 2 epsilon = 0.3.
     """
 
-    info = DatasetInfo("two_moons", ("upper moon", "lower moon"), (2,), None)
-
     def __init__(
         self,
         name: str = "two_moons",
@@ -31,6 +29,9 @@ class TwoMoons(ArrayDataModule):
         super().__init__(name, **common)
         self.points: dict[Split, int] = {"train": points, "test": test_points}
         self.noise_radius = noise_radius
+
+    def describe(self) -> DatasetInfo:
+        return DatasetInfo("two_moons", ("upper moon", "lower moon"), (2,), None)
 
     def load(self, split: Split) -> Arrays:
         return two_moons(self.points[split], self.noise_radius, keyed_generator("two_moons", split))

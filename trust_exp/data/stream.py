@@ -1,0 +1,291 @@
+"""Batches from image files, decoded by worker processes as they are needed, and the data sets served so."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from trust_exp.data import store
+from trust_exp.data.batch import AnyBatch, DatasetInfo, Split
+from trust_exp.data.config import AugmentConfig, Task
+from trust_exp.data.loader import Loader, Planned
+from trust_exp.data.module import DataModule, Prepared
+from trust_exp.data.readers import ClassReader, Decoder, Index, Reader, Request, watch_signals
+from trust_exp.errors import UserError
+from trust_exp.rng import keyed_generator
+
+READERS = ("trust_exp.data.dense", "trust_exp.data.boxes")
+AHEAD = 4  # batches that are decoded before they are asked for
+MOST_WORKERS = 16  # more would wait for the disk or for the accelerator
+
+
+class Queue:
+    """The requests of the pass that comes next."""
+
+    requests: Iterator[Request]
+
+    def __iter__(self) -> Iterator[Request]:
+        return self.requests
+
+
+class StreamLoader(Loader):
+    """Iterable over the batches of one pass over the rows of a reader.
+
+    What happens to a training sample is drawn here and sent with the request to read it, so the number of workers
+    changes nothing either. All workers decode every batch together, so the first is soon there; they live as long as
+    the loader, and serve one pass at a time.
+
+    Args:
+        reader: reads samples in the workers and makes batches here.
+        rows: int64 [M], the rows that are served, in the order of evaluation; they are the ``index`` of batches.
+        batch_size, options: as of ``Loader``; ``augment`` changes images on the device, after what the reader did.
+        workers: processes that decode; 0: this one does.
+
+    Raises:
+        UserError: as ``Loader``; from an iterator, if a file cannot be read.
+    """
+
+    def __init__(self, reader: Reader, rows: Tensor, batch_size: int, *, workers: int = 0, **options: Any) -> None:
+        super().__init__(len(rows), batch_size, **options)
+        self.reader, self.rows, self.workers = reader, rows, workers
+        self._queue = Queue()
+        self._pool: DataLoader[Any] | None = None
+        self._passes = 0
+        if workers:
+            start_fork_server()
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        plan = self._plan()
+        if not plan:  # so that this process takes part in what follows the batches
+            first = Decoder(self.reader)[Request(self.rows[:1].tolist(), None)]
+            yield self._batch([first], Planned(torch.arange(0), None))
+            return
+        self._passes += 1
+        this, decoded = self._passes, self._decoded(plan)
+        try:
+            for planned in plan:
+                yield self._batch([next(decoded) for _ in self._shares(len(planned.rows))], planned)
+                if this != self._passes:
+                    raise RuntimeError("a StreamLoader serves one pass at a time, and another has begun")
+        except GeneratorExit:  # the workers stay for the next pass
+            raise
+        except BaseException:
+            self._pool = None  # ends the workers, which the traceback would keep
+            del decoded
+            raise
+
+    def _shares(self, samples: int) -> list[slice]:
+        """The parts of a batch that the workers decode, one each."""
+        size = max(1, -(-samples // max(1, self.workers)))
+        return [slice(start, start + size) for start in range(0, samples, size)]
+
+    def _requests(self, plan: list[Planned]) -> Iterator[Request]:
+        for rows, step in plan:
+            uniform = None if step is None else self._uniform(step)
+            for share in self._shares(len(rows)):
+                yield Request(self.rows[rows[share]].tolist(), None if uniform is None else uniform[share])
+
+    def _uniform(self, step: int) -> np.ndarray:
+        # Drawn for the batch of all processes and cut: the number of processes changes nothing.
+        generator = keyed_generator(self.seed, "view", step)
+        drawn: np.ndarray = torch.rand(self.batch_size, self.reader.draws, generator=generator).numpy()
+        return drawn[self._own_share()]
+
+    def _decoded(self, plan: list[Planned]) -> Iterator[Any]:
+        """What the workers make of the requests; they stay for the next pass, as to start them takes its time."""
+        if self._pool is None:
+            self._pool = DataLoader(
+                Decoder(self.reader),  # type: ignore[arg-type]  # what has __getitem__ will do
+                batch_size=None,
+                sampler=self._queue,
+                num_workers=self.workers,
+                prefetch_factor=AHEAD if self.workers else None,
+                persistent_workers=self.workers > 0,
+                pin_memory=self.device.type == "cuda",
+                worker_init_fn=watch_signals,
+                multiprocessing_context="forkserver" if self.workers else None,
+                generator=torch.Generator(),  # else every pass would draw from the global one
+            )
+        self._queue.requests = self._requests(plan)
+        return iter(self._pool)
+
+    def _batch(self, shares: list[Any], planned: Planned) -> AnyBatch:
+        for share in shares:
+            if isinstance(share, UserError):
+                raise share
+        moved = [[part.to(self.device, non_blocking=True) for part in share] for share in shares]
+        parts = tuple(torch.cat(part)[: len(planned.rows)] for part in zip(*moved, strict=True))
+        batch = self.reader.batch(parts, self.rows[planned.rows].to(self.device))
+        if planned.step is None or self.augment is None:
+            return batch
+        return batch._replace(image=self.augment.apply(batch.image, self._drawn(self.augment, planned.step)))
+
+
+def start_fork_server() -> None:
+    """Start the process that workers are forked from, unless it runs, and do not wait until it has imported all this.
+
+    To fork this process is quicker, but CUDA, NCCL and threads do not survive it; to spawn takes seconds of imports for
+    every worker. Ctrl-C and SIGTERM reach whole process groups and SLURM steps: blocked here, they are blocked in the
+    server and its workers, and this process alone decides what they mean.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, *READERS])
+    resource_tracker.ensure_running()  # else it is started by the server, and unblocks the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class StreamDataModule(DataModule):
+    """A data set of image files, of which an index was prepared; the files are read as they are needed.
+
+    The reader makes the crop and the flip while it reads; what changes colours, and for images with a class all that
+    keeps their size, is done on the device, for a batch at a time.
+
+    Args:
+        train, test, path, source: as of ``PreparedDataModule``.
+        image_size: height and width of what is served.
+        resize: shorter side before the crop of evaluation; None: the least that covers ``image_size``.
+        workers: processes that decode; None: one a core that this process may use, shared by those of this machine.
+        crop: each image to its box, before all else; for sets that have one.
+        task, augment, common: as of ``DataModule``.
+
+    Raises:
+        UserError: as of ``PreparedDataModule``; from loaders, if a file was changed or damaged since it was indexed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        train: list[str] | None = None,
+        test: list[str] | None = None,
+        path: str | None = None,
+        source: str | None = None,
+        image_size: tuple[int, int] | list[int] = (224, 224),
+        resize: int | None = None,
+        workers: int | None = None,
+        crop: bool = False,
+        task: Task = "classification",
+        augment: AugmentConfig | Mapping[str, Any] | None = None,
+        **common: Any,
+    ) -> None:
+        self.changes = augment if isinstance(augment, AugmentConfig) else AugmentConfig(**(augment or {}))
+        super().__init__(name, task=task, augment=on_device(self.changes, task), **common)
+        self.prepared = Prepared(source or name, self.root, path, train, test)
+        self.image_size, self.resize = (image_size[0], image_size[1]), resize
+        self.workers, self.crop = workers, crop
+        self._indexes: dict[Split, Index] = {}
+        self._readers: dict[Split, Reader] = {}
+        self._rows: dict[Split, Tensor] = {}
+
+    def prepare_data(self) -> None:
+        if self.workers != 0:
+            start_fork_server()  # it is ready when the model is
+        self.prepared.verify()
+        if not self._folder.is_dir():
+            raise UserError(
+                f"the images of dataset={self.name} are no longer in {self._folder}; "
+                "bring them back, or say where they are with dataset.path=<folder>"
+            )
+
+    def source(self) -> dict[str, Any]:
+        return self.prepared.facts()
+
+    def describe(self) -> DatasetInfo:
+        return replace(store.read_info(self.prepared.manifest), shape=(3, *self.image_size))
+
+    def size(self, split: Split) -> int:
+        return len(self.rows(split))
+
+    def rows(self, split: Split) -> Tensor:
+        """The rows of the index that are served, int64 [M]."""
+        if split not in self._rows:
+            arrays = self._index(split)
+            labels = arrays["labels"].astype(np.int64) if self.task == "classification" else arrays["sizes"]
+            self._rows[split] = self._chosen(split, torch.from_numpy(labels))
+        return self._rows[split]
+
+    def samples(self, split: Split, rows: Tensor) -> AnyBatch:
+        loader = StreamLoader(self._reader(split), self.rows(split)[rows], max(1, len(rows)))
+        return next(iter(loader))
+
+    def train_dataloader(self) -> StreamLoader:
+        """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
+        loader = self._loader(
+            "train",
+            self.rows("train"),
+            self.batch_size,
+            position=lambda: self._consumed(batches),
+            seed=self.seed,
+            augment=self.augment,
+        )
+        batches: int = len(loader)  # a loader that refers to itself would keep its workers until garbage is collected
+        return loader
+
+    def eval_loader(self, split: Split, samples: int | None = None, batch_size: int | None = None) -> StreamLoader:
+        return self._loader(split, self.rows(split)[:samples], batch_size or self.eval_batch_size)
+
+    def _loader(self, split: Split, rows: Tensor, batch_size: int, **options: Any) -> StreamLoader:
+        return StreamLoader(
+            self._reader(split), rows, batch_size, workers=self._worker_count(), **options, **self._place()
+        )
+
+    def _worker_count(self) -> int:
+        if self.workers is not None:
+            return self.workers
+        here = 1 if self.trainer is None else self.trainer.num_devices
+        return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // here))
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.prepared.manifest["folder"])
+
+    def _reader(self, split: Split) -> Reader:
+        if split not in self._readers:
+            self._readers[split] = self._new_reader(self._index(split))
+        return self._readers[split]
+
+    def _index(self, split: Split) -> Index:
+        if split not in self._indexes:
+            name = self.prepared.manifest["name"]
+            self._indexes[split] = Index(self.prepared.root, name, self.prepared.parts[split])
+        return self._indexes[split]
+
+    def _new_reader(self, arrays: Index) -> Reader:
+        served: Any = (self.image_size, self.resize, self.changes)
+        info = self.describe()
+        if self.task == "segmentation":
+            from trust_exp.data.dense import DenseReader
+
+            return DenseReader(self.prepared.source, self._folder, arrays, info, *served)
+        if self.task == "detection":
+            from trust_exp.data.boxes import BoxReader
+
+            return BoxReader(self.prepared.source, self._folder, arrays, info, *served)
+        classes = self.subset.renumbered(torch.arange(len(info.classes)), info)
+        return ClassReader(self._folder, arrays, classes, *served, crop=self.crop)
+
+
+def on_device(augment: AugmentConfig, task: Task) -> AugmentConfig:
+    """What is left to do on the device when a reader has done its part.
+
+    Raises:
+        UserError: if boxes are to follow a change that they cannot follow.
+    """
+    if task == "classification":
+        return replace(augment, resized_crop=None, flip=False)
+    for key in ("pad", "rotate", "resized_crop"):
+        if task == "detection" and getattr(augment, key):
+            raise UserError(f"dataset.augment.{key} is not for images with boxes; they take scale, shift and flip")
+    return AugmentConfig(jitter=augment.jitter, hue=augment.hue, blur=augment.blur)
