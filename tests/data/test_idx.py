@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from trust_exp.data import store
-from trust_exp.data.idx import FILES, find_idx, read_idx
 from trust_exp.data.sources import import_dataset, is_present
+from trust_exp.data.sources.idx import read_idx
+from trust_exp.data.sources.mnist import FILES, find_idx
 from trust_exp.errors import UserError
 
 
@@ -107,11 +108,12 @@ def test_files_are_found_deep_in_a_folder_and_prepared(tmp_path, end):
     write_set(tmp_path / "downloads" / "a" / "b", end=end)
     folder = import_dataset("mnist", tmp_path / "downloads", tmp_path)
     assert folder == tmp_path / "prepared" / "mnist"
-    images, labels = store.open_split(tmp_path, "mnist", "train")
-    assert images.shape == (20, 1, 28, 28)
-    assert labels.tolist() == [*range(10)] * 2
+    train = store.open_part(tmp_path, "mnist", "train")
+    assert train["images"].shape == (20, 1, 28, 28)
+    assert train["labels"].tolist() == [*range(10)] * 2
     manifest = store.verify(tmp_path, "mnist")
     assert manifest["source"]["verified"] is False
+    assert manifest["folder"] == str(tmp_path / "downloads")
     assert manifest["files"]["test_images.npy"]["shape"] == [10, 1, 28, 28]
 
 
@@ -139,9 +141,7 @@ def test_two_sets_in_pieces_are_not_mixed(tmp_path):
 
 
 def test_a_set_that_is_not_known_or_no_folder_is_refused(tmp_path):
-    with pytest.raises(
-        UserError, match=r"^mnits cannot be imported from a folder; sets that can: fashion_mnist, mnist$"
-    ):
+    with pytest.raises(UserError, match=r"^the data set 'mnits' does not exist; did you mean mnist\? There are: "):
         import_dataset("mnits", tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"nowhere is not a folder$"):
         import_dataset("mnist", tmp_path / "nowhere", tmp_path)
@@ -156,4 +156,4 @@ def test_presence(tmp_path):
     assert not is_present("fashion_mnist", tmp_path)
     import_dataset("fashion_mnist", tmp_path / "MNIST", tmp_path)
     assert is_present("fashion_mnist", tmp_path)
-    assert not is_present("some_other", tmp_path)
+    assert not is_present("cifar10", tmp_path)

@@ -1,0 +1,377 @@
+"""Sets of photographs with a class each: real samples where they lie beside the checkout, and folders with defects."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy.io import savemat
+
+from trust_exp.config import CONF
+from trust_exp.data import store
+from trust_exp.data.sources import ensure, find, import_dataset
+from trust_exp.data.sources.caltech import split
+from trust_exp.data.sources.folder import Listing
+from trust_exp.errors import UserError
+
+
+@pytest.fixture(scope="session")
+def samples(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("samples")
+    script = shared_data.parent / "tools" / "unpack_data.py"
+    subprocess.run([sys.executable, script, "--to", folder, "caltech101", "imagenet_samples"], check=True)
+    return folder
+
+
+def write_image(path: Path, size: tuple[int, int] = (12, 9), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, 100 if mode == "L" else (100, 50, 20)).save(path)
+
+
+def write_classes(folder: Path, **classes: int) -> Path:
+    for name, count in classes.items():
+        for number in range(count):
+            write_image(folder / name / f"image_{number:04d}.jpg")
+    return folder
+
+
+def names(root: Path, name: str, part: str) -> list[str]:
+    return [os.fsdecode(path) for path in store.open_part(root, name, part)["paths"]]
+
+
+def check_refused(name: str, folder: Path, root: Path, message: str) -> None:
+    """Importing the folder fails with one sentence, and leaves nothing."""
+    with pytest.raises(UserError, match=message) as refused:
+        import_dataset(name, folder, root)
+    assert "\n" not in str(refused.value)
+    assert not store.is_prepared(root, name)
+    assert not [path for path in (root / "prepared").iterdir() if path.suffix != ".lock"]
+
+
+# --- anyone's folder -----------------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_folder_have_many_names_and_files_that_are_no_images_are_counted(tmp_path):
+    folder = tmp_path / "mine"
+    for part in ("Train", "validation", "test"):
+        write_classes(folder / part, cat=2, dog=1)
+    write_image(folder / "Train" / "cat" / "deeper" / "grey.png", mode="L")
+    write_image(folder / "Train" / "cat" / ".hidden.png")
+    (folder / "Train" / ".cache").mkdir()
+    (folder / "Train" / "dog" / "Thumbs.db").touch()
+    import_dataset("folder", folder, tmp_path)
+    manifest = store.verify(tmp_path, "folder")
+    assert manifest["info"]["classes"] == ["cat", "dog"]
+    assert manifest["converted"] == {"grey images": 1, "files that are no images, left out": 1}
+    assert store.parts(manifest) == ["test", "train", "val"]
+    train = store.open_part(tmp_path, "folder", "train")
+    assert names(tmp_path, "folder", "train") == [
+        "Train/cat/deeper/grey.png",
+        "Train/cat/image_0000.jpg",
+        "Train/cat/image_0001.jpg",
+        "Train/dog/image_0000.jpg",
+    ]
+    assert train["labels"].tolist() == [0, 0, 0, 1]
+    assert train["sizes"].tolist() == [[9, 12]] * 4
+
+
+def test_val_is_tested_on_where_there_is_no_test(tmp_path):
+    for part in ("train", "val"):
+        write_classes(tmp_path / "mine" / part, cat=1)
+    import_dataset("folder", tmp_path / "mine", tmp_path)
+    assert names(tmp_path, "folder", "test") == ["val/cat/image_0000.jpg"]
+
+
+def test_of_classes_alone_every_fifth_image_is_for_testing(tmp_path):
+    import_dataset("folder", write_classes(tmp_path / "mine", cat=11, dog=5, emu=4), tmp_path)
+    tested = ["cat/image_0004.jpg", "cat/image_0009.jpg", "dog/image_0004.jpg"]
+    assert names(tmp_path, "folder", "test") == tested
+    assert len(names(tmp_path, "folder", "train")) == 17
+
+
+def test_one_image_a_class_is_a_set_without_a_part_to_test_on(samples, tmp_path):
+    manifest = ensure(find("folder").at(samples / "imagenet_samples"), tmp_path, samples / "imagenet_samples")
+    assert store.parts(manifest) == ["train"]
+    assert len(manifest["info"]["classes"]) == 1000
+    assert store.open_part(tmp_path, manifest["name"], "train")["labels"].tolist() == list(range(1000))
+
+
+def test_every_folder_is_a_set_of_its_own_and_a_changed_one_another(tmp_path):
+    ours, theirs = write_classes(tmp_path / "ours", cat=5), write_classes(tmp_path / "theirs", cat=5)
+    source = find("folder")
+    before = source.at(ours).name
+    assert before.startswith("folder-")
+    assert before == source.at(ours).name != source.at(theirs).name
+    (ours / "cat" / "note.txt").touch()
+    assert source.at(ours).name == before
+    write_image(ours / "cat" / "image_0000.jpg", (12, 10))
+    assert source.at(ours).name != before
+    assert source.name == "folder"
+
+
+DEFECTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nothing": (lambda f: f.mkdir(), "holds no images; it must hold train/<class>"),
+    "loose": (lambda f: write_image(f / "a.png"), "holds images, but no folder of a class"),
+    "beside": (lambda f: [write_classes(f, cat=5), write_image(f / "a.png")], "holds a.png beside the folders"),
+    "empty class": (lambda f: [write_classes(f, cat=5), (f / "dog").mkdir()], "mine/dog holds no image"),
+    "no test": (lambda f: write_classes(f / "train", cat=1), "holds train but nothing to test on"),
+    "twice": (
+        lambda f: [write_classes(f / part, cat=1) for part in ("train", "val", "valid")],
+        "holds val and valid, two names of one part",
+    ),
+    "missing class": (
+        lambda f: [write_classes(f / "train", cat=1, dog=1), write_classes(f / "test", cat=1)],
+        "test lacks the class 'dog'",
+    ),
+    "damaged": (
+        lambda f: [write_classes(f, cat=5), (f / "cat" / "image_0002.jpg").write_bytes(b"\xff\xd8\xff")],
+        r"mine/cat/image_0002\.jpg is",
+    ),
+    "16 bits": (
+        lambda f: [
+            write_classes(f, cat=5),
+            Image.fromarray(np.zeros((4, 4), np.uint16)).save(f / "cat" / "x.png"),
+        ],
+        r"mine/cat/x\.png has more than 8 bits",
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_of_a_folder_is_said_in_one_sentence_and_nothing_stays(tmp_path, defect):
+    write, message = DEFECTS[defect]
+    write(tmp_path / "mine")
+    check_refused("folder", tmp_path / "mine", tmp_path / "data", message)
+
+
+def test_a_folder_must_be_given_and_be_one(tmp_path):
+    with pytest.raises(UserError, match=r"needs dataset\.path"):
+        find("folder").at(None)
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        find("folder").at(tmp_path / "nowhere")
+
+
+# --- Caltech -------------------------------------------------------------------------------------------------------
+
+
+def test_a_split_copy_of_caltech101_keeps_its_split(samples, tmp_path):
+    import_dataset("caltech101", samples / "caltech101", tmp_path)
+    manifest = store.read_manifest(store.prepared_folder(tmp_path, "caltech101"))
+    train, test = (store.open_part(tmp_path, "caltech101", part) for part in ("train", "test"))
+    assert np.bincount(train["labels"]).tolist() == [8] * 101
+    assert np.bincount(test["labels"]).tolist() == [3] * 101
+    assert {"Faces", "Faces_easy"} < set(manifest["info"]["classes"])
+    assert manifest["source"]["verified"] is False
+    assert (train["sizes"].min(1) == 112).all()
+
+
+@pytest.mark.parametrize("layout", ["101_ObjectCategories", "caltech-101/101_ObjectCategories", "archive"])
+def test_caltech101_is_found_where_it_lies_and_has_no_background(tmp_path, layout):
+    inside = "caltech-101/101_ObjectCategories" if layout == "archive" else layout
+    folder = tmp_path / "caltech101"
+    write_classes(folder / inside, BACKGROUND_Google=3, ant=6, bass=5)
+    if layout == "archive":
+        archive = folder / "caltech-101" / "101_ObjectCategories.tar.gz"
+        subprocess.run(["tar", "-czf", archive, "-C", archive.parent, "101_ObjectCategories"], check=True)
+        shutil.rmtree(folder / inside)
+    ensure(find("caltech101"), tmp_path)
+    assert store.read_manifest(store.prepared_folder(tmp_path, "caltech101"))["info"]["classes"] == ["ant", "bass"]
+    test = names(tmp_path, "caltech101", "test")
+    assert [Path(path).name for path in test] == ["image_0000.jpg", "image_0005.jpg", "image_0004.jpg"]
+    assert all((folder / path).is_file() for path in test)
+    assert len(names(tmp_path, "caltech101", "train")) == 8
+
+
+def test_caltech256_has_clutter_and_as_many_test_images_as_others_have(tmp_path):
+    write_classes(tmp_path / "256_ObjectCategories", **{"001.ak47": 3, "257.clutter": 3})
+    import_dataset("caltech256", tmp_path / "256_ObjectCategories", tmp_path)
+    manifest = store.read_manifest(store.prepared_folder(tmp_path, "caltech256"))
+    assert manifest["info"]["classes"] == ["001.ak47", "257.clutter"]
+    parts = split(Listing({str(label): [f"{label}"] * 119 for label in range(257)} | {"last": ["x"] * 24}, 0))
+    counts = {part: sum(map(len, listing.files.values())) for part, listing in parts.items()}
+    assert counts == {"train": 24_485, "test": 6122} == dict(find("caltech256").images)
+
+
+def test_a_folder_without_caltech_is_refused(tmp_path):
+    check_refused("caltech256", write_classes(tmp_path / "x", cat=5), tmp_path / "data", "lacks the folder 256_Object")
+
+
+# --- ImageNet ------------------------------------------------------------------------------------------------------
+
+WNIDS = ("n01440764", "n01443537", "n02007558")
+
+
+def write_imagenet(folder: Path, *, flat: bool) -> Path:
+    """Two training images of each class, and three images of val: of the last, the first and the second class."""
+    write_classes(folder / "train", **dict.fromkeys(WNIDS, 2))
+    for number, label in enumerate((2, 0, 1), 1):
+        place = folder / "val" if flat else folder / "val" / WNIDS[label]
+        write_image(place / f"ILSVRC2012_val_{number:08d}.JPEG")
+    return folder
+
+
+def write_devkit(folder: Path) -> None:
+    """Numbers of classes in the opposite order of the wnids; a fourth synset has children, and so is no class."""
+    folder.mkdir(parents=True)
+    kind = [("ILSVRC2012_ID", float), ("WNID", object), ("num_children", float)]
+    rows = [(number, wnid, 0) for number, wnid in enumerate(reversed(WNIDS), 1)]
+    savemat(folder / "meta.mat", {"synsets": np.array([*rows, (4, "n00001740", 3)], kind)})
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n3\n2\n")
+
+
+def write_solution(folder: Path) -> None:
+    rows = [f"ILSVRC2012_val_{number:08d},{WNIDS[label]} 1 2 3 4 " for number, label in enumerate((2, 0, 1), 1)]
+    (folder / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *reversed(rows)]))
+
+
+@pytest.mark.parametrize("layout", ["folders", "devkit", "kaggle"])
+def test_imagenet_gets_the_same_labels_from_every_layout(tmp_path, layout):
+    folder = tmp_path / "imagenet"
+    write_imagenet(folder / "ILSVRC/Data/CLS-LOC" if layout == "kaggle" else folder, flat=layout != "folders")
+    if layout == "devkit":
+        write_devkit(folder / "ILSVRC2012_devkit_t12" / "data")
+    elif layout == "kaggle":
+        write_solution(folder)
+    ensure(find("imagenet"), tmp_path)
+    val = store.open_part(tmp_path, "imagenet", "val")
+    labels = dict(
+        zip((path[-9:-5] for path in names(tmp_path, "imagenet", "val")), val["labels"].tolist(), strict=True)
+    )
+    assert labels == {"0001": 2, "0002": 0, "0003": 1}
+    assert store.open_part(tmp_path, "imagenet", "train")["labels"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert store.read_manifest(store.prepared_folder(tmp_path, "imagenet"))["info"]["classes"] == list(WNIDS)
+
+
+def test_defects_of_imagenet_are_said(tmp_path):
+    folder, root = tmp_path / "imagenet", tmp_path / "data"
+    (folder / "train").mkdir(parents=True)
+    check_refused("imagenet", folder, root, "lacks the folders train and val")
+    write_imagenet(folder, flat=True)
+    check_refused("imagenet", folder, root, "not their labels: it lacks LOC_val_solution.csv")
+    write_devkit(folder / "devkit")
+    truth = folder / "devkit" / "ILSVRC2012_validation_ground_truth.txt"
+    truth.write_text("1\n9\n2\n")
+    check_refused("imagenet", folder, root, r"ground_truth\.txt, line 2: '9' is not the number of a class")
+    truth.write_text("1\n3\n")
+    check_refused("imagenet", folder, root, r"ground_truth\.txt has no label for .*val_00000003\.JPEG")
+    truth.write_text("1\n3\n3\n")
+    check_refused("imagenet", folder, root, "val lacks the class 'n01443537'")
+    (folder / "devkit" / "meta.mat").write_bytes(b"nothing")
+    check_refused("imagenet", folder, root, r"meta\.mat is not the devkit's list of classes")
+    (folder / "devkit" / "meta.mat").unlink()
+    check_refused("imagenet", folder, root, r"lacks meta\.mat")
+
+
+def test_imagenet200_has_the_classes_of_the_thesis(shared_data):
+    chosen = yaml.safe_load((CONF / "dataset" / "imagenet200.yaml").read_text())["classes"]
+    known = np.load(shared_data / "imagenet_samples" / "imagenet_1per_class_144.npz")
+    called = dict(zip(known["wnids"].tolist(), known["names"].tolist(), strict=True))
+    assert len(set(chosen)) == 200
+    assert chosen == sorted(chosen)
+    listed = {called[wnid].lower().replace("_", " ") for wnid in chosen}  # Losch 2024, Fig. A.2
+    assert {"goldfinch", "jack-o'-lantern", "school bus", "lorikeet", "manhole cover", "rapeseed", "flamingo"} < listed
+    assert {"spatula", "syringe", "drumstick", "hand blower", "lighter", "yellow lady's slipper", "monarch"} < listed
+
+
+# --- Flowers -------------------------------------------------------------------------------------------------------
+
+
+def write_flowers(folder: Path, *, labels: tuple[int, ...] = (1, 1, 102, 5), test: tuple[int, ...] = (3, 1)) -> Path:
+    for number in range(1, 5):
+        write_image(folder / "jpg" / f"image_{number:05d}.jpg")
+    savemat(folder / "imagelabels.mat", {"labels": np.array([labels], np.uint8)})
+    savemat(folder / "setid.mat", {"trnid": np.array([[4]]), "valid": np.array([[2]]), "tstid": np.array([test])})
+    return folder
+
+
+def test_the_label_of_a_flower_stands_at_its_own_number(tmp_path):
+    write_flowers(tmp_path / "flowers-102")
+    manifest = ensure(find("flowers102"), tmp_path)
+    labels = {part: store.open_part(tmp_path, "flowers102", part)["labels"].tolist() for part in store.parts(manifest)}
+    assert labels == {"train": [4], "val": [0], "test": [101, 0]}
+    assert names(tmp_path, "flowers102", "test") == ["jpg/image_00003.jpg", "jpg/image_00001.jpg"]
+    assert len(manifest["info"]["classes"]) == 102
+
+
+def test_defects_of_flowers_are_said(tmp_path):
+    folder, root = tmp_path / "flowers", tmp_path / "data"
+    write_flowers(folder, labels=(1, 1, 103, 5))
+    check_refused("flowers102", folder, root, r"imagelabels\.mat: labels must be whole numbers from 1 to 102")
+    write_flowers(folder, test=(3, 5))
+    check_refused("flowers102", folder, root, r"setid\.mat: tstid must be whole numbers from 1 to 4")
+    write_flowers(folder, test=(3, 4))
+    check_refused("flowers102", folder, root, r"setid\.mat names 1 images more than once")
+    write_flowers(folder)
+    (folder / "jpg" / "image_00003.jpg").unlink()
+    check_refused("flowers102", folder, root, r"image_00003\.jpg cannot be read")
+    (folder / "setid.mat").write_bytes(b"MATLAB")
+    check_refused("flowers102", folder, root, r"setid\.mat cannot be read")
+    (folder / "setid.mat").unlink()
+    check_refused("flowers102", folder, root, r"lacks setid\.mat")
+    (folder / "imagelabels.mat").unlink()
+    check_refused("flowers102", folder, root, r"lacks imagelabels\.mat and setid\.mat")
+
+
+# --- Birds ---------------------------------------------------------------------------------------------------------
+
+
+def write_cub(folder: Path, **tables: str) -> Path:
+    content = {
+        "images": "1 001.Black_footed_Albatross/a.jpg\n2 001.Black_footed_Albatross/b.jpg\n3 002.Auklet/c.jpg\n",
+        "classes": "1 001.Black_footed_Albatross\n2 002.Auklet\n",
+        "image_class_labels": "1 1\n2 1\n3 2\n",
+        "train_test_split": "1 0\n2 1\n3 1\n",
+        "bounding_boxes": "1 2.0 3.0 5.0 4.0\n2 0.0 0.0 12.0 9.0\n3 6.0 5.0 7.0 4.0\n",
+    }
+    for name, text in (content | tables).items():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.txt").write_text(text)
+    for line in content["images"].splitlines():
+        write_image(folder / "images" / line.split()[1])
+    return folder
+
+
+def test_birds_have_their_boxes_cut_to_the_image(tmp_path):
+    write_cub(tmp_path / "CUB_200_2011")
+    manifest = ensure(find("cub200"), tmp_path)
+    assert manifest["info"]["classes"] == ["Black_footed_Albatross", "Auklet"]
+    train, test = (store.open_part(tmp_path, "cub200", part) for part in ("train", "test"))
+    assert train["labels"].tolist() == [0, 1]
+    assert train["boxes"].tolist() == [[0, 0, 12, 9], [6, 5, 12, 9]]
+    assert test["boxes"].tolist() == [[2, 3, 7, 7]]
+    assert names(tmp_path, "cub200", "test") == ["images/001.Black_footed_Albatross/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "message"),
+    [
+        ("image_class_labels", "1 1\n2 1\n3 3\n", "image_class_labels.txt: image 3 has 3; expected: 1 to 2"),
+        ("train_test_split", "1 0\n2 1\n", "train_test_split.txt and .*images.txt do not fit together: .* image 3"),
+        (
+            "bounding_boxes",
+            "1 2 3 4\n2 0 0 1 1\n3 0 0 1 1",
+            "bounding_boxes.txt: image 1 has '2 3 4'; expected: 4",
+        ),
+        ("bounding_boxes", "1 20 3 4 4\n2 0 0 1 1\n3 0 0 1 1", "a.jpg the box .*, which has no pixel in it"),
+        ("images", "1 a.jpg\n1 b.jpg", "images.txt: the line '1 b.jpg' repeats a number"),
+        ("classes", "1\n", "classes.txt: the line '1' has nothing but a number"),
+        ("classes", "", "classes.txt is empty"),
+    ],
+)
+def test_defects_of_birds_are_said(tmp_path, table, text, message):
+    check_refused("cub200", write_cub(tmp_path / "cub", **{table: text}), tmp_path / "data", message)
+
+
+def test_birds_without_a_table_or_images_are_refused(tmp_path):
+    folder = write_cub(tmp_path / "cub")
+    (folder / "classes.txt").unlink()
+    check_refused("cub200", folder, tmp_path / "data", re.escape("cub lacks classes.txt"))
+    shutil.rmtree(write_cub(folder) / "images")
+    check_refused("cub200", folder, tmp_path / "data", "cub lacks the folder images")

@@ -1,0 +1,133 @@
+"""ImageNet, the 1000 classes of ILSVRC 2012, in the layouts that people have. No torch."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from trust_exp.data.sources.base import Source
+from trust_exp.data.sources.folder import Listing, is_image, list_classes, write_classes
+from trust_exp.data.sources.layout import folders, lines, subfolders
+from trust_exp.data.store import Writer
+from trust_exp.errors import UserError
+
+KAGGLE = Path("ILSVRC/Data/CLS-LOC")
+SOLUTION = "LOC_val_solution.csv"  # Kaggle's: ImageId,PredictionString, which begins with the class
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"  # the devkit's: a number for each image, 1 to 1000
+META = "meta.mat"  # beside it: which class the numbers mean; they are not in the order of the wnids
+
+
+class ImageNet(Source):
+    """ImageNet (Russakovsky et al. 2015). Classes are the wnids of the folders of train, sorted.
+
+    Images of ``val`` lie in folders of their classes too, or all in one, as they are published; then their labels come
+    from Kaggle's LOC_val_solution.csv or from the devkit, somewhere in the folder.
+    """
+
+    name = "imagenet"
+    images: ClassVar = {"train": 1_281_167, "val": 50_000}
+    megabytes = 150_000
+    licence = "non-commercial research and education only, after registration"
+    homepage = "https://image-net.org/download"
+    layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, or val/*.JPEG and the devkit"
+    folders = ("ILSVRC2012", "imagenet-object-localization-challenge")
+    streams = True
+
+    def check(self, folder: Path) -> None:
+        place = find(folder)
+        if not subfolders(place / "val"):
+            find_labels(folder)
+
+    def read(self, folder: Path, into: Writer) -> None:
+        place = find(folder)
+        train, val = list_classes(place / "train"), list_val(folder, place / "val")
+        write_classes(self.name, folder, {"train": train, "val": val}, into)
+
+
+def find(folder: Path) -> Path:
+    """The folder with train and val.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for outer in folders(folder):
+        for place in (outer, outer / KAGGLE):
+            if (place / "train").is_dir() and (place / "val").is_dir():
+                return place
+    raise UserError(f"{folder} lacks the folders train and val; dataset=imagenet needs {ImageNet.layout}")
+
+
+def find_labels(folder: Path) -> Path:
+    """The file with the labels of images of val that lie in one folder.
+
+    Raises:
+        UserError: if there is none, or the devkit's without its list of classes.
+    """
+    for place in folders(folder):
+        for name in (SOLUTION, GROUND_TRUTH):
+            if (place / name).is_file():
+                if name == GROUND_TRUTH and not (place / META).is_file():
+                    raise UserError(f"{place} lacks {META}, which says what the numbers of {GROUND_TRUTH} mean")
+                return place / name
+    raise UserError(
+        f"{folder} has images of val in one folder but not their labels: it lacks {SOLUTION} (Kaggle's) or "
+        f"{GROUND_TRUTH} (the devkit's)"
+    )
+
+
+def list_val(folder: Path, place: Path) -> Listing:
+    """The images of val by class.
+
+    Raises:
+        UserError: if they or their labels are not as they should be.
+    """
+    if subfolders(place):
+        return list_classes(place)
+    images = sorted(path.name for path in place.iterdir() if is_image(path.name))
+    if not images:
+        raise UserError(f"{place} holds no image")
+    wnids = read_labels(find_labels(folder))
+    files: dict[str, list[str]] = {}
+    for image in images:
+        wnid = wnids.get(Path(image).stem)
+        if wnid is None:
+            raise UserError(f"{find_labels(folder)} has no label for {place / image}")
+        files.setdefault(wnid, []).append(str(place / image))
+    return Listing(dict(sorted(files.items())), 0)
+
+
+def read_labels(path: Path) -> Mapping[str, str]:
+    """The class of each image of val, by the image's name without its ending.
+
+    Raises:
+        UserError: if the file is not what its name says.
+    """
+    if path.name == SOLUTION:
+        rows = list(csv.reader(lines(path)))[1:]
+        if odd := [number for number, row in enumerate(rows, 2) if len(row) != 2 or not row[1].split()]:
+            raise UserError(f"{path}, line {odd[0]}: an image and its class were expected")
+        return {image: found.split()[0] for image, found in rows}
+    wnids = read_synsets(path.with_name(META))
+    labels = {}
+    for number, text in enumerate(lines(path), 1):
+        if not text.isdecimal() or int(text) not in wnids:
+            raise UserError(f"{path}, line {number}: {text!r} is not the number of a class, 1 to {len(wnids)}")
+        labels[f"ILSVRC2012_val_{number:08d}"] = wnids[int(text)]
+    return labels
+
+
+def read_synsets(path: Path) -> dict[int, str]:
+    """The wnid of each class by the devkit's number; what has children in WordNet is no class.
+
+    Raises:
+        UserError: if the file is not the devkit's.
+    """
+    from scipy.io import loadmat
+
+    try:
+        synsets = np.atleast_1d(loadmat(path, squeeze_me=True)["synsets"])
+        return {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets if int(one["num_children"]) == 0}
+    except Exception as error:  # of a damaged file scipy raises whatever comes up
+        raise UserError(f"{path} is not the devkit's list of classes: {error}") from error

@@ -1,0 +1,104 @@
+"""How sources find a set in the folders that people have: unpacked, deeper, or still in its archive. No torch."""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from trust_exp.data.fetch import unpack
+from trust_exp.data.store import Writer
+from trust_exp.errors import UserError
+
+DEPTH = 2  # an archive's own folder lies in the one that it is unpacked to
+
+
+def folders(folder: Path) -> Iterator[Path]:
+    """``folder`` and the folders in it down to ``DEPTH``, the outer ones first; hidden ones are left out.
+
+    Raises:
+        UserError: if it is no folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    level = [folder]
+    for _ in range(DEPTH):
+        yield from level
+        level = [child for parent in level for child in subfolders(parent)]
+    yield from level
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder by name; hidden ones are left out, and all of one that may not be read."""
+    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:  # is_dir costs nothing here
+        return sorted(Path(entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    return []
+
+
+def holding(folder: Path, *names: str) -> Path | None:
+    """The outermost folder in ``folder`` with a file of one of the names; None if there is none.
+
+    Raises:
+        UserError: if it lacks another one of them.
+    """
+    for place in folders(folder):
+        missing = [name for name in names if not (place / name).is_file()]
+        if len(missing) < len(names):
+            if missing:
+                raise UserError(f"{place} lacks {', '.join(missing)}")
+            return place
+    return None
+
+
+def number(path: Path) -> int:
+    """The last number in a file's name: that of the image in its set.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if found := re.findall(r"\d+", path.stem):
+        return int(found[-1])
+    raise UserError(f"{path} has no number in its name; the numbers give the images their order")
+
+
+def content(path: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, without the space around them.
+
+    Raises:
+        UserError: if it cannot be read, or is no text.
+    """
+    try:
+        text = content(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file: {error.reason} at byte {error.start}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def as_bytes(names: Iterable[str | Path]) -> np.ndarray:
+    """File names as an array, bytes [N]."""
+    return np.array([os.fsencode(name) for name in names], np.bytes_)
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path, into: Writer) -> Iterator[Path]:
+    """The content of an archive while ``into`` is written.
+
+    Beside the data that are being prepared, as the disk of temporary files may be a small one.
+    """
+    with tempfile.TemporaryDirectory(prefix="unpacked.", dir=into.folder) as folder:
+        yield unpack(archive, Path(folder) / "content")
