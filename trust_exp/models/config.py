@@ -1,6 +1,7 @@
 """Settings of the project's own networks. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -19,10 +20,15 @@ class NetConfig:
 
     def __post_init__(self) -> None:
         check_choice("model.activation", self.activation, ("minmax", "relu"))
-        if (self.mean is None) != (self.std is None):
-            raise UserError(f"give both of model.mean and model.std, or none; got {self.mean} and {self.std}")
-        if self.std is not None and not all(value > 0 for value in self.std):
-            raise UserError(f"model.std must be positive; got {self.std}")
+        check_normalization(self.mean, self.std)
+
+
+def check_normalization(mean: list[float] | None, std: list[float] | None) -> None:
+    """Raise UserError unless both are given or none, and ``std`` is positive."""
+    if (mean is None) != (std is None):
+        raise UserError(f"give both of model.mean and model.std, or none; got {mean} and {std}")
+    if std is not None and not all(value > 0 for value in std):
+        raise UserError(f"model.std must be positive; got {std}")
 
 
 @dataclass
@@ -50,3 +56,19 @@ class ConvNetConfig(NetConfig):
         super().__post_init__()
         if any(len(conv) != 4 for conv in self.convs):
             raise UserError(f"model.convs must hold [channels, kernel, stride, padding] each; got {self.convs}")
+
+
+@dataclass
+class TimmConfig:
+    """A model of the timm library."""
+
+    _target_: str = "trust_exp.models.timm.timm_model"
+    name: str = MISSING
+    architecture: str = MISSING
+    pretrained: bool = False
+    mean: list[float] | None = None  # of the pixels, taken off by the first layer; None: the model's own
+    std: list[float] | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # further ones of timm.create_model
+
+    def __post_init__(self) -> None:
+        check_normalization(self.mean, self.std)
