@@ -169,6 +169,20 @@ def test_other_data_under_an_old_run_are_refused(composed, tmp_path, monkeypatch
         engine.execute_and_record(more)
 
 
+def test_a_stopped_run_does_not_go_on_with_other_data(composed, tmp_path, monkeypatch):
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_text("\n".join(map(str, range(1000))))
+    config = composed("size=smoke", "eval=[clean]", "fit.checkpoint_seconds=0", f"dataset.index_file={chosen}")
+    job = Job(config, open_run(config, tmp_path / "run", []), [])
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Pipeline, "_keep", lambda *_: 1 / 0)
+        with pytest.raises(RunFailed, match="ZeroDivisionError"):
+            engine.execute_and_record(job)
+    chosen.write_text("\n".join(map(str, range(999))))
+    with pytest.raises(UserError, match="is not what run was trained on"):
+        engine.execute_and_record(job)
+
+
 def test_a_later_eval_leaves_the_record_of_the_training_alone(command_line):
     assert command_line("size=smoke", "eval=[clean]", "accelerator.precision=bf16-mixed").returncode == 0
     before = command_line.result()

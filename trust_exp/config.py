@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,12 @@ def free(default: Any) -> Any:
     """Dataclass field that is not part of a run's identity: it changes where or how fast, not what comes out."""
     given = {"default_factory": default} if callable(default) else {"default": default}
     return field(**given, metadata={"identity": False})
+
+
+def late(default: Any) -> Any:
+    """Dataclass field that came later: at its default it is left out of the identity, so earlier runs keep their id."""
+    given = {"default_factory": default} if callable(default) else {"default": default}
+    return field(**given, metadata={"late": True})
 
 
 @dataclass
@@ -172,9 +178,9 @@ def defaults(schema: type) -> dict[str, Any]:
 
 
 def model_for(method: str, dataset: str) -> str:
-    """The model that a pair of method and dataset uses when none is asked for: its own, else its dataset's."""
-    own = f"for/{method}/{dataset}"
-    return own if (CONF / "model" / f"{own}.yaml").exists() else f"for/any/{dataset}"
+    """The model of a pair of method and dataset when none is asked for: its own, else its dataset's, else timm's."""
+    choices = (f"for/{method}/{dataset}", f"for/any/{dataset}")
+    return next((choice for choice in choices if (CONF / "model" / f"{choice}.yaml").exists()), "timm")
 
 
 def attack_radius(norm: str, *, _root_: DictConfig) -> Any:
@@ -202,7 +208,29 @@ def check(config: DictConfig) -> dict[str, Any]:
     # An eval that a recipe tunes but nobody asked for has values, but no schema.
     chosen = {name: node for name, node in (checked["eval"] or {}).items() if "_schema_" in node}
     checked["eval"] = {name: _check_node(node, None, f"eval.{name}") for name, node in chosen.items()}
+    _check_task(checked["method"], checked["dataset"])
     return checked
+
+
+TASKS = {
+    "classification": "a class for each image",
+    "segmentation": "a class or concepts for each pixel",
+    "detection": "boxes",
+}
+
+
+def _check_task(method: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    """Refuse a pair in which the method needs labels that the data do not have."""
+    needs, has = method["tasks"], dataset["task"]
+    if has not in needs:
+        texts = {path.stem: path.read_text() for path in sorted((CONF / "dataset").glob("*.yaml"))}
+        tasks = {name: re.search(r"^task: (\w+)", text, re.MULTILINE) for name, text in texts.items()}
+        fit = [name for name, task in tasks.items() if (task[1] if task else "classification") in needs]
+        wanted = " or ".join(TASKS[need] for need in needs)
+        raise UserError(
+            f"method={method['name']} needs {wanted}; dataset={dataset['name']} has {TASKS[has]}; "
+            f"data sets that fit: {', '.join(fit)}"
+        )
 
 
 def check_options(node: Any, path: str) -> dict[str, Any]:
@@ -313,9 +341,15 @@ def identity(node: Any, schema: type) -> Any:
     kept = {}
     for entry in fields(schema):
         value = node.get(entry.name)
+        if entry.metadata.get("late") and (entry.name not in node or value == _default(entry)):
+            continue
         if entry.metadata.get("identity", True):
             kept[entry.name] = _identity_of(value, type_hints(schema)[entry.name])
     return kept
+
+
+def _default(entry: Field[Any]) -> Any:
+    return entry.default if entry.default_factory is NO_DEFAULT else entry.default_factory()
 
 
 def _identity_of(value: Any, wanted: Any) -> Any:
@@ -377,7 +411,7 @@ def sweep_name(config: DictConfig) -> str:
 # --- building ------------------------------------------------------------------------------------------------------
 
 
-LABELS = ("_schema_", "name", "fit")  # what a node is called and how it is run, not what it is made with
+LABELS = ("_schema_", "name", "fit", "tasks")  # what a node is called and how it is run, not what it is made with
 
 
 def build(node: Mapping[str, Any], **given: Any) -> Any:

@@ -22,7 +22,7 @@ from torch import nn
 from trust_exp.callbacks import ProgressLine, SafePoint, StopRequest
 from trust_exp.config import build, eval_id
 from trust_exp.data.batch import Split
-from trust_exp.data.module import ArrayDataModule
+from trust_exp.data.module import DataModule
 from trust_exp.errors import Interrupted, UserError
 from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
 from trust_exp.jobs import Job, is_first
@@ -126,30 +126,31 @@ class Pipeline:
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return self.record.phase(name) if self.record else nullcontext()
 
-    def _data(self) -> ArrayDataModule:
+    def _data(self) -> DataModule:
         node = self.config["dataset"]
-        data: ArrayDataModule = build(
-            node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"]
-        )
+        data: DataModule = build(node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"])
         if self.record is not None:
             data.prepare_data()
+            for split in ("train", "test"):
+                data.size(split)  # which of them is missing is said before the training, not after it
             self._compare_data(data, self.record)
         return data
 
-    def _compare_data(self, data: ArrayDataModule, record: Record) -> None:
+    def _compare_data(self, data: DataModule, record: Record) -> None:
         """Keep which data the run has seen, and refuse to go on with others."""
-        seen, found = record.values.get("data"), data.source()
-        if seen is not None and seen != found and self.run.weights.exists():
+        seen, found = record.values.get("data"), {**data.source(), **data.subset.facts()}
+        begun = self.run.weights.exists() or self.run.checkpoint.exists()
+        if seen is not None and seen != found and begun:
             raise UserError(
                 f"dataset={data.name} in {data.root} is not what {self.run.id} was trained on; force=true starts anew"
             )
-        record.values["data"] = found
+        record.write(data=found)  # at once, for a run that is killed
 
-    def _model(self, data: ArrayDataModule) -> nn.Module:
+    def _model(self, data: DataModule) -> nn.Module:
         model: nn.Module = build(self.config["model"], shape=data.info.shape, classes=len(data.info.classes))
         return model
 
-    def _fit(self, data: ArrayDataModule) -> None:
+    def _fit(self, data: DataModule) -> None:
         fit = self.config["fit"]
         model = self._model(data)
         method: Method = build(self.config["method"], model=model, info=data.info, log_every=fit["log_every"])
@@ -185,7 +186,7 @@ class Pipeline:
             self.record.values.update(steps=trainer.global_step, samples_per_second=round(speed, 1))
         trainer.strategy.barrier("weights are written")
 
-    def _evaluate(self, data: ArrayDataModule, pending: dict[str, Any]) -> None:
+    def _evaluate(self, data: DataModule, pending: dict[str, Any]) -> None:
         model = self._model(data).eval()
         weights = torch.load(whole(self.run.weights), map_location="cpu", weights_only=True)
         model.load_state_dict(weights["state_dict"], strict=True)

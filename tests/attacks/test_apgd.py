@@ -57,7 +57,9 @@ def test_iterates_stay_in_ball_and_domain_and_wrong_images_do_not_move(epsilon, 
     assert not bounded or (x_adv.min() >= 0 and x_adv.max() <= 1)
     assert torch.equal(x_adv[::2], x[::2])
     moved = (x_adv != x).any(1)
-    assert torch.equal(moved[1::2], radius[1::2] > 1e-5) or (radius[1::2] < 1e-5).any()
+    right = torch.arange(len(epsilon)) % 2 == 1
+    assert moved[right & (radius > 1e-5)].all()  # below, float32 may not tell the images apart
+    assert not moved[radius == 0].any()
 
 
 @pytest.mark.parametrize("norm", NORMS)

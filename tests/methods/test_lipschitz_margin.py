@@ -162,7 +162,7 @@ def test_schedule_is_equation_b_14(progress):
 def test_the_cross_entropy_has_no_gradient_in_k_unless_asked(composed, detach, constants):
     config = composed("method=cll", "dataset=digits", f"method.detach={detach}", f"method.constants={constants}")
     model = build(config["model"], shape=(1, 8, 8), classes=10)
-    method = build({**config["method"], "decay": 0.0}, model=model, info=Digits.info)
+    method = build({**config["method"], "decay": 0.0}, model=model, info=Digits("digits").info)
     bound = method.bound()
     logits = torch.randn(4, 10, requires_grad=True)
     loss = method._calibrated(logits, torch.arange(4), bound, 1.0, 0.1)
@@ -176,7 +176,7 @@ def test_the_cross_entropy_has_no_gradient_in_k_unless_asked(composed, detach, c
 def test_the_regulariser_is_lambda_k_squared(composed):
     config = composed("method=cll", "dataset=digits", "method.decay=0.5")
     model = build(config["model"], shape=(1, 8, 8), classes=10)
-    method = build(config["method"], model=model, info=Digits.info)
+    method = build(config["method"], model=model, info=Digits("digits").info)
     method._total_steps = 10
     bound = method.bound()
     (of_k,) = torch.autograd.grad(method.loss(torch.randn(4, 10), torch.arange(4), bound), bound.worst)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trust_exp.data.batch import Batch, Split, as_floats
+from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.clean import split_prefix
 from trust_exp.evals.suite import Outcomes, Report, Suite
@@ -89,12 +89,12 @@ class Certify(Suite):
 
     def _tightness(self) -> Row:
         """Largest difference quotient that a search finds, as a part of K (Losch 2024, Eq. 4.9)."""
-        context, images = self.context, self.context.data.arrays("train").images
+        context, data = self.context, self.context.data
         mine = slice(context.rank, None, context.world)
         best = 0.0
-        pick = torch.randint(len(images), (2, self.pairs), generator=keyed_generator(context.seed, "tightness"))
+        pick = torch.randint(data.size("train"), (2, self.pairs), generator=keyed_generator(context.seed, "tightness"))
         for chosen in pick[:, mine].split(PAIRS_AT_ONCE, dim=1) if pick[:, mine].numel() else ():
-            first, second = (as_floats(images[rows]).to(context.device) for rows in chosen)
+            first, second = (data.samples("train", rows).image.to(context.device) for rows in chosen)
             quotients = tightness_search(
                 context.model,
                 first,
@@ -123,7 +123,8 @@ class Certify(Suite):
 
     def _draw_plane(self, outcomes: Mapping[Split, Outcomes], title: str) -> Path:
         split = next(iter(outcomes))
-        arrays, radius = self.context.data.arrays(split), max(self.radii)
+        data, radius = self.context.data, max(self.radii)
+        shown = data.samples(split, torch.arange(data.size(split)))
         violated = ~(outcomes[split]["correct"] & (outcomes[split]["radius"] > radius))
         share = 1 - violated.double().mean().item()
         caption = f"{title}: {share:.2%} certified at {radius:g} ({split}), K = {float(self.bound.worst):.3g}"
@@ -134,5 +135,5 @@ class Certify(Suite):
             return ((logits[:, 1] - logits[:, 0]) / self.pairwise[0, 1]).cpu()
 
         return draw_plane(
-            self.context.figures / "boundary.png", distance, arrays.images, arrays.labels, violated, radius, caption
+            self.context.figures / "boundary.png", distance, shown.image, shown.label, violated, radius, caption
         )

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.data.batch import Batch, DatasetInfo, Split
-from trust_exp.data.loader import ArrayLoader
-from trust_exp.data.module import ArrayDataModule
+from trust_exp.data.module import DataModule
 from trust_exp.results.record import Row
 
 Outcomes = dict[str, Tensor]
@@ -29,7 +28,7 @@ class Context:
     """
 
     model: nn.Module
-    data: ArrayDataModule
+    data: DataModule
     figures: Path
     seed: int = 0
     method: str = ""
@@ -104,7 +103,7 @@ class SuiteRunner(L.LightningModule):
         self.parts: list[Outcomes] = []
         self.report = Report([])
 
-    def test_dataloader(self) -> ArrayLoader:
+    def test_dataloader(self) -> Any:
         data = self.suite.context.data
         data.trainer = self.trainer  # which knows the device and this process' share only now
         return data.eval_loader(self.split, self.suite.samples, self.suite.batch_size)

@@ -18,6 +18,7 @@ class LipschitzMarginConfig:
     _target_: str = MISSING
     name: str = MISSING
     fit: str = free("gradient")
+    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
     epsilon: float = MISSING  # L2 radius in the data's own units
     iterations: int = 1  # power iterations a step; their state is kept across steps
     through_iterations: bool = False  # differentiate through the iterations, as the released code does

@@ -15,4 +15,5 @@ class StandardConfig:
     _target_: str = "trust_exp.methods.standard.module.Standard"
     name: str = MISSING
     fit: str = free("gradient")
+    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
