@@ -11,13 +11,14 @@ from trust_exp.config import ROOT
 
 WRONG = [
     (["method=cl"], "did you mean cll?"),
-    (["dataset=cifr10"], "there are: digits, fashion_mnist, mnist, two_moons"),
+    (["dataset=cifr10"], "did you mean cifar10?"),
     (["method.p=2"], "method.p must be in (0, 0.5); got 2"),
     (["method.epsilon=abc"], "method.epsilon must be a number (8/255 is one); got 'abc'"),
     (["method.epsilom=1"], "the key 'method.epsilom' does not exist; did you mean method.epsilon?"),
     (["epochs=3"], "the key 'epochs' does not exist"),
     (["eval=certfy"], "did you mean certify?"),
     (["method"], "'method' is no key=value"),
+    (["dataset.path=~/x"], """'dataset.path=~/x' has characters that need quotes of their own: 'dataset.path="~/x"'"""),
     (["method.epsilon="], "method.epsilon must be a number"),
     (["mode=eval"], "mode=eval needs run=<id>"),
     (["mode=eval", "run=0123456789"], "there is no such run"),

@@ -210,11 +210,12 @@ def test_options_of_the_launcher_go_to_the_sweep(trust_exp, swept):
     assert swept[0][5:] == ["size=smoke", "hydra/launcher=slurm", *changes]
 
 
-def test_reproduce_says_what_cannot_run(trust_exp, swept):
+def test_reproduce_says_what_cannot_run(trust_exp, swept, monkeypatch):
+    monkeypatch.setattr(experiments, "missing_choices", lambda row: f"model '{row.name}' does not exist")
     code, out, err = trust_exp("reproduce", "cll/table_4_1")
     assert code == 2
     assert not swept
-    assert "soc_lipconv_10 cannot run yet: method 'soc' does not exist" in err
+    assert "soc_lipconv_10 cannot run yet: model 'soc_lipconv_10' does not exist" in err
     assert err.splitlines()[-1] == "error: no row of cll/table_4_1 can run yet; the table says why"
     assert "39.8" in out, "the table is printed all the same"
 

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from trust_exp import __version__
 from trust_exp.commands import Commands, add_root
+from trust_exp.commands.data import read_choice, state
 from trust_exp.commands.list import choices
-from trust_exp.data import sources
 from trust_exp.loggers.credentials import has_key
 from trust_exp.results.record import PACKAGES
 from trust_exp.results.table import console
@@ -57,9 +57,12 @@ def _devices() -> str:
 
 
 def _presence(name: str, root: Path) -> str:
-    if name in sources.EMBEDDED:
-        return "embedded"
-    return f"present in {root}" if sources.is_present(name, root) else f"not in {root}; a run downloads it, if it can"
+    choice = read_choice(name)
+    where = state(choice, root)
+    if where.endswith("missing"):
+        downloads = all(source.remotes for source in choice.sources)
+        return f"not in {root}; {'a run downloads it' if downloads else 'trust-exp data list says how to get it'}"
+    return where if not choice.sources or choice.own else f"present in {root}"
 
 
 def _slurm() -> str:
