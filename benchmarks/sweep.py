@@ -1,6 +1,6 @@
 """What a sweep costs: seconds a job beside the same jobs by plain run.py, and seconds a job that is done already.
 
-Six digits jobs (size=smoke) one after the other, each way twice in turn, the best of each; then 200 jobs that are done.
+Six digits jobs (size=smoke) one after the other, each way four times in turn, the best of each; then 200 that are done.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOKE = ["size=smoke", "eval=[clean]"]
-JOBS, ROUNDS, DONE = 6, 2, 200
+JOBS, ROUNDS, DONE = 6, 4, 200
 
 
 class Seconds(NamedTuple):
