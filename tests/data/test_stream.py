@@ -112,6 +112,33 @@ def test_evaluation_serves_what_torchvision_serves(module, resize, size):
     assert data.info.shape == (3, *size)
 
 
+def test_stretched_images_are_whole(module):
+    served = next(iter(module(stretch=True, resize=None, image_size=[40, 70]).test_dataloader())).image
+    path = files(module(), "test")[0]
+    expected = Image.open(path).convert("RGB").resize((70, 40), Image.Resampling.BILINEAR)
+    assert torch.equal((served[0] * 255).round().byte(), pil_to_tensor(expected))
+
+
+def test_copies_are_the_same_in_every_epoch_and_for_any_number_of_workers(module):
+    def epochs(workers):
+        data = module(copies=6, stretch=True, resize=None, batch_size=13, workers=workers)
+        loader = data.train_dataloader()
+        assert (len(loader), data.size("train")) == (6, 13)
+        found = []
+        for at in (0, len(loader)):
+            loader.position = lambda at=at: at
+            batches = list(loader)
+            index, images = (torch.cat([getattr(batch, key) for batch in batches]) for key in ("index", "image"))
+            assert index.bincount().tolist() == [6] * 13
+            served = zip(index.tolist(), images, strict=True)
+            found.append({(number, image.numpy().tobytes()) for number, image in served})
+        return found
+
+    first, second = epochs(0)
+    assert len(first) == 6 * 13  # all differ
+    assert first == second == epochs(2)[0]
+
+
 def test_a_wide_image_size_is_covered(reader):
     image, _ = reader(resize=None, size=(30, 80))(0, None)
     assert image.shape == (3, 30, 80)

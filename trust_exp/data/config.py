@@ -128,6 +128,8 @@ class StreamConfig(PreparedConfig):
     image_size: list[int] = field(default_factory=lambda: [224, 224])  # height and width of what is served
     resize: int | None = None  # shorter side before the crop; None: the least that covers image_size
     crop: bool = False  # each image to its box before all else, for sets that have one
+    stretch: bool = late(False)  # the whole image resized to image_size, whatever its shape; resize means nothing then
+    copies: int = late(0)  # of each training image, turned, skewed or sheared once and for all; 0: the image itself
     workers: int | None = free(None)  # processes that decode; None: one a core
     eval_batch_size: int = free(64)
 
@@ -137,6 +139,12 @@ class StreamConfig(PreparedConfig):
             raise UserError(f"dataset.image_size must be [height, width]; got {self.image_size}")
         check_range("dataset.resize", self.resize, least=1)
         check_range("dataset.workers", self.workers, least=0)
+        check_range("dataset.copies", self.copies, least=0)
+        for key in ("crop", "stretch", "copies"):
+            if getattr(self, key) and self.task != "classification":
+                raise UserError(f"dataset.{key} is for images with one class; dataset={self.name} has other labels")
+        if self.stretch and self.resize is not None:
+            raise UserError(f"dataset.stretch=true takes no dataset.resize; got {self.resize}")
 
 
 @dataclass

@@ -20,6 +20,7 @@ from torch import Tensor
 from trust_exp.data import store
 from trust_exp.data.batch import AnyBatch, Batch, as_floats
 from trust_exp.data.config import AugmentConfig
+from trust_exp.data.copies import changed_copy
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, resized_crop_boxes
 from trust_exp.data.images import open_rgb
 from trust_exp.errors import UserError
@@ -120,7 +121,8 @@ class ClassReader:
     """Images with one class each; of the index it takes ``paths`` and ``labels``, and ``boxes`` to crop to if asked.
 
     Evaluation: torchvision's Resize and CenterCrop of PIL images, to the last bit. Training: its RandomResizedCrop if
-    ``augment.resized_crop`` is set, else a crop anywhere in the image as evaluation resizes it; then the flip.
+    ``augment.resized_crop`` is set, else a crop anywhere in the image as evaluation resizes it; then the flip. Numbers
+    beyond ``draws`` are those of a ``changed_copy``, which stands for the image.
 
     Args:
         folder: that the paths are relative to.
@@ -130,6 +132,7 @@ class ClassReader:
         resize: shorter side before the crop; None: the least that covers ``image_size``.
         augment: of it crop and flip.
         crop: to the boxes, before all else.
+        stretch: resize whole images to ``image_size``, whatever their shape, and crop nothing off.
 
     Raises:
         UserError: if ``resize`` does not cover ``image_size``, or there are no boxes to crop to.
@@ -145,24 +148,29 @@ class ClassReader:
         augment: AugmentConfig,
         *,
         crop: bool = False,
+        stretch: bool = False,
     ) -> None:
         if resize is not None and resize < max(image_size):
             raise UserError(f"dataset.resize must be at least what is served, {max(image_size)}; got {resize}")
         if crop and "boxes" not in arrays:
             raise UserError("dataset.crop=true needs a box for each image, as cub200 has; this data set has none")
         self.folder, self.arrays, self.classes = folder, arrays, classes
-        self.image_size, self.resize, self.augment, self.crop = image_size, resize, augment, crop
+        self.image_size, self.resize, self.augment = image_size, resize, augment
+        self.crop, self.stretch = crop, stretch
         self.draws = 1 + (RESIZED_CROP_NUMBERS if augment.resized_crop else 2)
 
     def __call__(self, row: int, uniform: np.ndarray | None) -> tuple[np.ndarray, ...]:
         image = self._read(row)
+        if uniform is not None and len(uniform) > self.draws:
+            image = changed_copy(image, uniform[self.draws :])
         height, width = self.image_size
         if uniform is not None and self.augment.resized_crop:
             left, top, *size = random_box(image, uniform[1:], self.augment)
             image = image.crop((left, top, left + size[0], top + size[1]))
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         else:
-            image = image.resize(self._covering(image), Image.Resampling.BILINEAR)
+            covering = (width, height) if self.stretch else self._covering(image)
+            image = image.resize(covering, Image.Resampling.BILINEAR)
             left, top = self._corner(image, uniform)
             image = image.crop((left, top, left + width, top + height))
         pixels = np.asarray(image).transpose(2, 0, 1)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from trust_exp.data import store
 from trust_exp.data.batch import AnyBatch, DatasetInfo, Split
 from trust_exp.data.config import AugmentConfig, Task
+from trust_exp.data.copies import copy_numbers
 from trust_exp.data.loader import Loader, Planned
 from trust_exp.data.module import DataModule, Prepared
 from trust_exp.data.readers import ClassReader, Decoder, Index, Reader, Request, watch_signals
@@ -49,14 +50,24 @@ class StreamLoader(Loader):
         rows: int64 [M], the rows that are served, in the order of evaluation; they are the ``index`` of batches.
         batch_size, options: as of ``Loader``; ``augment`` changes images on the device, after what the reader did.
         workers: processes that decode; 0: this one does.
+        fixed: float32 [M, K], numbers that a reader gets for a row behind those that are drawn anew in every epoch.
 
     Raises:
         UserError: as ``Loader``; from an iterator, if a file cannot be read.
     """
 
-    def __init__(self, reader: Reader, rows: Tensor, batch_size: int, *, workers: int = 0, **options: Any) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        rows: Tensor,
+        batch_size: int,
+        *,
+        workers: int = 0,
+        fixed: Tensor | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(len(rows), batch_size, **options)
-        self.reader, self.rows, self.workers = reader, rows, workers
+        self.reader, self.rows, self.workers, self.fixed = reader, rows, workers, fixed
         self._queue = Queue()
         self._pool: DataLoader[Any] | None = None
         self._passes = 0
@@ -90,15 +101,16 @@ class StreamLoader(Loader):
 
     def _requests(self, plan: list[Planned]) -> Iterator[Request]:
         for rows, step in plan:
-            uniform = None if step is None else self._uniform(step)
+            uniform = None if step is None else self._uniform(step, rows)
             for share in self._shares(len(rows)):
                 yield Request(self.rows[rows[share]].tolist(), None if uniform is None else uniform[share])
 
-    def _uniform(self, step: int) -> np.ndarray:
+    def _uniform(self, step: int, rows: Tensor) -> np.ndarray:
         # Drawn for the batch of all processes and cut: the number of processes changes nothing.
         generator = keyed_generator(self.seed, "view", step)
         drawn: np.ndarray = torch.rand(self.batch_size, self.reader.draws, generator=generator).numpy()
-        return drawn[self._own_share()]
+        own = drawn[self._own_share()]
+        return own if self.fixed is None else np.concatenate([own, self.fixed[rows].numpy()], axis=1)
 
     def _decoded(self, plan: list[Planned]) -> Iterator[Any]:
         """What the workers make of the requests; they stay for the next pass, as to start them takes its time."""
@@ -158,6 +170,8 @@ class StreamDataModule(DataModule):
         resize: shorter side before the crop of evaluation; None: the least that covers ``image_size``.
         workers: processes that decode; None: one a core that this process may use, shared by those of this machine.
         crop: each image to its box, before all else; for sets that have one.
+        stretch: whole images to ``image_size``, whatever their shape.
+        copies: of each training image, changed as ``changed_copy`` says; 0: the image itself.
         task, augment, common: as of ``DataModule``.
 
     Raises:
@@ -176,6 +190,8 @@ class StreamDataModule(DataModule):
         resize: int | None = None,
         workers: int | None = None,
         crop: bool = False,
+        stretch: bool = False,
+        copies: int = 0,
         task: Task = "classification",
         augment: AugmentConfig | Mapping[str, Any] | None = None,
         **common: Any,
@@ -184,7 +200,7 @@ class StreamDataModule(DataModule):
         super().__init__(name, task=task, augment=on_device(self.changes, task), **common)
         self.prepared = Prepared(source or name, self.root, path, train, test)
         self.image_size, self.resize = (image_size[0], image_size[1]), resize
-        self.workers, self.crop = workers, crop
+        self.workers, self.crop, self.stretch, self.copies = workers, crop, stretch, copies
         self._indexes: dict[Split, Index] = {}
         self._readers: dict[Split, Reader] = {}
         self._rows: dict[Split, Tensor] = {}
@@ -222,10 +238,12 @@ class StreamDataModule(DataModule):
 
     def train_dataloader(self) -> StreamLoader:
         """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
+        rows = self.rows("train")
         loader = self._loader(
             "train",
-            self.rows("train"),
+            rows.repeat(max(1, self.copies)),
             self.batch_size,
+            fixed=copy_numbers(len(rows), self.copies, self.seed) if self.copies else None,
             position=lambda: self._consumed(batches),
             seed=self.seed,
             augment=self.augment,
@@ -274,7 +292,7 @@ class StreamDataModule(DataModule):
 
             return BoxReader(self.prepared.source, self._folder, arrays, info, *served)
         classes = self.subset.renumbered(torch.arange(len(info.classes)), info)
-        return ClassReader(self._folder, arrays, classes, *served, crop=self.crop)
+        return ClassReader(self._folder, arrays, classes, *served, crop=self.crop, stretch=self.stretch)
 
 
 def on_device(augment: AugmentConfig, task: Task) -> AugmentConfig:

@@ -20,10 +20,8 @@ TABLES = (IMAGES, CLASSES, LABELS, SPLIT, BOXES)
 class Cub200(Source):
     """CUB-200-2011 (Wah et al. 2011). Beside the usual index ``boxes`` int32 [N, 4]: left, top, right, bottom.
 
-    ProtoPNet trains on images cropped to the boxes (``dataset.crop=true``), 30 changed copies of each that Augmentor
-    made beforehand: 10 turned by up to 15 degrees, 10 skewed, 10 sheared by up to 10 degrees, each mirrored half the
-    time. Here ``dataset.augment`` turns and mirrors, anew in every epoch; skew and shear are left out, and what a turn
-    brings in from outside is black, where Augmentor cuts it off.
+    ProtoPNet trains on images cropped to the boxes (``dataset.crop=true``), on 30 changed copies of each
+    (``dataset.copies=30``, see copies.py) resized to a square without a further change.
     """
 
     name = "cub200"
