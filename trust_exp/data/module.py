@@ -87,8 +87,10 @@ class DataModule(L.LightningDataModule):
         """Where the data come from, with checksums; two runs with equal sources have seen equal data."""
         return {}
 
-    def eval_loader(self, split: Split, samples: int | None = None, batch_size: int | None = None) -> Any:
-        """Every sample, or each of the first ``samples``, once over all processes, in index order, unchanged."""
+    def eval_loader(self, split: Split, rows: Tensor | None = None, batch_size: int | None = None) -> Any:
+        """Every sample, or those at ``rows`` (int64 [M], places among those served), once over all processes, in order,
+        unchanged.
+        """
         raise NotImplementedError
 
     def size(self, split: Split) -> int:
@@ -166,10 +168,10 @@ class ArrayDataModule(DataModule):
         )
         return loader
 
-    def eval_loader(self, split: Split, samples: int | None = None, batch_size: int | None = None) -> ArrayLoader:
+    def eval_loader(self, split: Split, rows: Tensor | None = None, batch_size: int | None = None) -> ArrayLoader:
         arrays = self._arrays_near_device(split)
-        if samples is not None and samples < len(arrays):
-            arrays = arrays.select(torch.arange(samples, device=arrays.images.device))
+        if rows is not None:
+            arrays = arrays.select(rows.to(arrays.images.device))
         return ArrayLoader(arrays, batch_size or self.eval_batch_size, **self._place())
 
     def _arrays_near_device(self, split: Split) -> Arrays:

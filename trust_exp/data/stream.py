@@ -251,8 +251,9 @@ class StreamDataModule(DataModule):
         batches: int = len(loader)  # a loader that refers to itself would keep its workers until garbage is collected
         return loader
 
-    def eval_loader(self, split: Split, samples: int | None = None, batch_size: int | None = None) -> StreamLoader:
-        return self._loader(split, self.rows(split)[:samples], batch_size or self.eval_batch_size)
+    def eval_loader(self, split: Split, rows: Tensor | None = None, batch_size: int | None = None) -> StreamLoader:
+        chosen = self.rows(split) if rows is None else self.rows(split)[rows]
+        return self._loader(split, chosen, batch_size or self.eval_batch_size)
 
     def _loader(self, split: Split, rows: Tensor, batch_size: int, **options: Any) -> StreamLoader:
         return StreamLoader(

@@ -80,6 +80,10 @@ class Suite:
     def prepare(self) -> None:
         """Called once before the first step, with the model in eval mode on its device."""
 
+    def rows(self, split: Split) -> Tensor | None:
+        """The samples that are asked about, int64 [M], increasing places among those served; None: all of them."""
+        return None if self.samples is None else torch.arange(self.context.data.size(split))[: self.samples]
+
     def step(self, batch: Batch) -> Outcomes:
         """Outcomes of the batch, each a tensor [B, ...]; called with gradients off."""
         raise NotImplementedError
@@ -106,7 +110,7 @@ class SuiteRunner(L.LightningModule):
     def test_dataloader(self) -> Any:
         data = self.suite.context.data
         data.trainer = self.trainer  # which knows the device and this process' share only now
-        return data.eval_loader(self.split, self.suite.samples, self.suite.batch_size)
+        return data.eval_loader(self.split, self.suite.rows(self.split), self.suite.batch_size)
 
     def on_test_start(self) -> None:
         context = self.suite.context

@@ -1,0 +1,70 @@
+"""What one attack of a test set says of attacked and other classes, and of each class (Losch 2024, ch. 3)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trust_exp.evals.suite import Context, Outcomes
+from trust_exp.results.record import Row, fraction
+from trust_exp.viz.classes import draw_class_accuracies
+
+
+def robustness_rows(found: Outcomes, classes: Sequence[str], attacked: Sequence[str] | None) -> list[Row]:
+    """Clean and robust accuracy and the attack defense rate: on all images, and of the classes in A and in B.
+
+    The defense rate is the fraction of the correctly classified images that no attack breaks; a set without any has
+    none.
+
+    Args:
+        found: ``correct`` bool [N], ``survived`` bool [N, attacks], ``label`` int64 [N].
+        classes: names of the labels.
+        attacked: names of the classes in A; None: A is no set of classes.
+
+    Source: Losch 2024, sec. 3.3.1 and A.4.
+    """
+    label, rows = found["label"], []
+    for name, chosen in _domains(label, classes, attacked):
+        rows += _rates(found, chosen, lambda metric, name=name: f"robust/{metric}{name}")
+    for number, name in enumerate(classes):
+        rows += _rates(found, label == number, lambda metric: f"robust/class_{metric}", **{"class": name})
+    return rows
+
+
+def _domains(label: Tensor, classes: Sequence[str], attacked: Sequence[str] | None) -> Iterator[tuple[str, Tensor]]:
+    yield "", torch.ones_like(label, dtype=torch.bool)
+    if attacked is not None:
+        in_a = torch.isin(label, torch.tensor([classes.index(name) for name in attacked], dtype=torch.int64))
+        yield "_a", in_a
+        yield "_b", ~in_a
+
+
+def _rates(found: Outcomes, chosen: Tensor, name: Callable[[str], str], **detail: Any) -> list[Row]:
+    n, correct = int(chosen.sum()), int(found["correct"][chosen].sum())
+    robust = int(found["survived"][chosen, -1].sum())
+    rows = []
+    if n:
+        rows += [
+            fraction(name("accuracy"), robust, n, **detail),
+            fraction(name("clean_accuracy"), correct, n, **detail),
+        ]
+    if correct:
+        rows.append(fraction(name("defense_rate"), robust, correct, **detail))
+    return rows
+
+
+def draw_classes(context: Context, found: Outcomes, attacked: Sequence[str] | None, how: str) -> Path:
+    """Figure of the clean and robust accuracy of each class; those in A stand out."""
+    classes = context.info.classes
+    label = found["label"]
+    present = [number for number in range(len(classes)) if (label == number).any()]
+    return draw_class_accuracies(
+        context.figures / "class_accuracies.png",
+        [classes[number] for number in present],
+        [found["correct"][label == number].double().mean().item() for number in present],
+        [found["survived"][label == number, -1].double().mean().item() for number in present],
+        [attacked is not None and classes[number] in attacked for number in present],
+        f"{context.method} on {context.info.name}: {how}",
+    )
