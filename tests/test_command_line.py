@@ -95,7 +95,7 @@ def test_a_full_disk_is_said_before_the_training(composed, tmp_path, monkeypatch
 )
 def test_what_only_looks_imports_no_torch(command):
     process = subprocess.run(
-        [sys.executable, "-X", "importtime", *command], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-X", "importtime", *command], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines() if "import time" in line}
     assert "hydra" in imported
@@ -105,7 +105,7 @@ def test_what_only_looks_imports_no_torch(command):
 
 def trust_exp(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "trust_exp.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
 def test_list_shows_every_choice_and_every_recipe():

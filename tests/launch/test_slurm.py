@@ -171,7 +171,7 @@ def test_a_job_out_of_time_once_too_often_fails_and_can_be_taken_up(cluster):
     limits = ("hydra.launcher.timeout_min=10", "hydra.launcher.max_num_timeout=0")
     process, run, job = start_and_wait_for_a_checkpoint(cluster, *limits)
     told_by("scancel", "--signal=USR2", job)
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate(timeout=200)
     assert process.returncode == 1
     assert "timed-out too many times" in result_of(run)["error"]
     assert "timed-out too many times" in out
@@ -210,7 +210,7 @@ def test_two_tasks_train_one_model_and_a_failure_of_the_second_is_a_failure(clus
 def test_ctrl_c_leaves_the_job_in_the_queue_and_the_same_command_watches_it(cluster):
     process, run, job = start_and_wait_for_a_checkpoint(cluster)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=100)
     assert process.returncode == 130
     assert f"goes on as SLURM job {job}" in out + err or f"scancel {job}" in err
     again = cluster(*LONG)
@@ -224,7 +224,7 @@ def test_ctrl_c_leaves_the_job_in_the_queue_and_the_same_command_watches_it(clus
 def test_a_cancelled_job_is_reported(cluster):
     process, run, job = start_and_wait_for_a_checkpoint(cluster)
     told_by("scancel", job)
-    process.communicate(timeout=100)
+    process.communicate(timeout=200)
     assert process.returncode == 1
     assert f"asked to stop from outside; SLURM says of job {job}: CANCELLED" in result_of(run)["error"]
 
@@ -241,7 +241,7 @@ def test_a_job_that_dies_without_a_word_is_reported(cluster, tmp_path, accountin
     child = process_of(run)
     shell = int(re.findall(r"PPid:\s+(\d+)", Path(f"/proc/{child}/status").read_text())[0])
     os.kill(shell, signal.SIGKILL)
-    process.communicate(timeout=100)
+    process.communicate(timeout=200)
     assert process.returncode == 1
     result = result_of(run)
     assert result["status"] == "failed"

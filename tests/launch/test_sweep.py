@@ -143,8 +143,8 @@ def test_a_sweep_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_
             os.killpg(process.pid, number)  # as the terminal does it
         else:
             process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-        deadline = time.monotonic() + 60
+        out, err = process.communicate(timeout=200)
+        deadline = time.monotonic() + 200
         while any(is_alive(pid) for pid in pids):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -243,7 +243,7 @@ def test_a_run_that_another_process_holds_is_waited_for(command_line, folder_of)
             assert lines[-1], lines
         assert f"{held.name} is being run by process {os.getpid()} on" in "".join(lines)
         assert not (held / "result.json").exists(), "the result of a run belongs to the process that holds it"
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "2 done" in out
 
@@ -336,7 +336,7 @@ def test_a_process_that_is_refused_leaves_the_job_to_its_holder(command_line, fo
     ask.write_text(json.dumps({"config": composed_in(command_line.runs, *SMOKE), "overrides": []}))
     command = [sys.executable, "-m", "trust_exp.jobs", str(ask)]
     with lock(Run(folder)):
-        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert process.returncode == 2
     assert "is being run by process" in process.stderr
     assert ask.exists()

@@ -189,7 +189,7 @@ class Browser:
     def close(self) -> None:
         """End the browser and give its pipes back."""
         self.process.terminate()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=100)
         os.close(self._in)
         os.close(self._out)
 
