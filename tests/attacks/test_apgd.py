@@ -2,11 +2,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 import trust_exp.attacks.apgd as apgd_module
-from trust_exp.attacks.apgd import apgd, checkpoints, difference_of_logits_ratio, error_log_odds
+from trust_exp.attacks.apgd import (
+    apgd,
+    checkpoints,
+    difference_of_logits_ratio,
+    error_log_odds,
+    targeted_difference_of_logits_ratio,
+)
 from trust_exp.attacks.ball import Ball
 from trust_exp.rng import keyed_generator
 
@@ -112,9 +118,72 @@ def test_agrees_with_the_official_code(trained, monkeypatch, kind, loss, norm, e
     assert gap().mean() > -1e-3
     # Without our two changes it is the same algorithm. Not to the last image: at its first checkpoint the official code
     # compares the first loss with zero instead of the start's, and ReLU kinks amplify rounding.
-    monkeypatch.setitem(apgd_module._LOSSES, "ce", LOSSES["ce"])
+    monkeypatch.setitem(apgd_module.LOSSES, "ce", LOSSES["ce"])
     monkeypatch.setattr(apgd_module, "_PROGRESS", 0.0)
     assert (gap().abs() < 1e-4).float().mean() > 0.9
+
+
+def runner_up(model: nn.Module, x: Tensor, y: Tensor, rank: int = 0) -> Tensor:
+    """The class of the largest logit but the label's, or of the next ones."""
+    with torch.no_grad():
+        return model(x).scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, rank]
+
+
+@pytest.mark.filterwarnings("ignore:there are .* points with zero gradient")
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize(("norm", "epsilon"), [("L2", 0.5), ("Linf", 0.06)])
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_targeted_loss_agrees_with_the_official_code(trained, monkeypatch, kind, norm, epsilon, rank):
+    model, x, y = trained(kind, 10)
+    right = model(x).argmax(1) == y
+    x, y = x[right][:200], y[right][:200]
+    target = runner_up(model, x, y, rank)
+    start = Ball.around(x, epsilon, norm=norm, domain=(0.0, 1.0)).sample(keyed_generator("start"))
+    official = APGDAttack_targeted(model, n_iter=100, norm=norm, eps=epsilon, device="cpu")
+    official.init_hyperparam(x)
+    official.y_target = target
+    _, held, best_loss, _ = official.attack_single_run(x, y, x_init=start)
+    held = held.bool()
+
+    def gap() -> Tensor:
+        x_adv = apgd(model, x, y, epsilon, norm=norm, loss="dlr_targeted", target=target, start=start)
+        logits = model(x_adv).detach()
+        assert torch.equal(logits.argmax(1) == y, held)
+        return (targeted_difference_of_logits_ratio(logits, y, target) - best_loss)[held]
+
+    assert 0 < held.sum() < len(x)  # some images break, and some do not
+    assert gap().mean() > -1e-3
+    monkeypatch.setattr(apgd_module, "_PROGRESS", 0.0)  # see the untargeted test
+    assert (gap().abs() < 1e-4).float().mean() > 0.9
+
+
+def test_targeted_dlr_by_the_formula_of_the_paper():
+    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y, target = torch.arange(50) % 7, (torch.arange(50) + 3) % 7
+    for i, value in enumerate(targeted_difference_of_logits_ratio(logits, y, target).tolist()):
+        z = sorted(logits[i].tolist(), reverse=True)
+        gap = logits[i, y[i]].item() - logits[i, target[i]].item()
+        assert value == pytest.approx(-gap / (z[0] - (z[2] + z[3]) / 2))
+    assert torch.allclose(
+        targeted_difference_of_logits_ratio(30 * logits + 5, y, target),
+        targeted_difference_of_logits_ratio(logits, y, target),
+    )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_ascent_is_towards_the_target(norm):
+    """The target comes nearer than under the ascent towards another class."""
+    model = linear(5)
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0)) / 2
+    y = model(x).argmax(1)
+    targets = [runner_up(model, x, y, rank) for rank in (0, 3)]
+
+    def reached(led_to: Tensor, target: Tensor) -> Tensor:
+        x_adv = apgd(model, x, y, 0.05, norm=norm, loss="dlr_targeted", target=led_to, domain=None)
+        return targeted_difference_of_logits_ratio(model(x_adv), y, target)
+
+    for target, other in (targets, targets[::-1]):
+        assert (reached(target, target) > reached(other, target)).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -230,6 +299,17 @@ def test_checkpoints_of_the_paper():
     [
         ({"loss": "margin"}, "loss must be one of ce, dlr"),
         ({"loss": "dlr"}, "loss='dlr' needs at least 3 classes; the model has 2; use loss='ce'"),
+        (
+            {"loss": "dlr_targeted", "target": torch.ones(2, dtype=torch.int64)},
+            "loss='dlr_targeted' needs at least 4 classes; the model has 2",
+        ),
+        ({"loss": "dlr_targeted"}, "loss='dlr_targeted' needs a target, .* got none with loss='dlr_targeted'"),
+        ({"target": torch.ones(2, dtype=torch.int64)}, "no other loss takes one; got one with loss='ce'"),
+        (
+            {"loss": "dlr_targeted", "target": torch.tensor([1, 0])},
+            "a target must differ from its label; got 0 for both",
+        ),
+        ({"loss": "dlr_targeted", "target": torch.ones(2)}, r"target must be int64 of shape \[2\]; got torch.float32"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"rho": 0.0}, r"rho must be in \(0, 1\]; got 0"),
         ({"y": torch.zeros(2, 1, dtype=torch.int64)}, r"y must be int64 of shape \[2\]; got torch.int64 \[2, 1\]"),

@@ -16,12 +16,13 @@ from trust_exp.attacks.mode import attack_mode
 from trust_exp.errors import check_choice, check_range
 from trust_exp.rng import keyed_generator
 
-Loss = Literal["ce", "dlr"]
+Loss = Literal["ce", "dlr", "dlr_targeted"]
 
 _MOMENTUM = 0.75
 # Relative rise of a loss that counts as progress. Smaller ones are rounding or a crawl along the sphere, which would
 # keep the step size large to the end; with them left out the losses reached are a little higher, not lower.
 _PROGRESS = 1e-6
+_LEAST_CLASSES = {"ce": 1, "dlr": 3, "dlr_targeted": 4}
 
 
 def apgd(
@@ -33,6 +34,7 @@ def apgd(
     norm: Norm = "L2",
     steps: int = 100,
     loss: Loss = "ce",
+    target: Tensor | None = None,
     start: Tensor | None = None,
     domain: Domain = (0.0, 1.0),
     generator: torch.Generator | None = None,
@@ -51,7 +53,9 @@ def apgd(
         epsilon: radius in the units of x, finite, >= 0; a tensor [B] gives every image its own.
         norm: "L2" or "Linf".
         steps: gradient steps, >= 1; the model is evaluated steps + 2 times.
-        loss: "ce", in a form that does not saturate, or "dlr", which needs 3 classes.
+        loss: "ce", in a form that does not saturate; "dlr", which needs 3 classes; "dlr_targeted", which needs 4.
+        target: for "dlr_targeted", and only there: classes to go to, [B], int64, none of them the label. Any other
+            class than the label breaks an image all the same.
         start: first iterate, [B, ...], projected onto the ball; None: random, at distance epsilon.
         domain: range of the data, to which iterates are clamped; None: no clamping.
         generator: source of the random start, best on the CPU; None: one with a fixed seed. The global state is never
@@ -76,14 +80,14 @@ def apgd(
         raise ValueError(f"start must have the shape of x, {list(x.shape)}; got {list(start.shape)}")
     with attack_mode(model):
         ball = Ball.around(x, epsilon, norm=norm, domain=domain)
-        x_adv, y = ball.center.clone(), y.clone()
+        x_adv, labels = ball.center.clone(), _labels(y, target, loss)
         if len(x_adv) == 0:
             return x_adv
         # Drawn for the whole batch: an image's start must not depend on which of the others are classified correctly.
         first = ball.sample(generator or keyed_generator("apgd")) if start is None else ball.project(start.clone())
-        rows = _attackable(model, ball, y, loss)
+        rows = _attackable(model, ball, labels, loss)
         if len(rows):
-            x_adv[rows] = _climb(model, _LOSSES[loss], ball[rows], y[rows], first[rows], steps, rho)
+            x_adv[rows] = _climb(model, LOSSES[loss], ball[rows], labels[rows], first[rows], steps, rho)
     return x_adv
 
 
@@ -125,39 +129,74 @@ def difference_of_logits_ratio(logits: Tensor, y: Tensor) -> Tensor:
     return -margin / (top.values[:, 0] - top.values[:, 2] + 1e-12)
 
 
-_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": error_log_odds, "dlr": difference_of_logits_ratio}
+def targeted_difference_of_logits_ratio(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Logit of the target minus that of the label over the gap of the largest logit and the mean of third and fourth.
+
+    [B] for logits [B, N], N >= 4; neither their scale nor a shift changes it. Positive only where wrong.
+
+    Source: Croce & Hein 2020, the targeted DLR loss.
+    """
+    top = logits.topk(4, dim=1).values
+    ahead = logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])
+    return ahead.squeeze(1) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "ce": error_log_odds,
+    "dlr": difference_of_logits_ratio,
+    "dlr_targeted": targeted_difference_of_logits_ratio,
+}
+
+
+def check_classes(loss: Loss, classes: int) -> None:
+    """Raise ValueError if the loss needs more classes than there are."""
+    if classes < (least := _LEAST_CLASSES[loss]):
+        raise ValueError(f"loss={loss!r} needs at least {least} classes; the model has {classes}; use loss='ce'")
+
+
+def _labels(y: Tensor, target: Tensor | None, loss: Loss) -> Tensor:
+    """[B, 1], or [B, 2] with the target: what the losses take after the logits."""
+    if (target is not None) != (loss == "dlr_targeted"):
+        given = "none" if target is None else "one"
+        raise ValueError(f"loss='dlr_targeted' needs a target, no other loss takes one; got {given} with loss={loss!r}")
+    if target is None:
+        return y[:, None].clone()
+    if target.shape != y.shape or target.dtype != torch.int64:
+        raise ValueError(f"target must be int64 of shape {list(y.shape)}; got {target.dtype} {list(target.shape)}")
+    if (target == y).any():
+        raise ValueError(f"a target must differ from its label; got {int(y[target == y][0])} for both")
+    return torch.stack((y, target), 1)
 
 
 @torch.no_grad()
-def _attackable(model: nn.Module, ball: Ball, y: Tensor, loss: Loss) -> Tensor:
+def _attackable(model: nn.Module, ball: Ball, labels: Tensor, loss: Loss) -> Tensor:
     logits = model(ball.center)
-    if loss == "dlr" and logits.shape[1] < 3:
-        raise ValueError(f"loss='dlr' needs at least 3 classes; the model has {logits.shape[1]}; use loss='ce'")
-    return ((logits.argmax(1) == y) & (ball.radius.flatten() > 0)).nonzero().squeeze(1)
+    check_classes(loss, logits.shape[1])
+    return ((logits.argmax(1) == labels[:, 0]) & (ball.radius.flatten() > 0)).nonzero().squeeze(1)
 
 
 def _climb(
     model: nn.Module,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[..., Tensor],
     ball: Ball,
-    y: Tensor,
+    labels: Tensor,
     first: Tensor,
     steps: int,
     rho: float,
 ) -> Tensor:
-    def score(point: Tensor, label: Tensor) -> "_Score":
+    def score(point: Tensor, labels: Tensor) -> "_Score":
         point = point.detach().requires_grad_()
         logits = model(point).to(point.dtype)
-        value = loss(logits, label)
+        value = loss(logits, *labels.unbind(1))
         (gradient,) = torch.autograd.grad(value.sum(), point)
-        return _Score(value.detach(), gradient, logits.argmax(1) != label)
+        return _Score(value.detach(), gradient, logits.argmax(1) != labels[:, 0])
 
     x_adv = first.clone()
-    climb = _Climb.begin(ball, y, first, score(first, y))
+    climb = _Climb.begin(ball, labels, first, score(first, labels))
     marks, last = set(checkpoints(steps)), 0
     for step in range(1, steps + 1):
         climb.advance(_MOMENTUM if step > 1 else 1.0)
-        climb.record(score(climb.point, climb.label))
+        climb.record(score(climb.point, climb.labels))
         if step in marks:
             climb.adapt(step - last, rho)
             climb, last = climb.without_broken(x_adv), step
@@ -180,7 +219,7 @@ class _Climb:
 
     row: Tensor  # the image's place in the batch
     ball: Ball
-    label: Tensor
+    labels: Tensor  # [B, 1] or [B, 2]
     point: Tensor
     previous: Tensor
     gradient: Tensor
@@ -196,11 +235,12 @@ class _Climb:
     halved: Tensor  # whether the last checkpoint halved the step
 
     @classmethod
-    def begin(cls, ball: Ball, y: Tensor, first: Tensor, score: _Score) -> "_Climb":
+    def begin(cls, ball: Ball, labels: Tensor, first: Tensor, score: _Score) -> "_Climb":
+        row = torch.arange(len(labels), device=labels.device)
         return cls(
-            row=torch.arange(len(y), device=y.device),
+            row=row,
             ball=ball,
-            label=y,
+            labels=labels,
             point=first,
             previous=first,
             gradient=score.gradient,
@@ -211,7 +251,7 @@ class _Climb:
             broken=score.wrong,
             breaking=first,
             step=2 * ball.radius,
-            rises=torch.zeros_like(y),
+            rises=torch.zeros_like(row),
             checked_loss=score.loss,
             halved=torch.ones_like(score.wrong),  # the first interval started with the full step: nothing to compare
         )

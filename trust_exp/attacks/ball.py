@@ -96,6 +96,21 @@ class Ball:
             noise = _unit(noise, _peak(noise))
         return self.project(self.center + self.radius * noise)
 
+    def sample_inside(self, generator: torch.Generator) -> Tensor:
+        """Random point of the ball, then cut by the domain; drawn as in :meth:`sample`.
+
+        Uniform for Linf. For L2 a Gaussian direction and a distance uniform in [0, radius], as attacks in training
+        start: nearer to the centre than a point that is uniform in volume.
+        """
+        draw = torch.randn if self.norm == "L2" else torch.rand
+        noise = draw(self.center.shape, generator=generator, device=generator.device).to(self.center)
+        if self.norm == "L2":
+            distance = torch.rand(self.radius.shape, generator=generator, device=generator.device).to(self.center)
+            noise = distance * _unit(noise, _length(noise))
+        else:
+            noise = 2 * noise - 1
+        return self.project(self.center + self.radius * noise)
+
 
 def rowwise(mask: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
     """``torch.where`` with one bool per image: mask [B], the others [B, ...]."""
