@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
+from trust_exp.config import build
 from trust_exp.errors import UserError
 from trust_exp.models.timm import timm_model
 
@@ -26,6 +28,65 @@ def test_pixels_are_normalised_as_the_model_was_trained():
 def test_options_reach_the_model():
     dropped = timm_model((3, 32, 32), 2, "resnet18", options={"drop_rate": 0.25})
     assert dropped[1].drop_rate == 0.25
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
+def test_a_network_is_taken_apart_into_features_and_head(name):
+    import timm
+
+    shape = (3, 64, 64)
+    torch.manual_seed(0)
+    model = timm_model(shape, 7, name)
+    assert [child for child, _ in model.named_children()] == ["normalize", "features", "head"]
+    assert model.training
+    torch.manual_seed(0)
+    options = {"img_size": 64} if name.startswith("vit") else {}
+    whole = timm.create_model(name, num_classes=7, **options).eval()
+    images = torch.rand(2, *shape)
+    expected = whole((images - model.normalize.mean.view(3, 1, 1)) / model.normalize.std.view(3, 1, 1))
+    assert torch.allclose(model.eval()(images), expected, atol=1e-5)
+    features = model.features(model.normalize(images))
+    assert features.shape == (2, model.head.in_features)
+    model.head = nn.Linear(model.head.in_features, 3)
+    assert model(images).shape == (2, 3)
+
+
+def test_a_network_with_more_than_one_head_stays_whole():
+    model = timm_model((3, 224, 224), 7, "deit_tiny_distilled_patch16_224")
+    assert [child for child, _ in model.named_children()] == ["normalize", "network"]
+
+
+def test_images_that_a_network_cannot_take_are_refused():
+    with pytest.raises(UserError, match=r"densenet121 of timm cannot take images of \(3, 8, 8\): "):
+        timm_model((3, 8, 8), 7, "densenet121")
+
+
+def test_resnet50_is_torchvisions_and_starts_as_released(composed):
+    from torchvision.models import resnet50
+
+    config = composed("method=standard", "dataset=digits", "model=resnet50")["model"]
+    torch.manual_seed(0)
+    model = build(config, shape=(3, 64, 64), classes=200)
+    with torch.device("meta"):
+        other = resnet50(num_classes=200)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in other.parameters())
+    strides = [
+        [layer.stride for layer in net.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)]
+        for net in (model, other)
+    ]
+    assert strides[0] == strides[1]
+    scales = torch.cat([layer.weight for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)])
+    assert scales.mean().item() == pytest.approx(1, abs=0.001)
+    assert scales.std().item() == pytest.approx(0.02, rel=0.03)
+    assert model.head.weight.std().item() == pytest.approx((2 / 2048) ** 0.5, rel=0.02)
+    assert not model.head.bias.any()
+    convs = [layer for layer in model.features.modules() if isinstance(layer, nn.Conv2d)]
+    assert all(c.weight.std().item() == pytest.approx((2 / c.weight[0].numel()) ** 0.5, rel=0.05) for c in convs)
+
+
+def test_pretrained_weights_are_not_drawn_anew(composed):
+    with pytest.raises(UserError, match=r"model\.init=released would overwrite pretrained weights"):
+        composed("method=standard", "dataset=digits", "model=resnet50", "model.pretrained=true")
 
 
 @pytest.mark.parametrize(

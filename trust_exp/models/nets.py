@@ -28,12 +28,17 @@ def classifier(
     parts["features"] = nn.Sequential(*body)
     parts["head"] = head
     model = nn.Sequential(parts)
+    start_kaiming(model)
+    return model
+
+
+def start_kaiming(model: nn.Module) -> None:
+    """Draw the weights of convolutions and linear layers Kaiming normal (fan in, gain sqrt 2); their biases are 0."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    return model
 
 
 def mlp(

@@ -1,13 +1,17 @@
 """Any image classifier of the timm library."""
 
 import difflib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from trust_exp.errors import UserError
 from trust_exp.lipschitz.layers import Normalize
+from trust_exp.models.nets import start_kaiming
+from trust_exp.models.preact_resnet import scatter_scales
 
 
 def timm_model(
@@ -18,14 +22,18 @@ def timm_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     options: Mapping[str, Any] | None = None,
+    init: str = "timm",
 ) -> nn.Sequential:
-    """normalize -> network, for images in [0, 1] of ``shape`` (C, H, W).
+    """normalize -> features -> head, for images in [0, 1] of ``shape`` (C, H, W).
+
+    A network whose last step is not one linear layer of a flat vector is left whole: normalize -> network.
 
     Args:
         architecture: a name that timm knows, such as ``resnet18``, with or without the tag of pretrained weights.
         pretrained: download timm's weights; the last layer is new unless the classes are as many.
         mean, std: of the pixels, one value a channel; None: what the network was trained with, of colour images.
         options: further arguments of ``timm.create_model``.
+        init: "timm", or "released": Kaiming normal, biases 0, scales of batch norm ~ N(1, 0.02), all else as in timm.
 
     Raises:
         UserError: if the data are no images, timm has no such model, or does not take the options.
@@ -48,7 +56,33 @@ def timm_model(
     except (TypeError, RuntimeError, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"timm cannot make {architecture} with {given}: {reason}") from error
+    if init == "released":
+        start_kaiming(network)
+        scatter_scales(network)
     usual: Any = network.pretrained_cfg
     if shape[0] != 3:
         usual = {"mean": [0.5] * shape[0], "std": [0.5] * shape[0]}
-    return nn.Sequential(Normalize(mean or usual["mean"], std or usual["std"]), network)
+    normalize = Normalize(mean or usual["mean"], std or usual["std"])
+    return nn.Sequential(OrderedDict(normalize=normalize, **_parts(network, shape)))
+
+
+@torch.no_grad()
+def _parts(network: nn.Module, shape: tuple[int, ...]) -> dict[str, nn.Module]:
+    """Features and head, if one image shows that the network is the head of the features; else the network."""
+    usual: Any = network.pretrained_cfg
+    name = usual.get("classifier")
+    head = network.get_submodule(name) if isinstance(name, str) else None
+    if not isinstance(head, nn.Linear):
+        return {"network": network}
+    training, image = network.training, torch.linspace(0, 1, int(torch.Size(shape).numel())).reshape(1, *shape)
+    try:
+        expected = network.eval()(image)
+    except RuntimeError as error:
+        raise UserError(f"{usual['architecture']} of timm cannot take images of {shape}: {error}") from error
+    network.set_submodule(name, nn.Identity())
+    features = network(image)
+    network.train(training)
+    if features.shape == (1, head.in_features) and torch.equal(head(features), expected):
+        return {"features": network, "head": head}
+    network.set_submodule(name, head)
+    return {"network": network}
