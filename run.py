@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from trust_exp.config import CONF, register
 from trust_exp.jobs import start
 from trust_exp.messages import exit_code_of
+from trust_exp.references import quoted
 from trust_exp.runs import with_stored_overrides
 
 codes: list[int] = []
@@ -29,6 +30,7 @@ def main() -> None:
     """Compose and run; what Hydra finds wrong is said in one sentence."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors to us instead of printing them
     register()
+    sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]
     if not {"-m", "--multirun"} & set(sys.argv):  # a launcher does it for each job of a sweep
         sys.argv[1:] = with_stored_overrides(sys.argv[1:])
     run()

@@ -85,7 +85,7 @@ def test_an_earlier_run_is_evaluated_and_not_trained(command_line):
     attacked = next(row for row in result["rows"] if row["metric"] == "autoattack/accuracy")
     assert attacked["n"] == 5
     assert attacked["detail"]["attacks"] == ["apgd-ce", "apgd-t"], "the recipe's and the size's evals hold"
-    assert "pyautoattack" in attacked["detail"]["implementation"]
+    assert "trust_exp" in attacked["detail"]["implementation"]
     assert weights(command_line.folder()).keys() == before.keys()
     refused = command_line("mode=eval", f"run={run_id}", "method.epsilon=0.5")
     assert refused.returncode == 2

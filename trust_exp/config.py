@@ -12,7 +12,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from datetime import datetime
@@ -42,6 +42,14 @@ def late(default: Any) -> Any:
     """Dataclass field that came later: at its default it is left out of the identity, so earlier runs keep their id."""
     given = {"default_factory": default} if callable(default) else {"default": default}
     return field(**given, metadata={"late": True})
+
+
+def reference(*, came_late: bool = False) -> Any:
+    """Dataclass field that names another run or a file; see ``trust_exp.references``. None unless given.
+
+    ``came_late``: as ``late`` says.
+    """
+    return field(default=None, metadata={"reference": True, "late": came_late})
 
 
 @dataclass
@@ -96,7 +104,9 @@ class PaperConfig:
     """What a paper prints for the run: a row of ``experiments/``. ``values`` are in the units of the metrics."""
 
     row: str = MISSING  # as the paper calls it
-    group: str | None = None  # the part of the table it stands in
+    group: str | None = None  # the part of the table it stands in; in a figure its panel
+    curve: str | None = None  # in a figure: the curve that it is a point of
+    x: Any = None  # where on it, a number or a name; None: a level across the panel
     values: dict[str, Any] = field(default_factory=dict)  # metric -> number, or the numbers of each seed
     note: str | None = None
 
@@ -110,6 +120,7 @@ class RootConfig:
     force: bool = free(False)
     seed: int = 0
     size: str = MISSING
+    source: str | None = reference(came_late=True)  # the run that this one builds on: an id, a path, '[overrides]'
     recipe: str | None = free(None)
     paths: PathsConfig = free(PathsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -178,15 +189,17 @@ def defaults(schema: type) -> dict[str, Any]:
 
 
 def model_for(method: str, dataset: str) -> str:
-    """The model of a pair of method and dataset when none is asked for: its own, else its dataset's, else timm's."""
-    choices = (f"for/{method}/{dataset}", f"for/any/{dataset}")
+    """The model when none is asked for: that of the pair, else of the method, else of the data set, else timm's."""
+    choices = (f"for/{method}/{dataset}", f"for/{method}/any", f"for/any/{dataset}")
     return next((choice for choice in choices if (CONF / "model" / f"{choice}.yaml").exists()), "timm")
 
 
 def attack_radius(norm: str, *, _root_: DictConfig) -> Any:
-    """The radius of an attack that names none: for L2 the method's own, if it has one; else the field's usual one."""
-    own = OmegaConf.select(_root_, "method.epsilon", default=36 / 255)
-    return own if norm == "L2" else 8 / 255
+    """The radius of an attack that names none: the method's own, if it has one in this norm; else the usual one."""
+    own = OmegaConf.select(_root_, "method.epsilon")
+    if own is not None and norm == OmegaConf.select(_root_, "method.norm", default="L2"):
+        return own
+    return 36 / 255 if norm == "L2" else 8 / 255
 
 
 # --- checks --------------------------------------------------------------------------------------------------------
@@ -198,6 +211,8 @@ def check(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: naming the key, the value given and what is allowed.
     """
+    from trust_exp.references import settle  # here, as it is built on this module
+
     try:
         plain = {str(key): to_plain(config, str(key)) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
@@ -205,10 +220,11 @@ def check(config: DictConfig) -> dict[str, Any]:
     checked = _check_node(plain, ROOT_SCHEMA, "")
     for group in ("method", "model", "dataset", "logger"):
         checked[group] = _check_node(checked[group], None, group)
-    # An eval that a recipe tunes but nobody asked for has values, but no schema.
-    chosen = {name: node for name, node in (checked["eval"] or {}).items() if "_schema_" in node}
+    # An eval that a recipe tunes but nobody asked for has values, but no schema; one that it leaves out is null.
+    chosen = {name: node for name, node in (checked["eval"] or {}).items() if node and "_schema_" in node}
     checked["eval"] = {name: _check_node(node, None, f"eval.{name}") for name, node in chosen.items()}
     _check_task(checked["method"], checked["dataset"])
+    settle(checked)
     return checked
 
 
@@ -233,6 +249,14 @@ def _check_task(method: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
         )
 
 
+def refuse_idle_overrides(overrides: Sequence[str], chosen: Mapping[str, Any]) -> None:
+    """Raise UserError for a value of an eval that does not run: it would be ignored."""
+    for text in overrides:
+        parts = text.partition("=")[0].lstrip("+").split(".")
+        if parts[0] == "eval" and len(parts) > 2 and parts[1] not in chosen:
+            raise UserError(f"{text} changes nothing, as eval={parts[1]} is not chosen; there runs {', '.join(chosen)}")
+
+
 def check_options(node: Any, path: str) -> dict[str, Any]:
     """The plain, checked values of a node that names its schema.
 
@@ -240,6 +264,15 @@ def check_options(node: Any, path: str) -> dict[str, Any]:
         UserError: naming the key, the value given and what is allowed.
     """
     return {key: value for key, value in _check_node(node, None, path).items() if not key.startswith("_")}
+
+
+def check_node(node: Any, path: str) -> dict[str, Any]:
+    """The checked values of a node within a node, with its schema: a field of type Any is its owner's to check.
+
+    Raises:
+        UserError: naming the key, the value given and what is allowed.
+    """
+    return _check_node(node, None, path)
 
 
 def to_plain(config: DictConfig, key: str) -> Any:
@@ -303,11 +336,20 @@ def _convert_dataclass(value: Any, schema: type, path: str) -> Any:
     for key in value:
         if key not in hints:
             raise unknown("the key", f"{path}.{key}".lstrip("."), (f"{path}.{name}".lstrip(".") for name in hints))
-    given = {key: _convert(item, hints[key], f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+    references = {entry.name for entry in fields(schema) if entry.metadata.get("reference")}
+    given = {
+        key: _convert(_written(item) if key in references else item, hints[key], f"{path}.{key}".lstrip("."))
+        for key, item in value.items()
+    }
     for entry in fields(schema):
         if entry.name not in given and entry.default == MISSING:
             raise UserError(f"{path}.{entry.name} must be given")
     return schema(**given)
+
+
+def _written(value: Any) -> Any:
+    """A reference as a text: a file may write the overrides that describe a run as a list."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
 
 
 FRACTION = re.compile(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*/\s*([\d.]+(?:[eE][-+]?\d+)?)\s*")
@@ -372,8 +414,12 @@ def run_id(checked: Mapping[str, Any]) -> str:
 
 
 def cell_id(checked: Mapping[str, Any]) -> str:
-    """The id of all runs that differ from this one in their seed only."""
-    return digest(identity({**checked, "seed": None}, RootConfig))
+    """The id of all runs that differ from this one in their seed only, and in that of sources that follow it."""
+    from trust_exp.references import replaced
+
+    told = checked.get("references", {})
+    cells = {key: found["cell"] for key, found in told.items() if found.get("follows")}
+    return digest(identity({**replaced(checked, cells), "seed": None}, RootConfig))
 
 
 def eval_id(node: Mapping[str, Any]) -> str:
@@ -388,6 +434,11 @@ def run_name(config: DictConfig) -> str:
     checked = check(config)
     if checked["mode"] == "eval":
         return find(checked["paths"]["runs"], checked["run"]).folder.name
+    return folder_name(checked)
+
+
+def folder_name(checked: Mapping[str, Any]) -> str:
+    """What the folder of the run that a checked configuration describes is called."""
     return f"{checked['method']['name']}-{checked['dataset']['name']}-{run_id(checked)}"
 
 

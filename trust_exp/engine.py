@@ -30,6 +30,7 @@ from trust_exp.loggers.base import RunLogger, open_logger
 from trust_exp.messages import RunFailed
 from trust_exp.methods.base import Method
 from trust_exp.progress import track
+from trust_exp.references import at_paths
 from trust_exp.results.record import Record, environment
 from trust_exp.results.table import say
 
@@ -147,13 +148,17 @@ class Pipeline:
         record.write(data=found)  # at once, for a run that is killed
 
     def _model(self, data: DataModule) -> nn.Module:
-        model: nn.Module = build(self.config["model"], shape=data.info.shape, classes=len(data.info.classes))
+        node = at_paths(self.config, "model")
+        model: nn.Module = build(node, shape=data.info.shape, classes=len(data.info.classes))
         return model
 
     def _fit(self, data: DataModule) -> None:
         fit = self.config["fit"]
         model = self._model(data)
-        method: Method = build(self.config["method"], model=model, info=data.info, log_every=fit["log_every"])
+        node = at_paths(self.config, "method")
+        method: Method = build(node, model=model, info=data.info, log_every=fit["log_every"])
+        if self.record is not None:
+            self.record.values["input_shape"] = list(data.info.shape)
         if self.config["accelerator"]["channels_last"]:
             model.to(memory_format=torch.channels_last)
         if self.config["accelerator"]["compile"]:
@@ -170,16 +175,19 @@ class Pipeline:
         )
         resume = whole(self.run.checkpoint) if self.run.checkpoint.exists() else None
         began = time.perf_counter()
-        trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
+        trainer.fit(method, datamodule=method.training_data(data), ckpt_path=resume, weights_only=True)
         # no first step: the run was stopped between its last step and its weights
         steps = 0 if progress.first_step is None else trainer.global_step - progress.first_step
         self._keep(method, trainer, steps * data.batch_size / (time.perf_counter() - began))
 
     def _keep(self, method: Method, trainer: L.Trainer, speed: float) -> None:
-        state = method.model.state_dict()
+        state = method.weights()
         if not all(value.isfinite().all() for value in state.values() if value.is_floating_point()):
             raise FloatingPointError("the trained weights are not finite; lower method.optimizer.lr")
+        figures = method.conclude(self.run.folder)  # before the weights, which say that nothing is left to do
         if self.record is not None:
+            self.record.values["figures"] = [str(path.relative_to(self.run.folder)) for path in figures]
+            self.record.write(facts=method.facts())  # before the weights, as evals on any process read them
             save_whole({"state_dict": state}, self.run.weights)
             self.run.checkpoint.unlink(missing_ok=True)
             self.record.values["metrics"].update({f"derived/{key}": value for key, value in method.derived().items()})
@@ -191,6 +199,7 @@ class Pipeline:
         weights = torch.load(whole(self.run.weights), map_location="cpu", weights_only=True)
         model.load_state_dict(weights["state_dict"], strict=True)
         earlier: dict[str, Outcomes] = self._outcomes()
+        facts = (self.run.read("result.json") or {}).get("facts", {})
         for name, node in pending.items():
             with self._phase(f"eval/{name}"):
                 suite: Suite = build(node)
@@ -200,6 +209,7 @@ class Pipeline:
                     figures=self.run.folder / "figures",
                     seed=self.config["seed"],
                     method=self.config["method"]["name"],
+                    facts=facts,
                     earlier=earlier,
                     progress=lambda items, what: track(items, what, visible=is_first()),
                 )
@@ -294,6 +304,7 @@ def quieten() -> None:
         ".*`training_step` returned.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*GPU available but not used.*",
+        ".*in eval mode at the start of training.*",  # frozen layers
         ".*broadcast_buffers.*",
         ".*`srun` command is available.*",
     ):

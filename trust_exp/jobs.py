@@ -19,11 +19,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trust_exp.config import check, digest, eval_id, run_name
-from trust_exp.errors import UserError, unknown
+from trust_exp.config import check, digest, eval_id, folder_name, refuse_idle_overrides, run_name
+from trust_exp.errors import Interrupted, UserError, unknown
 from trust_exp.messages import RunFailed, exit_code_of
+from trust_exp.references import described_in
 from trust_exp.results.table import print_result, say
-from trust_exp.runs import Run, is_locked, lock, open_run, restart, stored_parts, write_json
+from trust_exp.runs import Run, holder, is_locked, lock, open_run, restart, stored_parts, write_json
+from trust_exp.signals import handing_on
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
@@ -88,11 +90,12 @@ def start(config: DictConfig) -> Any:
 
     Raises:
         UserError: if the configuration or the run's folder cannot be used.
-        RunFailed: if the run raised; result.json has the reason.
+        RunFailed: if the run, or one that it needs, raised; result.json has the reason.
     """
     hydra = HydraConfig.get()
     job = job_of(config, list(hydra.overrides.task))
     job.open()
+    train_sources(job)
     if job.processes > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
         return objective_of(job.config, on_several_processes(job, replace=hydra.mode != RunMode.MULTIRUN))
     return objective_of(job.config, carry_out(job))
@@ -113,12 +116,53 @@ def objective_of(config: Mapping[str, Any], metrics: Mapping[str, float]) -> Any
     return metrics[wanted[0]] if len(wanted) == 1 else tuple(metrics[name] for name in wanted)
 
 
-def refuse_idle_overrides(overrides: Sequence[str], chosen: Mapping[str, Any]) -> None:
-    """Raise UserError for a value of an eval that does not run: it would be ignored."""
-    for text in overrides:
-        parts = text.partition("=")[0].lstrip("+").split(".")
-        if parts[0] == "eval" and len(parts) > 2 and parts[1] not in chosen:
-            raise UserError(f"{text} changes nothing, as eval={parts[1]} is not chosen; there runs {', '.join(chosen)}")
+def sources_of(job: Job) -> list[Job]:
+    """The runs that a job builds on and that overrides describe; none if the job has nothing to train.
+
+    A run that is named by its id is trained already.
+    """
+    if job.config["mode"] == "eval" or (job.is_done() and not job.config["force"]):
+        return []
+    runs = job.run.folder.parent
+    return [
+        Job(source.config, Run(runs / folder_name(source.config)), source.overrides)
+        for source in described_in(job.config)
+    ]
+
+
+def train_sources(job: Job) -> None:
+    """Train those runs that a job builds on and that are not trained; each after those that it builds on itself.
+
+    Raises:
+        UserError: if another process is at one of them.
+        RunFailed: if one failed.
+        Interrupted: if it was asked to stop; the same command goes on with it.
+    """
+    for source in sources_of(job):
+        if not source.run.weights.exists():
+            train_sources(source)
+            train_first(source, job)
+
+
+def train_first(source: Job, job: Job) -> None:
+    """Train a run that a job builds on, in a process of its own; raises as ``train_sources``."""
+    name = source.run.folder.name
+    if not is_first() or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        raise UserError(f"{job.run.folder.name} needs {name}; train that first, by a command of its own")
+    if by := holder(source.run):
+        raise UserError(f"{job.run.folder.name} needs {name}, which is being run by {by}; wait until it is done")
+    source.open()
+    say(f"{job.run.folder.name} needs {name}, which {what_is_left(source)}")
+    write_json(source.ask, {"config": source.config, "overrides": list(source.overrides)})
+    command = [sys.executable, "-m", "trust_exp.jobs", str(source.ask), "--parent", str(os.getpid()), "--mute"]
+    sys.stdout.flush()
+    with handing_on() as start_process:
+        code = start_process(command, process_group=0).wait()
+    if code == 130:
+        raise Interrupted(f"{name} was asked to stop")
+    if not source.run.weights.exists():
+        why = (source.run.read("result.json") or {}).get("error") or f"it ended with exit code {code}"
+        raise RunFailed(f"{job.run.folder.name} needs {name}, which failed: {why}")
 
 
 def on_several_processes(job: Job, *, replace: bool) -> dict[str, float]:
@@ -176,10 +220,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trust_exp.jobs")
     parser.add_argument("ask", type=Path, help="the job, as a launcher wrote it")
     parser.add_argument("--parent", type=int, help="end when this process does")
+    parser.add_argument("--mute", action="store_true", help="leave it to the parent to say what went wrong")
     given = parser.parse_args()
     if given.parent is not None:
         end_with(given.parent)
-    code = exit_code_of(lambda: carry_out(read_job(given.ask)), speak=is_first())
+    code = exit_code_of(lambda: carry_out(read_job(given.ask)), speak=is_first() and not given.mute)
     # One that was stopped goes on with the same file when its cluster queues it again; another process that holds the
     # run may need the file for its further ranks.
     if is_first() and code != 130 and not is_locked(Run(given.ask.parent)):

@@ -24,7 +24,7 @@ from trust_exp.errors import UserError
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
-TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe")
+TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "source")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def restart(run: Run) -> None:
     """Forget what a run has produced, but not what it is."""
     for path in (run.result, run.weights, run.checkpoint):
         path.unlink(missing_ok=True)
-    for name in ("curves", "figures", "outcomes", "wandb"):
+    for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
@@ -234,4 +234,6 @@ def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:
     stored = run.read("config.json")
     if stored is None:
         raise UserError(f"{run.folder} holds no config.json: it is no run")
-    return {**checked, **{part: stored["config"][part] for part in TRAINED_PARTS}}
+    trained = {part: stored["config"][part] for part in TRAINED_PARTS if part in stored["config"]}
+    told = {**checked.get("references", {}), **stored["config"].get("references", {})}
+    return {**checked, "source": None, **trained, **({"references": told} if told else {})}

@@ -1,17 +1,25 @@
 """Makes the rows under experiments/ a group of Hydra: ``-m '+experiments/cll/table_4_2=glob(*)'``."""
 
+from pathlib import Path
+
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 from trust_exp.config import ROOT
+from trust_exp.results import series
 
 GROUP = "experiments"
 
 
 class ExperimentsSource(FileConfigSource):
-    """Of a folder only ``experiments`` in it, and this not listed: --help walks all groups, here the whole checkout."""
+    """Of a folder only ``experiments`` in it, and this not listed: --help walks all groups, here the whole checkout.
+
+    A file there may be a series of rows (``trust_exp.results.series``); then its rows are configs, and it is not.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -21,10 +29,28 @@ class ExperimentsSource(FileConfigSource):
         return config_path.split("/")[0] in ("", GROUP) and super().is_group(config_path)
 
     def is_config(self, config_path: str) -> bool:
-        return config_path.startswith(f"{GROUP}/") and super().is_config(config_path)
+        return config_path.startswith(f"{GROUP}/") and self._find(config_path) is not None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        found = self._find(config_path)
+        if found is None:
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        path, content = found
+        header = self._get_header_dict(path.read_text(encoding="utf-8")[:512])
+        place = f"{self.scheme()}://{self.path}"
+        return ConfigResult(config=OmegaConf.create(content), path=place, provider=self.provider, header=header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return super().list(config_path, results_filter) if config_path else []
+        if not config_path:
+            return []
+        found = super().list(config_path, ObjectType.GROUP) if results_filter != ObjectType.CONFIG else []
+        if results_filter != ObjectType.GROUP:
+            found += [name for _, name, _ in series.rows_in(Path(self.path) / config_path)]
+        return sorted(set(found))
+
+    def _find(self, config_path: str) -> tuple[Path, series.Content] | None:
+        path = Path(self.path) / config_path.removesuffix(".yaml")
+        return series.find(path.parent, path.name)
 
 
 class Experiments(SearchPathPlugin):

@@ -3,25 +3,20 @@
 import argparse
 import os
 import shlex
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from trust_exp.commands import Commands, add_runs
-from trust_exp.commands.table import add_overrides, add_size, check_overrides, stored
+from trust_exp.commands.table import PICTURE, add_overrides, add_size, check_overrides, draw, stored
 from trust_exp.config import CONF, ROOT, cell_id
 from trust_exp.errors import UserError, check_choice
 from trust_exp.results import experiments
 from trust_exp.results.collect import collect
 from trust_exp.results.formats import to_console
 from trust_exp.results.table import say
-
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from trust_exp.signals import handing_on
 
 
 def add(commands: Commands) -> None:
@@ -30,12 +25,13 @@ def add(commands: Commands) -> None:
         "reproduce",
         help="run what a paper's table still lacks, and print the table",
         description="Runs the cells of a paper's table that no stored run has measured, as one sweep, and prints "
-        "paper, measured and difference.",
+        "paper, measured and difference, or draws them.",
         epilog="Example: trust-exp reproduce cll/figure_4_4 --size smoke",
     )
     parser.add_argument("name", help="the table, e.g. cll/table_4_2; trust-exp table lists them")
     add_size(parser, "smoke, small or full (default: full)", "full")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 on (default: 1)")
+    parser.add_argument("--out", type=Path, help="draw the figure into this file, a .png, from what is measured then")
     parser.add_argument("--launcher", help="process or slurm (default: that of conf/config.yaml)")
     add_runs(parser)
     add_overrides(parser)
@@ -51,20 +47,33 @@ def act(given: argparse.Namespace) -> None:
     if given.launcher is not None:
         check_choice("--launcher", given.launcher, [path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml")])
     experiment, seeds = experiments.read(given.name), range(given.seeds)
+    if given.out is not None:
+        check_picture(given.out, experiment)
     experiments.check_overrides(given.name, given.size, given.overrides)
     cells = runnable(experiment, given.size, given.overrides)
     missing = lacking(cells, given.runs, seeds)
     code = 0
     if missing:
         rows, lacked = list(dict.fromkeys(row for row, _ in missing)), sorted({seed for _, seed in missing})
-        code = sweep(command(given, rows, lacked), given.runs)
+        code = sweep(command(given, experiment.table, rows, lacked), given.runs)
     elif cells:
         say(f"all {len(cells) * len(seeds)} runs of {given.name} at size {given.size} are done")
-    table = experiments.fill(given.name, stored(given.runs).results, given.size, given.overrides)
+    results = stored(given.runs).results
+    table = experiments.fill(given.name, results, given.size, given.overrides)
     print(to_console(table), end="", flush=True)
+    if given.out is not None:
+        draw(given, results, given.size)
     if not cells:
         raise UserError(f"no row of {given.name} can run yet; the table says why")
     sys.exit(code)
+
+
+def check_picture(out: Path, experiment: experiments.Experiment) -> None:
+    """Raise UserError before anything is run for a picture that could not be drawn."""
+    if out.suffix != PICTURE:
+        raise UserError(f"--out must end in {PICTURE}; got {out}: for other forms use trust-exp table --out afterwards")
+    if experiment.figure is None:
+        raise UserError(f"{experiment.name} is a table, of which no figure is drawn; leave out --out")
 
 
 def runnable(
@@ -79,7 +88,7 @@ def runnable(
     with experiments.composing():
         for row in experiment.rows:
             try:
-                checked = experiments.compose_row(experiment.name, row, size, overrides)
+                checked = experiments.compose_row(row, size, overrides)
             except UserError as error:
                 say(f"{row.name} cannot run yet: {error}")
                 continue
@@ -105,9 +114,9 @@ def lacking(
     return missing
 
 
-def command(given: argparse.Namespace, rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
+def command(given: argparse.Namespace, table: str, rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """The sweep over rows and seeds; what of it is done is skipped by the runs themselves."""
-    words = [sys.executable, str(ROOT / "run.py"), "-m", f"+experiments/{given.name}={','.join(rows)}"]
+    words = [sys.executable, str(ROOT / "run.py"), "-m", f"+experiments/{table}={','.join(rows)}"]
     words += [f"seed={','.join(map(str, seeds))}", f"size={given.size}"]
     words += [f"hydra/launcher={given.launcher}"] if given.launcher else []
     return [*words, *given.overrides]
@@ -120,29 +129,3 @@ def sweep(words: Sequence[str], runs: Path) -> int:
     with handing_on() as start:
         code = start(words, process_group=0, env={**os.environ, **place}).wait()
     return code if code >= 0 else 128 - code
-
-
-@contextmanager
-def handing_on() -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
-    """Hand signals on to the process started within: a terminal's Ctrl-C reaches this group, and not its own."""
-    processes: list[subprocess.Popen[bytes]] = []
-    early: list[int] = []  # told before the process was there
-
-    def hand_on(number: int, _: FrameType | None) -> None:
-        if not processes:
-            early.append(number)
-        for process in processes:
-            process.send_signal(number)
-
-    def start(words: Sequence[str], **given: Any) -> "subprocess.Popen[bytes]":
-        processes.append(subprocess.Popen(words, **given))
-        for number in early:
-            processes[0].send_signal(number)
-        return processes[0]
-
-    before = {number: signal.signal(number, hand_on) for number in FORWARDED}
-    try:
-        yield start
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,6 +1,8 @@
 """``trust-exp table``: a paper's numbers beside those of stored runs."""
 
 import argparse
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table as Grid
@@ -8,11 +10,13 @@ from rich.table import Table as Grid
 from trust_exp.commands import Commands, add_runs
 from trust_exp.errors import UserError
 from trust_exp.results import experiments
-from trust_exp.results.collect import Collection, collect
+from trust_exp.results.collect import Collection, Found, collect
 from trust_exp.results.formats import FORMATS
+from trust_exp.results.plots import plot
 from trust_exp.results.table import console, say
 from trust_exp.runs import write_out
 
+PICTURE = ".png"
 ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
 OWN_OPTIONS = {"size": "--size", "seed": "--seeds", "paths.runs": "--runs", "hydra/launcher": "--launcher"}
 
@@ -22,13 +26,13 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "table",
         help="a paper's numbers beside those of stored runs",
-        description="Prints a paper's table, and beside each number what stored runs have measured; without a name, "
-        "the tables that there are.",
-        epilog="Example: trust-exp table cll/table_4_2 --format md",
+        description="Prints a paper's table, and beside each number what stored runs have measured, or draws its "
+        "figure from them; without a name, the tables that there are.",
+        epilog="Examples: trust-exp table cll/table_4_2 --format md; trust-exp table sat/figure_3_10 --out figure.png",
     )
     parser.add_argument("name", nargs="?", help="the table, e.g. cll/table_4_2")
     parser.add_argument("--format", choices=tuple(FORMATS), help="default: by the ending of --out, else console")
-    parser.add_argument("--out", type=Path, help="write it into this file")
+    parser.add_argument("--out", type=Path, help="write it into this file; .png draws the figure")
     add_size(parser, "show the numbers of this size; default: the fullest that is measured, for each row")
     add_runs(parser)
     add_overrides(parser)
@@ -67,7 +71,13 @@ def act(given: argparse.Namespace) -> None:
         return
     experiments.read(given.name)  # a wrong name is said before the results are read
     experiments.check_overrides(given.name, given.size or "full", given.overrides)
-    table = experiments.fill(given.name, stored(given.runs).results, given.size, given.overrides)
+    results = stored(given.runs).results
+    if given.out is not None and given.out.suffix == PICTURE:
+        if given.format:
+            raise UserError(f"--format {given.format} is no picture; leave it out, or give --out another ending")
+        draw(given, results, given.size)
+        return
+    table = experiments.fill(given.name, results, given.size, given.overrides)
     for sentence in table.odd:
         say(f"left out: {sentence}")
     format_ = given.format or (ENDINGS.get(given.out.suffix, "console") if given.out else "console")
@@ -77,6 +87,18 @@ def act(given: argparse.Namespace) -> None:
     else:
         write_out(given.out, text.encode())
         print(f"wrote {given.out}")
+
+
+def draw(given: argparse.Namespace, results: Sequence[Found], size: str | None) -> None:
+    """Draw the figure into ``--out``, and name the rows that are not in it."""
+    figure = plot(given.name, results, size, given.overrides)
+    if figure.missing:
+        say(f"not measured, so not in the figure: {', '.join(figure.missing)}")
+    from trust_exp.viz.curves import draw_curves  # here, as matplotlib takes long to import
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_out(given.out, draw_curves(Path(folder) / given.out.name, figure).read_bytes())
+    print(f"wrote {given.out}")
 
 
 def stored(runs: Path) -> Collection:

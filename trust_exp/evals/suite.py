@@ -24,7 +24,8 @@ def _same(items: Iterable[Any], _: str) -> Iterable[Any]:
 class Context:
     """What a suite may use.
 
-    ``earlier`` holds the outcomes per sample of the suites that ran before, under "<suite>-<split>".
+    ``facts`` are those of the training, see ``Method.facts``; ``earlier`` holds the outcomes per sample of the suites
+    that ran before, under "<suite>-<split>".
     """
 
     model: nn.Module
@@ -32,6 +33,7 @@ class Context:
     figures: Path
     seed: int = 0
     method: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
     earlier: Mapping[str, Outcomes] = field(default_factory=dict)
     progress: Callable[[Iterable[Any], str], Iterable[Any]] = _same
     rank: int = 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from trust_exp.errors import UserError
 from trust_exp.launch.board import Board, plural
-from trust_exp.launch.sweep import HEADING, Task, end, judge, prepare
+from trust_exp.launch.sweep import HEADING, Task, end, give_up, judge, prepare
 from trust_exp.runs import holder
 
 POLL_SECONDS = 0.05
@@ -93,7 +93,10 @@ class Pool:
                 working.kill()
 
     def fill(self) -> None:
-        """Start tasks in the free slots; never two on the same run."""
+        """Start tasks in the free slots; never two on the same run, and none before what it builds on."""
+        for orphan in [task for task in self.queue if task.lost]:
+            self.queue.remove(orphan)
+            give_up(orphan, self.board)
         for slot in range(self.workers):
             if slot not in self.working:
                 task = next((task for task in self.queue if self.is_free(task)), None)
@@ -102,7 +105,9 @@ class Pool:
                     self.start(task, slot)
 
     def is_free(self, task: Task) -> bool:
-        """Whether nobody works on the task's run, in this sweep or (asked now and then) elsewhere."""
+        """Whether it can start: nobody works on its run, in this sweep or (asked now and then) elsewhere."""
+        if not task.is_ready:
+            return False
         if any(working.task.job.run.folder == task.job.run.folder for working in self.working.values()):
             return False
         if time.monotonic() < self.held.get(task, 0.0):

@@ -16,7 +16,7 @@ from trust_exp.errors import UserError
 from trust_exp.launch.board import Board, plural
 from trust_exp.launch.node import STOPPED, NodeJob, forget_exits, log_file, read_exits
 from trust_exp.launch.process import StopRequests, handling_signals
-from trust_exp.launch.sweep import OPEN, Task, end, explain, judge, modified, prepare, settle
+from trust_exp.launch.sweep import OPEN, Task, end, explain, give_up, judge, modified, prepare, settle
 from trust_exp.runs import Run, write_json
 
 TICK_SECONDS = 0.2
@@ -61,10 +61,9 @@ class Cluster:
         self.gone: dict[Task, int] = {}  # looks since the task has left the queue
 
     def run(self) -> None:
-        """Submit what is not in the queue yet, and watch all of it."""
-        if not self.requests.count:
-            self.submit()
+        """Submit what is not in the queue yet, as soon as what it builds on is trained, and watch all of it."""
         while self.open() and not self.requests.count:
+            self.submit()
             self.look()
             self.rest()
         self.leave()
@@ -74,10 +73,13 @@ class Cluster:
         return [task for task in self.tasks if task.state in OPEN]
 
     def submit(self) -> None:
-        """Submit the tasks, one array for each kind of resources; those that an earlier sweep left are only watched."""
-        queue = in_queue()
+        """Submit what can start, one array for each kind of resources; what an earlier sweep left is only watched."""
+        for task in self.open():
+            give_up(task, self.board)
+        ready = [task for task in self.open() if task not in self.ids and task.is_ready]
+        queue = in_queue() if ready else None
         fresh = []
-        for task in self.tasks:
+        for task in ready:
             settle(task, self.board)  # a task of an earlier wave may have done it
             if task.state != "waiting":
                 continue
@@ -154,7 +156,7 @@ class Cluster:
     def look(self) -> None:
         """Take note of what has started, ended, or left the queue without a word."""
         queue = in_queue()
-        for task in self.open():
+        for task in [task for task in self.open() if task in self.ids]:
             exits = read_exits(task.ask)
             if any(ended["rank"] == 0 and ended["code"] == 0 for ended in exits):
                 self.ended(task, exits)

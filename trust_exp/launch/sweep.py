@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trust_exp.config import check_options
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.jobs import Job, job_of, objective_of
+from trust_exp.jobs import Job, job_of, objective_of, sources_of
 from trust_exp.launch.board import Board, plural, print_summary
 from trust_exp.messages import RunFailed
 from trust_exp.results.record import Record
@@ -40,6 +40,7 @@ class Task:
     seconds: float = 0.0
     goes_on: bool = False  # whether it started from a checkpoint
     seen: int = field(default=0, repr=False)  # when result.json was last written before this try
+    needs: list["Task"] = field(default_factory=list, repr=False)  # tasks whose runs this one builds on
 
     @property
     def name(self) -> str:
@@ -53,6 +54,17 @@ class Task:
     @property
     def log(self) -> Path:
         return self.job.run.folder / "log.txt"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the runs that it builds on are trained; their evals may go on."""
+        return all(task.state in GOOD or task.job.run.weights.exists() for task in self.needs)
+
+    @property
+    def lost(self) -> "Task | None":
+        """A task that it builds on and that has ended without weights."""
+        ended = (task for task in self.needs if task.state not in (*OPEN, *GOOD))
+        return next((task for task in ended if not task.job.run.weights.exists()), None)
 
     def result(self) -> dict[str, Any]:
         """Its result.json; empty if there is none or it is not whole."""
@@ -106,21 +118,23 @@ def launch(
         raise UserError("a sweeper that searches needs to know for what: objective=<metric>, as in clean/accuracy")
     checked = check_options(OmegaConf.to_container(OmegaConf.create(dict(options))), "hydra.launcher")
     folder = Path(config.hydra.sweep.dir)
-    tasks = compose(config, loader, job_overrides, first, folder.name)
+    jobs = compose(config, loader, job_overrides, first, folder.name)
+    sources = add_sources(jobs)
+    tasks = [*jobs, *sources]
     check_room(folder)
     began = time.monotonic()
     try:
         with Board(tasks, folder) as board:
             for task in tasks:
                 settle(task, board)
-            work_through([task for task in tasks if task.state == "waiting"], checked, board)
+            work_through([task for task in (*sources, *jobs) if task.state == "waiting"], checked, board)
     finally:
         if any(task.state != "waiting" for task in tasks):
             print_summary(tasks, time.monotonic() - began)
             keep(tasks, folder)
     if any(task.state == "stopped" for task in tasks):
         raise Interrupted("the sweep was asked to stop")
-    return [outcome(task, tasks) for task in tasks]
+    return [outcome(task, tasks) for task in jobs]
 
 
 def compose(
@@ -138,6 +152,36 @@ def compose(
         job = replace(job, config={**job.config, "sweep": job.config["sweep"] or sweep})
         tasks.append(Task(number, " ".join(text for text in given if text not in shared), job))
     return tasks
+
+
+def add_sources(jobs: Sequence[Task]) -> list[Task]:
+    """Tasks for the runs that jobs build on and that are not trained, each once, those that others build on first.
+
+    A run that is a job of the sweep itself gets no second task.
+    """
+    tasks = {task.job.run.folder: task for task in reversed(jobs)}
+    added: list[Task] = []
+
+    def add(task: Task) -> None:
+        for source in sources_of(task.job):
+            other = tasks.get(source.run.folder)
+            if source.run.weights.exists() and not (other and other.job.config["force"]):
+                continue
+            if other is None:
+                job = replace(source, config={**source.config, "sweep": task.job.config["sweep"]})
+                other = tasks[source.run.folder] = Task(0, "", job)
+                add(other)
+                added.append(other)
+                other.number = jobs[-1].number + len(added)
+            task.needs.append(other)
+
+    for task in jobs:
+        with suppress(UserError):  # a folder that cannot be used: settle says so
+            add(task)
+    for source in added:
+        of = [str(task.number) for task in (*jobs, *added) if source in task.needs]
+        source.label = f"source of {', '.join(of)}" if len(of) < 4 else f"source of {plural(len(of), 'job')}"
+    return added
 
 
 def settle(task: Task, board: Board) -> None:
@@ -163,6 +207,16 @@ def prepare(task: Task) -> None:
     task.seen = modified(run.result)
     if not task.ask.exists():
         write_json(task.ask, {"config": task.job.config, "overrides": list(task.job.overrides)})
+
+
+def give_up(task: Task, board: Board) -> None:
+    """End a task that builds on one that has failed."""
+    lost = task.lost
+    if lost is not None:
+        task.seen = modified(task.job.run.result)
+        reason = f"it builds on {lost.name}, which {lost.state}: {lost.reason}"
+        write_failure(task, reason)
+        end(task, "failed", reason, board)
 
 
 def modified(path: Path) -> int:

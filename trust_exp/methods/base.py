@@ -1,6 +1,7 @@
 """What every method that is trained by gradients shares: the model, the optimiser, schedules and the log."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.data.batch import DatasetInfo
+from trust_exp.data.module import DataModule
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -42,6 +44,26 @@ class Method(L.LightningModule):
         """Numbers that follow from the configuration and help to read it; logged as derived/*."""
         return {}
 
+    def conclude(self, folder: Path) -> list[Path]:
+        """Write into the run's folder what a training leaves besides its weights; called on every process after it.
+
+        Returns:
+            The figures that were drawn; of the first process.
+        """
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """What the training found or chose and evals or readers need, JSON-like; "facts" of result.json."""
+        return {}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state of the model that is kept and evaluated: that of the last step, if a method has no better one."""
+        return self.model.state_dict()
+
+    def training_data(self, data: DataModule) -> L.LightningDataModule:
+        """What the training takes its batches from, made of the run's data; most methods take them as they are."""
+        return data
+
     def scheduled(self, end: float, schedule: Mapping[str, float] | None) -> float:
         """``end``, or where its schedule stands at this step of the training."""
         if schedule is None:
@@ -74,7 +96,8 @@ class Method(L.LightningModule):
         # fused: one kernel for all parameters; small networks spend a third of a step in the optimiser otherwise.
         # With float16 it unscales the gradients itself, and Lightning could not clip them any more.
         fused = self.trainer.precision != "16-mixed"
-        optimizer = kind(self.model.parameters(), fused=fused, **given)
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optimizer = kind(trainable, fused=fused, **given)
         if not values["milestones"]:
             return optimizer
         steps = [round(point * self.total_steps) for point in values["milestones"]]

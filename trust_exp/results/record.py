@@ -71,6 +71,7 @@ class Record:
             "peak_memory_mb": None,
             "environment": {},
             "data": None,
+            "facts": {},
             "figures": [],
         }
 

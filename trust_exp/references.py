@@ -1,0 +1,345 @@
+"""Runs and files that a run builds on: named by id or path, or described by overrides. Imports no torch.
+
+A field marked ``reference()`` holds what the user wrote. ``settle`` puts in its place what decides the weights: the id
+of a run, or a digest of a file. What was written, and where it is found, is kept under ``references`` of the checked
+configuration, which is no part of a run's identity.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, cast, get_args
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from trust_exp.config import (
+    CONF,
+    AcceleratorConfig,
+    RootConfig,
+    cell_id,
+    check,
+    find_schema,
+    refuse_idle_overrides,
+    run_id,
+    type_hints,
+)
+from trust_exp.errors import UserError
+from trust_exp.messages import explain
+from trust_exp.runs import TRAINED_PARTS, Run, find, holder
+
+RUN_ID = re.compile(r"[0-9a-f]{4,10}")
+OVERRIDES = re.compile(r"\s*\[\s*['\"]?[+~]*[\w./@-]+\s*=")
+LOOKS_LIKE_A_NUMBER = re.compile(r"(?=[0-9e]{10}$)[0-9]+e[0-9]+")  # an id that Hydra would read as infinity
+NOT_FOR_A_SOURCE = ("mode", "run", "force", "paths", "sweep", "objective", "paper", "hydra")
+PAIRS = {"[": "]", "{": "}", "(": ")"}
+
+
+@dataclass(frozen=True)
+class Described:
+    """A run that overrides describe; ``follows``: its seed is that of the run that needs it."""
+
+    config: dict[str, Any]
+    overrides: tuple[str, ...]
+    follows: bool
+
+
+# --- what a user writes ---------------------------------------------------------------------------------------------
+
+
+def split(text: str) -> list[str]:
+    """The parts of ``text`` between its commas; those within brackets or quotes part nothing."""
+    parts, begin, closing, quote = [], 0, [], ""
+    for at, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote and text[at - 1] != "\\" else quote
+        elif char in "'\"":
+            quote = char
+        elif char in PAIRS:
+            closing.append(PAIRS[char])
+        elif closing and char == closing[-1]:
+            closing.pop()
+        elif char == "," and not closing:
+            parts.append(text[begin:at])
+            begin = at + 1
+    return [*parts, text[begin:]]
+
+
+def overrides_in(text: str) -> list[str]:
+    """The overrides of a text such as ``[method=sat,dataset=cifar100]``.
+
+    Raises:
+        UserError: if there is none, one is none, or the brackets do not match.
+    """
+    inner = text.strip()[1:-1] if text.strip().endswith("]") else ""
+    found = [part.strip() for part in split(inner)]
+    if not any(found):
+        raise UserError(f"{text} describes no run; overrides in brackets do, as in '[method=standard,dataset=digits]'")
+    bare = [part[1:-1] if part[:1] in ("'", '"') and part[-1:] == part[:1] else part for part in found if part]
+    for part in bare:
+        if "=" not in part and not part.startswith("~"):
+            raise UserError(f"{part!r} is no key=value")
+    return bare
+
+
+def quoted(argument: str) -> str:
+    """An override in which overrides in brackets, and ids that look like numbers, are quoted as Hydra needs it."""
+    key, equals, value = argument.partition("=")
+    return key + equals + ",".join(_quote(part) for part in split(value)) if equals else argument
+
+
+def _quote(text: str) -> str:
+    if OVERRIDES.match(text) or LOOKS_LIKE_A_NUMBER.fullmatch(text):
+        return "'" + text.replace("'", "\\'") + "'"
+    return text
+
+
+# --- what it stands for ---------------------------------------------------------------------------------------------
+
+
+def settle(checked: dict[str, Any]) -> None:
+    """Put in the place of each reference what it stands for, and keep under ``references`` how that is found.
+
+    With mode=eval the run's own stored configuration says what it was trained with, so that is left alone.
+
+    Raises:
+        UserError: naming the key, if it stands for nothing, for a run that is not trained, or for what needs itself;
+            also for a source that nothing is built on.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for key, node, name in list(_places(checked, RootConfig)):
+        if checked["mode"] != "eval" or key.split(".")[0] not in TRAINED_PARTS:
+            told[key] = _look_up(key, node[name], checked)
+            node[name] = told[key].get("run") or f"sha256:{told[key]['sha256']}"
+    if "source" in told and not any(key != "source" and told[key] == told["source"] for key in told):
+        raise UserError(
+            f"source={told['source']['written']} changes nothing: neither method={checked['method']['name']} nor "
+            f"model={checked['model']['name']} builds on one"
+        )
+    if told:
+        checked["references"] = told
+
+
+def _places(node: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Dotted key, node and name of each reference that is given."""
+    if not isinstance(node, dict):
+        return
+    wanted = next((kind for kind in get_args(wanted) if is_dataclass(kind)), wanted) if _is_union(wanted) else wanted
+    schema = find_schema(node["_schema_"]) if "_schema_" in node else wanted
+    if not is_dataclass(schema):  # a group of nodes, such as the evals
+        for name, value in node.items():
+            yield from _places(value, Any, f"{path}{name}.")
+        return
+    for entry in fields(schema):
+        if entry.metadata.get("reference") and node.get(entry.name) is not None:
+            yield f"{path}{entry.name}", node, entry.name
+        else:
+            hint = type_hints(cast(type, schema))[entry.name]
+            yield from _places(node.get(entry.name), hint, f"{path}{entry.name}.")
+
+
+def _is_union(wanted: Any) -> bool:
+    return isinstance(wanted, UnionType)
+
+
+def _look_up(key: str, written: str, checked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reference stands for, as JSON: a run (with what ``cell_id`` needs), or a file."""
+    if written.startswith("["):
+        found = described(key, written, checked)
+        return {"written": written, **_facts_of(found.config, found.follows)}
+    path, runs = Path(written).expanduser(), checked["paths"]["runs"]
+    if RUN_ID.fullmatch(written) is None and path.is_file():
+        return {"written": written, "file": str(path.resolve()), "sha256": digest_of(path)}
+    if RUN_ID.fullmatch(written) is None and (path / "config.json").is_file():
+        run, where = Run(path.resolve()), {"folder": str(path.resolve())}
+    else:
+        run, where = _find(key, written, runs), {}
+    if why := why_untrained(run):
+        raise UserError(f"{key}={written}: run {run.folder.name} {why}")
+    stored = run.read("config.json") or {}
+    return {"written": written, **_facts_of(stored["config"], follows=False, name=run.id), **where}
+
+
+def _facts_of(config: Mapping[str, Any], follows: bool, name: str | None = None) -> dict[str, Any]:
+    return {"run": name or run_id(config), "seed": config["seed"], "cell": cell_id(config), "follows": follows}
+
+
+def _find(key: str, written: str, runs: str) -> Run:
+    try:
+        return find(runs, written)
+    except UserError as error:
+        if "fits" in str(error):
+            raise UserError(str(error).replace("run=", f"{key}=", 1)) from None
+        raise UserError(
+            f"{key}={written}: there is no such run in {runs}, and no such file; it is a run's id, a path, or "
+            "overrides such as '[method=standard,dataset=digits]'"
+        ) from None
+
+
+def why_untrained(run: Run) -> str:
+    """Why a run cannot be built upon, as the end of a sentence; empty if it can."""
+    if run.weights.exists():
+        return ""
+    if by := holder(run):
+        return f"is being run by {by}; wait until it is done"
+    result = run.read("result.json")
+    if result is None:
+        return "was never trained; run its own command first"
+    if result.get("status") == "failed":
+        return f"failed ({result.get('error')}); run its own command again"
+    return "was stopped before it was trained; run its own command again, which goes on with it"
+
+
+@cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def digest_of(path: Path) -> str:
+    """16 hex digits that name a file's content."""
+    about = path.stat()
+    return _digest(path.resolve(), about.st_mtime_ns, about.st_size)
+
+
+# --- runs that overrides describe -----------------------------------------------------------------------------------
+
+_found: dict[str, Described] = {}
+_open: list[tuple[str, ...]] = []  # the overrides that are being composed, the outermost first
+
+
+def described(key: str, written: str, child: Mapping[str, Any]) -> Described:
+    """The run that overrides in brackets describe, composed and checked like a command line of its own.
+
+    It has the paths and the accelerator of the run that needs it, and its size and seed unless it has others. Of the
+    evals there is ``clean`` only, unless it names some.
+
+    Raises:
+        UserError: naming the key, if the overrides cannot be used, or describe a run that needs itself.
+    """
+    parts = ("paths", "accelerator", "size", "seed")
+    asked = json.dumps([written, {part: child[part] for part in parts}], sort_keys=True)
+    if asked not in _found:
+        try:
+            _found[asked] = _describe(written, child)
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            raise UserError(f"{key}={written}: {sentence}") from error
+    return _found[asked]
+
+
+def _describe(written: str, child: Mapping[str, Any]) -> Described:
+    given = overrides_in(written)
+    names = {text.partition("=")[0].lstrip("+~").partition("@")[0] for text in given}
+    for name in names:
+        if name.split(".")[0].split("/")[0] in NOT_FOR_A_SOURCE:
+            raise UserError(f"{name} is not for a source: it is trained where, and as, the run that needs it says")
+    inherited = [f"{name}={child[name]}" for name in ("size", "seed") if name not in names]
+    overrides = tuple(quoted(text) for text in (*inherited, *given))
+    if overrides in _open:
+        raise UserError("it needs itself")
+    _open.append(overrides)
+    try:
+        with _composing():
+            config = compose("config", list(overrides))
+            _inherit(config, child, names)
+            checked = check(config)
+    finally:
+        _open.pop()
+    refuse_idle_overrides(given, checked["eval"])
+    if not any(name.split(".")[0] == "eval" for name in names):
+        checked["eval"] = {name: node for name, node in checked["eval"].items() if name == "clean"}
+    return Described(checked, overrides, "seed" not in names)
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+
+
+def _inherit(config: DictConfig, child: Mapping[str, Any], names: set[str]) -> None:
+    """Give a source the paths of the run that needs it, and of its accelerator what differs from the usual."""
+    for name, value in child["paths"].items():
+        OmegaConf.update(config, f"paths.{name}", value)
+    for entry in fields(AcceleratorConfig):
+        value = child["accelerator"][entry.name]
+        if value != entry.default and not {"accelerator", f"accelerator.{entry.name}"} & names:
+            OmegaConf.update(config, f"accelerator.{entry.name}", value)
+
+
+def described_in(checked: Mapping[str, Any]) -> list[Described]:
+    """The runs that the references of a checked configuration describe by overrides, each once."""
+    told = checked.get("references", {})
+    texts = dict.fromkeys(found["written"] for found in told.values() if found["written"].startswith("["))
+    return [described("source", text, checked) for text in texts]
+
+
+# --- where it is ----------------------------------------------------------------------------------------------------
+
+
+def at_paths(config: Mapping[str, Any], part: str, runs: str | Path | None = None) -> Any:
+    """A part of a checked configuration with paths for references: of a run's folder, or of a file.
+
+    Args:
+        runs: where runs are; None: where the configuration says.
+
+    Raises:
+        UserError: if a run is gone or not trained, or a file is gone or another one.
+    """
+    paths = {
+        key: str(_path_of(key, told, runs or config["paths"]["runs"]))
+        for key, told in config.get("references", {}).items()
+        if key.split(".")[0] == part
+    }
+    return replaced({part: config.get(part)}, paths)[part]
+
+
+def _path_of(key: str, told: Mapping[str, Any], runs: str | Path) -> Path:
+    if "run" not in told:
+        file = Path(told["file"])
+        if not file.is_file():
+            raise UserError(f"{key}: the file {file} is gone")
+        if digest_of(file) != told["sha256"]:
+            raise UserError(f"{key}: the file {file} is another one than when the run began")
+        return file
+    try:
+        run = find(runs, told["run"])
+    except UserError:
+        run = Run(Path(told.get("folder", "")))
+        if not (run.folder / "config.json").is_file() or "folder" not in told:
+            raise UserError(f"{key}: run {told['run']} is not in {runs} any more") from None
+    if why := why_untrained(run):
+        raise UserError(f"{key}: run {run.folder.name} {why}")
+    return run.folder.resolve()
+
+
+def replaced(node: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration with other values at dotted keys."""
+    copy = dict(node)
+    for key, value in values.items():
+        first, _, rest = key.partition(".")
+        copy[first] = replaced(copy[first], {rest: value}) if rest else value
+    return copy
+
+
+def cells_of(checked: Mapping[str, Any]) -> set[str]:
+    """The cells that a run belongs to: the one in which its sources stay and its seed changes, and the one in which
+    its sources, if they have its seed, change with it.
+    """
+    told: Mapping[str, Mapping[str, Any]] = checked.get("references", {})
+    fixed = {key: {**found, "follows": False} for key, found in told.items()}
+    along = {key: {**found, "follows": found.get("seed") == checked["seed"]} for key, found in told.items()}
+    return {cell_id({**checked, "references": variant}) for variant in (fixed, along)}
