@@ -1,0 +1,156 @@
+"""Training samples in the order of their difficulty, kept in a file with what it was made of. No torch."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trust_exp.errors import UserError
+
+FORMAT = "trust_exp ranking 1"
+COMPARED = ("name", "samples", "labels")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Samples of a training split, the hardest first.
+
+    Args:
+        measure: of difficulty.
+        index: int64 [N], positions in the whole training split, each at most once.
+        score: float64 [N], of the sample at the same place in ``index``, not increasing.
+        dataset: which data it ranks: their name, how many samples the whole split has, the checksum of its labels, and
+            where they came from.
+        run: the id of the run that made it.
+    """
+
+    measure: str
+    index: np.ndarray
+    score: np.ndarray
+    dataset: dict[str, Any]
+    run: str | None = None
+
+
+def ranked(
+    measure: str, index: np.ndarray, score: np.ndarray, dataset: dict[str, Any], run: str | None = None
+) -> Ranking:
+    """The ranking of samples ``index`` (int64 [N]) by ``score`` ([N]); of equal scores the lower index comes first.
+
+    Raises:
+        ValueError: if a score is not finite.
+    """
+    if not np.isfinite(score).all():
+        raise ValueError(f"{int((~np.isfinite(score)).sum())} scores of {measure} are not finite")
+    order = np.lexsort((index, -score))
+    return Ranking(measure, index[order].astype(np.int64), score[order].astype(np.float64), dataset, run)
+
+
+def write_ranking(path: Path, ranking: Ranking) -> None:
+    """Write a ranking as .npz by rename: two arrays and a JSON text."""
+    facts = {"format": FORMAT, "measure": ranking.measure, "dataset": ranking.dataset, "run": ranking.run}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with open(part, "wb") as file:
+        np.savez(file, index=ranking.index, score=ranking.score, facts=np.array(json.dumps(facts)))
+    part.replace(path)
+
+
+def read_ranking(path: str | Path) -> Ranking:
+    """The ranking in a file.
+
+    Raises:
+        UserError: if there is no such file, or it is cut off, no ranking, or names a sample twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"there is no ranking {path}; a run with method=standard and method.difficulty=[{path.stem}] writes one"
+        )
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is no ranking, or one that is cut off; a ranking is a .npz that a run wrote")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            index, score, facts = arrays["index"], arrays["score"], json.loads(str(arrays["facts"]))
+        if facts["format"] != FORMAT:
+            raise UserError(f"{path} has the format {facts['format']!r}; this version reads {FORMAT!r}")
+        ranking = Ranking(facts["measure"], index, score, facts["dataset"], facts["run"])
+        samples = int(ranking.dataset["samples"])
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is no ranking that a run wrote ({reason}); write it anew") from error
+    _check(path, ranking, samples)
+    return ranking
+
+
+def _check(path: Path, ranking: Ranking, samples: int) -> None:
+    """Raise UserError unless each sample is there at most once, and the hardest first."""
+    index, score = ranking.index, ranking.score
+    if index.dtype != np.int64 or score.dtype != np.float64 or index.ndim != 1 or index.shape != score.shape:
+        raise UserError(
+            f"{path} is no ranking: it needs int64 positions and as many float64 scores; "
+            f"it has {index.dtype} {index.shape} and {score.dtype} {score.shape}"
+        )
+    if not index.size:
+        raise UserError(f"{path} ranks no sample; write it anew")
+    if index.min() < 0 or index.max() >= samples:
+        odd = int(index.min() if index.min() < 0 else index.max())
+        raise UserError(f"{path} ranks sample {odd}, but its data have the samples 0 to {samples - 1}; write it anew")
+    times = np.bincount(index)
+    if times.max() > 1:
+        raise UserError(f"{path} ranks sample {int(times.argmax())} {int(times.max())} times; write it anew")
+    if not (score[:-1] >= score[1:]).all():  # which is false of NaN too
+        raise UserError(f"{path} is no ranking: its scores must not increase, the hardest sample first; write it anew")
+
+
+def check_fits(ranking: Ranking, dataset: Mapping[str, Any]) -> None:
+    """Raise UserError if a ranking is of other data than those with the facts ``dataset``.
+
+    Compared are the name, the number of samples and the checksum of the labels of the whole training split.
+    """
+    for key in COMPARED:
+        if ranking.dataset.get(key) != dataset[key]:
+            raise UserError(
+                f"the ranking by {ranking.measure} of run {ranking.run} was made for other data: its {key} is "
+                f"{ranking.dataset.get(key)!r}, here it is {dataset[key]!r}; rank these data with method=standard "
+                f"method.difficulty=[{ranking.measure}]"
+            )
+
+
+def class_means(ranking: Ranking, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Mean score of each class, float64 [C]; NaN for a class of which no sample is ranked.
+
+    Args:
+        labels: int [N_split] of the whole training split; samples with a label below 0 do not count.
+    """
+    own = labels[ranking.index]
+    served = own >= 0
+    sums = np.bincount(own[served], ranking.score[served], classes)
+    counts = np.bincount(own[served], minlength=classes)
+    return np.divide(sums, counts, out=np.full(classes, np.nan), where=counts > 0)
+
+
+def class_order(ranking: Ranking, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Numbers of the classes, int64 [C], by decreasing mean score; of equal ones the lower number comes first.
+
+    Args:
+        labels: as of ``class_means``.
+
+    Raises:
+        UserError: if no sample of a class is ranked.
+
+    Source: Losch 2024, Eq. 3.3.
+    """
+    means = class_means(ranking, labels, classes)
+    if np.isnan(means).any():
+        missing = np.flatnonzero(np.isnan(means)).tolist()
+        raise UserError(
+            f"the ranking by {ranking.measure} of run {ranking.run} has no sample of the classes {missing}; "
+            "rank data that have all of them"
+        )
+    return np.argsort(-means, kind="stable")
