@@ -1,7 +1,9 @@
 import importlib
+import importlib.util
 import logging
 import random
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pyautoattack
@@ -10,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.attacks.autoattack import attacks_of, autoattack
+from trust_exp.config import ROOT
 from trust_exp.errors import UserError
+
+specification = importlib.util.spec_from_file_location("same_noise", ROOT / "benchmarks" / "same_noise.py")
+assert specification is not None
+assert specification.loader is not None
+benchmark = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(benchmark)
 
 
 def linear(scale: float = 1.0, shift: float = 0.0) -> nn.Module:
@@ -48,27 +57,29 @@ class Rounded(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "classes", "norm", "epsilon", "count"),
     [
-        ("mlp", 10, "L2", 0.5, 16),
-        ("mlp", 5, "Linf", 0.12, 16),
-        ("mlp", 2, "Linf", 0.2, 16),
+        pytest.param("mlp", 10, "L2", 0.5, 16, marks=pytest.mark.slow),
+        pytest.param("mlp", 5, "Linf", 0.12, 16, marks=pytest.mark.slow),
+        ("mlp", 2, "Linf", 0.2, 8),
         ("rounded mlp", 4, "Linf", 0.15, 12),
         pytest.param("conv", 10, "Linf", 0.04, 30, marks=pytest.mark.slow),
         pytest.param("conv", 10, "L2", 0.3, 30, marks=pytest.mark.slow),
         pytest.param("conv", 3, "L2", 0.6, 30, marks=pytest.mark.slow),
     ],
 )
-def test_verdicts_are_the_official_ones(trained, kind, classes, norm, epsilon, count):
+@pytest.mark.parametrize("implementation", ["own", pytest.param("official", marks=pytest.mark.slow)])
+def test_verdicts_are_the_official_ones(trained, kind, classes, norm, epsilon, count, implementation):
     model, x, y = trained(kind.split()[-1], classes)
     model = Rounded(model) if kind.startswith("rounded") else model
     x, y = x[-count:], y[-count:].clone()
     y[4] = (y[4] + 1) % classes
-    result = autoattack(model, x, y, epsilon, norm=norm, batch_size=10)
+    result = autoattack(model, x, y, epsilon, norm=norm, batch_size=10, implementation=implementation)
     names = attacks_of("standard", classes)
     assert tuple(result.survived) == names
     assert torch.equal(result.correct, model(x).argmax(1) == y)
     assert not result.correct[4]
-    for run in (1, len(names) - 2, len(names)):  # the last but one would only repeat the slow FAB
-        expected = official(model, x, y, epsilon, norm, names[:run], batch_size=10)
+    for run in sorted({1, len(names)} | ({len(names) - 2} if len(names) == 4 else set())):  # FAB alone only repeats
+        with benchmark.same_noise(x) if implementation == "own" else nullcontext():
+            expected = official(model, x, y, epsilon, norm, names[:run], batch_size=10)
         assert torch.equal(result.survived[names[run - 1]], expected)
     assert 0 < result.robust.sum() < result.correct.sum()
     assert not kind.startswith("rounded") or result.robust.sum() < result.survived["fab-t"].sum()
@@ -79,14 +90,15 @@ def test_verdicts_are_the_official_ones(trained, kind, classes, norm, epsilon, c
     assert torch.linalg.vector_norm((result.x_adv.double() - x).flatten(1), order, dim=1).max() <= epsilon * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("implementation", ["own", "official"])
 @pytest.mark.parametrize("norm", ["L2", "Linf"])
 @pytest.mark.parametrize("domain", [None, (-4.0, 4.0)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_points_of_any_scale_break_exactly_beyond_the_margin(norm, domain, dtype):
+def test_points_of_any_scale_break_exactly_beyond_the_margin(norm, domain, dtype, implementation):
     model = linear(shift=0.3).to(dtype)
     x = 3 * torch.rand(24, 2, generator=torch.Generator().manual_seed(0), dtype=dtype) - 1.5
     y = (x[:, 0] < 0.3).long()
-    result = autoattack(model, x, y, 0.5, norm=norm, domain=domain)
+    result = autoattack(model, x, y, 0.5, norm=norm, domain=domain, implementation=implementation)
     assert result.correct.all()
     assert torch.equal(result.robust, (x[:, 0] - 0.3).abs() > 0.5)
     assert result.x_adv.dtype == dtype
@@ -95,7 +107,10 @@ def test_points_of_any_scale_break_exactly_beyond_the_margin(norm, domain, dtype
 
 def test_a_saturated_cross_entropy_does_not_hide_broken_points():
     x, y = torch.tensor([[0.4, 0.0], [-0.4, 0.0], [2.0, 0.0]]), torch.tensor([0, 1, 0])
-    result = autoattack(linear(scale=1000), x, y, 0.5, norm="L2", domain=None)
+    result = autoattack(linear(scale=1000), x, y, 0.5, norm="L2", domain=None, implementation="official")
+    assert result.survived["apgd-ce"].all()
+    assert result.robust.tolist() == [False, False, True]
+    result = autoattack(linear(scale=1000), x, y, 0.5, norm="L2", domain=None, seed=2)
     assert result.survived["apgd-ce"].all()
     assert result.robust.tolist() == [False, False, True]
 
@@ -142,7 +157,7 @@ def test_a_claimed_break_that_does_not_hold_does_not_count(monkeypatch, trained)
     for lie in lies:
         monkeypatch.setattr(pyautoattack.autoattack.APGDAttack, "perturb", lambda self, u, y, lie=lie: lie(u, y))
         monkeypatch.setattr(pyautoattack.autoattack.APGDAttack_targeted, "perturb", lambda self, u, y: u)
-        result = autoattack(model, x, y, 1e-4, version="fast")
+        result = autoattack(model, x, y, 1e-4, version="fast", implementation="official")
         assert result.robust.all()
         assert torch.equal(result.x_adv, x)
 
@@ -179,10 +194,10 @@ def test_works_in_inference_mode_and_below_autocast(trained):
 def test_the_library_is_silent_unless_debug(trained, caplog, capsys, recwarn):
     model, x, y = trained("mlp", 10)
     with caplog.at_level(logging.INFO):
-        result = autoattack(model, x[:10], y[:10], 0.02, version="fast")
+        result = autoattack(model, x[:10], y[:10], 0.02, version="fast", implementation="official")
     assert (caplog.records, capsys.readouterr().out, len(recwarn)) == ([], "", 0)
     with caplog.at_level(logging.DEBUG):
-        autoattack(model, x[:10], y[:10], 0.02, version="fast")
+        autoattack(model, x[:10], y[:10], 0.02, version="fast", implementation="official")
     assert f"apgd-t: {result.robust.sum()} of 10 images survive" in caplog.text
     assert result.implementation == f"pyautoattack {pyautoattack.__version__}"
 
@@ -198,6 +213,9 @@ def test_attacks_of():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"implementation": "torchattacks"}, "implementation must be one of own, official; got 'torchattacks'"),
+        ({"skip": torch.zeros(3, dtype=torch.bool)}, r"skip must be torch.bool of shape \[2\]; got torch.bool \[3\]"),
+        ({"index": torch.zeros(2)}, r"index must be torch.int64 of shape \[2\]; got torch.float32 \[2\]"),
         ({"version": "plus"}, "version must be one of standard, fast; got 'plus'"),
         ({"norm": "L1"}, "norm must be one of L2, Linf"),
         ({"epsilon": -0.1}, "epsilon must be finite and at least 0; got -0.1"),
@@ -219,7 +237,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
 
     monkeypatch.setattr(importlib, "import_module", refuse)
     with pytest.raises(UserError, match=r"install it with: pip install 'pyautoattack>=0.2,<0.3'"):
-        autoattack(linear(), torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), 0.1)
+        autoattack(linear(), torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), 0.1, implementation="official")
 
 
 def test_the_repository_of_the_authors_serves_too(monkeypatch):
@@ -227,6 +245,69 @@ def test_the_repository_of_the_authors_serves_too(monkeypatch):
     monkeypatch.setitem(sys.modules, "autoattack", pyautoattack)
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     x, y = torch.tensor([[0.4, 0.0], [2.0, 0.0]]), torch.tensor([0, 0])
-    result = autoattack(linear(), x, y, 0.5, norm="L2", domain=None)
+    result = autoattack(linear(), x, y, 0.5, norm="L2", domain=None, implementation="official")
     assert result.implementation.startswith("autoattack ")
     assert result.robust.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("norm", "version"),
+    [
+        ("L2", "fast"),
+        ("Linf", "fast"),
+        pytest.param("L2", "standard", marks=pytest.mark.slow),
+        pytest.param("Linf", "standard", marks=pytest.mark.slow),
+    ],
+)
+def test_no_verdict_depends_on_the_other_images(trained, norm, version):
+    model, x, y = trained("mlp", 10)
+    x, y = x[-20:], y[-20:]
+    options = {"norm": norm, "seed": 3, "version": version}
+    epsilon = 0.4 if norm == "L2" else 0.08
+    together = autoattack(model, x, y, epsilon, **options)
+    assert 0 < together.robust.sum() < together.correct.sum()
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    apart = autoattack(model, x[order], y[order], epsilon, batch_size=7, index=order, **options)
+    for name, held in together.survived.items():
+        assert torch.equal(apart.survived[name], held[order]), name
+    torch.testing.assert_close(apart.x_adv, together.x_adv[order], atol=1e-4, rtol=0)
+
+
+class Counting(nn.Module):
+    """Counts the images that it is asked about."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.asked = model, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += len(x)
+        return self.model(x)
+
+
+def test_broken_images_leave_at_once(trained):
+    model, x, y = trained("mlp", 10)
+    count = Counting(model)
+    right = (model(x).argmax(1) == y).nonzero().squeeze(1)[:10]
+    result = autoattack(count, x[right], y[right], 0.9)
+    assert not result.robust.any()
+    assert count.asked < 10 * 20  # the official code asks 100 times about each
+    with_library = Counting(model)
+    autoattack(with_library, x[right], y[right], 0.9, implementation="official")
+    assert with_library.asked > 10 * 100
+
+
+@pytest.mark.parametrize("implementation", ["own", "official"])
+def test_skipped_images_are_not_attacked_and_count_as_robust_if_they_are_right(trained, implementation):
+    model, x, y = trained("mlp", 10)
+    x, y = x[:8], model(x[:8]).argmax(1)
+    y[0] = (y[0] + 1) % 10
+    skip = torch.arange(8) < 4
+    options = {"version": "fast", "implementation": implementation}
+    result = autoattack(model, x, y, 0.9, skip=skip, **options)
+    assert result.robust.tolist() == [False, True, True, True, False, False, False, False]
+    assert torch.equal(result.x_adv[:4], x[:4])
+    assert not autoattack(model, x, y, 0.9, **options).robust.any()
+    everything = autoattack(count := Counting(model), x, y, 0.9, skip=torch.ones(8, dtype=torch.bool), **options)
+    assert torch.equal(everything.robust, everything.correct)
+    assert count.asked == 8

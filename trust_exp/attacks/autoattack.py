@@ -1,4 +1,8 @@
-"""The official AutoAttack (Croce & Hein 2020) behind one function, with one verdict per image and attack."""
+"""AutoAttack (Croce & Hein 2020) behind one function, with one verdict per image and attack.
+
+The package's own attacks take every decision as the official library does, but leave an image as soon as it is broken,
+and draw an image's random numbers from a generator of its own. The library itself is the reference.
+"""
 
 import importlib
 import logging
@@ -12,13 +16,18 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from trust_exp.attacks.apgd_released import apgd_ce, apgd_t
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
+from trust_exp.attacks.fab import fab
 from trust_exp.attacks.mode import attack_mode
+from trust_exp.attacks.square import square
 from trust_exp.errors import UserError, check_choice
 
 log = logging.getLogger(__name__)
 
 Version = Literal["standard", "fast"]
+Implementation = Literal["own", "official"]
+Attack = Callable[[Ball, Tensor, Tensor], Tensor]  # balls, labels and names of images -> claimed points
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class AutoAttackResult:
         correct: [B] bool, the clean prediction is right.
         survived: for each attack in the order run, [B] bool: still right after it and all before it.
         x_adv: shape and dtype of x; where an image was broken a point that breaks it, elsewhere the image itself.
-        implementation: the library that ran, e.g. "pyautoattack 0.2.0".
+        implementation: what ran, e.g. "trust_exp 0.1.0" or "pyautoattack 0.2.0".
     """
 
     correct: Tensor
@@ -81,8 +90,11 @@ def autoattack(
     seed: int = 0,
     batch_size: int = 250,
     domain: Domain = (0.0, 1.0),
+    implementation: Implementation = "own",
+    index: Tensor | None = None,
+    skip: Tensor | None = None,
 ) -> AutoAttackResult:
-    """Run the official AutoAttack; same verdicts as its ``run_standard_evaluation`` for equal seed and batch size.
+    """Run AutoAttack, attack after attack, each on the images that held so far.
 
     Every break is checked again: the point must lie in ball (up to 1e-6 relative) and domain, is pulled into them if
     rounding left it outside, and counts only if the model is wrong there. Autocast is off meanwhile, and the global
@@ -95,57 +107,65 @@ def autoattack(
         epsilon: radius in the units of x, finite, >= 0; 0 means the clean prediction.
         norm: "Linf" or "L2".
         version: "standard", or "fast" without FAB and Square, which rarely change a verdict and take most of the time.
-        seed: of the library's random starts.
-        batch_size: images per batch; it takes part in the random draws, as in the official code.
+        seed: of the random starts.
+        batch_size: images per batch; to the official library it matters for the random draws too.
         domain: range of the data; None: unbounded.
+        implementation: "own": the package's attacks, which decide as the official ones do, with random numbers per
+            image, so that no verdict depends on the other images. "official": the library, with the verdicts of its
+            ``run_standard_evaluation`` for equal seed and batch size.
+        index: names of the images for their own random numbers, [B], int64, e.g. their places in the data set; None:
+            their places in x. The library does not use them.
+        skip: images that are not attacked and count as robust if they are classified correctly, [B] bool; None: none.
 
     Raises:
-        UserError: if the library is not installed.
+        UserError: if the official library is asked for and not installed.
         ValueError: if an argument is out of range, or the model has fewer than 2 classes.
     """
+    check_choice("implementation", implementation, get_args(Implementation))
     if batch_size < 1 or len(x) == 0:
         raise ValueError(f"AutoAttack needs at least one image and batch_size >= 1; got {len(x)} and {batch_size}")
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise ValueError(f"y must be int64 of shape [{len(x)}]; got {y.dtype} {list(y.shape)}")
-    library, implementation = _library()
+    index = torch.arange(len(x)) if index is None else index.cpu()
+    skip = torch.zeros_like(y, dtype=torch.bool) if skip is None else skip.to(y.device)
+    for name, given, dtype in (("index", index, torch.int64), ("skip", skip, torch.bool)):
+        if given.shape != y.shape or given.dtype != dtype:
+            raise ValueError(f"{name} must be {dtype} of shape [{len(x)}]; got {given.dtype} {list(given.shape)}")
+    library, ran = _library() if implementation == "official" else (None, f"trust_exp {installed_version('trust_exp')}")
     with attack_mode(model), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         ball, y = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone()
         logits = torch.cat([model(batch) for batch in ball.center.split(batch_size)])
         names = attacks_of(version, logits.shape[1], norm=norm, shape=x.shape[1:])
         correct = logits.argmax(1) == y
         if epsilon == 0:
-            return AutoAttackResult(correct, dict.fromkeys(names, correct), ball.center, implementation)
-        view = _UnitView.of(ball, epsilon, logits.shape[1])
-        offered = _official_attacks(
-            library,
-            view.wrap(model),
-            x.device,
-            epsilon=epsilon / view.width,
-            norm=norm,
-            seed=seed,
-            classes=view.classes,
-        )
+            return AutoAttackResult(correct, dict.fromkeys(names, correct), ball.center, ran)
+        if library is None:
+            offered = _own_attacks(model, epsilon, seed, logits.shape[1])
+        else:
+            offered = _official_attacks(library, model, ball, epsilon, seed, logits.shape[1])
         attacks = {name: offered[name] for name in names}
         with _global_random_state_kept():
-            survived, x_adv = _in_turn(model, attacks, view, ball, y, correct, batch_size)
-    return AutoAttackResult(correct, survived, x_adv, implementation)
+            survived, x_adv = _in_turn(model, attacks, ball, y, index, correct & ~skip, batch_size)
+    survived = {name: held | (correct & skip) for name, held in survived.items()}
+    return AutoAttackResult(correct, survived, x_adv, ran)
 
 
 def _in_turn(
     model: nn.Module,
-    attacks: dict[str, Callable[[Tensor, Tensor], Tensor]],
-    view: "_UnitView",
+    attacks: dict[str, Attack],
     ball: Ball,
     y: Tensor,
-    correct: Tensor,
+    index: Tensor,
+    attacked: Tensor,
     batch_size: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Each attack on the survivors of those before it, batched as in the official loop."""
-    alive, x_adv, survived = correct.clone(), ball.center.clone(), {}
+    alive, x_adv, survived = attacked.clone(), ball.center.clone(), {}
     for name, perturb in attacks.items():
         left = alive.nonzero().squeeze(1)
         for rows in left.split(batch_size) if len(left) else ():
-            allowed, claimed = ball[rows], view.decode(perturb(view.encode(ball.center[rows]), y[rows]))
+            allowed = ball[rows]
+            claimed = perturb(allowed, y[rows], index[rows.cpu()])
             # Only what lies outside is moved: on a quantised model the last bit of a point may be what breaks it.
             point = rowwise(allowed.contains(claimed), claimed, allowed.project(claimed))
             broken = allowed.contains(point) & (model(point).argmax(1) != y[rows])
@@ -154,6 +174,26 @@ def _in_turn(
         survived[name] = alive.clone()
         log.debug("%s: %d of %d images survive", name, int(alive.sum()), len(alive))
     return survived, x_adv
+
+
+def _own_attacks(model: nn.Module, epsilon: float, seed: int, classes: int) -> dict[str, Attack]:
+    """The package's attacks by name, with the numbers of the official standard version."""
+    targets = min(9, classes - 1)
+
+    def on_balls(attack: Callable[..., Tensor], **options: Any) -> Attack:
+        def perturb(ball: Ball, y: Tensor, index: Tensor) -> Tensor:
+            common = {"norm": ball.norm, "domain": ball.domain, "seed": seed, "index": index}
+            return attack(model, ball.center, y, epsilon, **common, **options)
+
+        return perturb
+
+    return {
+        "apgd-ce": on_balls(apgd_ce),
+        "apgd-t": on_balls(apgd_t, targets=targets),
+        "fab": on_balls(fab, targets=None),
+        "fab-t": on_balls(fab, targets=targets),
+        "square": on_balls(square),
+    }
 
 
 @dataclass(frozen=True)
@@ -195,30 +235,35 @@ class _UnitView:
 
 
 def _official_attacks(
-    library: Callable[..., Any],
-    forward: Callable[[Tensor], Tensor],
-    device: torch.device,
-    *,
-    epsilon: float,
-    norm: Norm,
-    seed: int,
-    classes: int,
-) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """The library's attacks by name, each (images, labels) -> candidates, with the numbers of its standard version."""
+    library: Callable[..., Any], model: nn.Module, ball: Ball, epsilon: float, seed: int, classes: int
+) -> dict[str, Attack]:
+    """The library's attacks by name, with the numbers of its standard version."""
+    view = _UnitView.of(ball, epsilon, classes)
     # "custom" so that the constructor neither prints nor presets; these arguments exist in both distributions.
-    suite = library(forward, norm=norm, eps=epsilon, seed=seed, version="custom", device=device)
+    suite = library(
+        view.wrap(model),
+        norm=ball.norm,
+        eps=epsilon / view.width,
+        seed=seed,
+        version="custom",
+        device=ball.center.device,
+    )
     suite.apgd.n_restarts = 1
     suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
     suite.fab.targeted = classes >= 4
     # Untargeted, FAB stands in for the targeted attacks: the library's five restarts instead of nine targets.
     suite.fab.n_restarts = 1 if suite.fab.targeted else 5
     suite.apgd.logger = suite.apgd_targeted.logger = _DebugLog()
+
+    def on_balls(attack: Any) -> Attack:
+        return lambda ball, y, _: view.decode(attack.perturb(view.encode(ball.center), y))
+
     return {
-        "apgd-ce": suite.apgd.perturb,
-        "apgd-t": suite.apgd_targeted.perturb,
-        "fab": suite.fab.perturb,
-        "fab-t": suite.fab.perturb,
-        "square": suite.square.perturb,
+        "apgd-ce": on_balls(suite.apgd),
+        "apgd-t": on_balls(suite.apgd_targeted),
+        "fab": on_balls(suite.fab),
+        "fab-t": on_balls(suite.fab),
+        "square": on_balls(suite.square),
     }
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from trust_exp.config import late
 from trust_exp.errors import UserError, check_choice, check_range
 
 SPLITS = ("train", "test")
@@ -51,15 +52,17 @@ class CertifyConfig:
 
 @dataclass
 class AutoAttackConfig:
-    """Accuracy under the official AutoAttack."""
+    """Accuracy under AutoAttack."""
 
     _target_: str = "trust_exp.evals.autoattack.AutoAttackSuite"
     norm: str = "L2"
     epsilon: float = MISSING  # in the data's own units
     version: str = "standard"  # or fast: its two APGD attacks
     samples: int | None = None  # the first so many test images; None: all
-    batch_size: int = 500  # it takes part in the library's random draws
+    batch_size: int = 500  # it takes part in the official library's random draws
     seed: int = 0
+    implementation: str = "own"  # the package's attacks, or official: the library
+    skip_certified: bool = late(False)  # do not attack what an earlier eval=certify certifies beyond epsilon; L2 only
 
     def __post_init__(self) -> None:
         check_choice("eval.autoattack.norm", self.norm, ("L2", "Linf"))
@@ -67,3 +70,9 @@ class AutoAttackConfig:
         check_range("eval.autoattack.epsilon", self.epsilon, least=0)
         check_range("eval.autoattack.samples", self.samples, least=1)
         check_range("eval.autoattack.batch_size", self.batch_size, least=1)
+        check_choice("eval.autoattack.implementation", self.implementation, ("own", "official"))
+        if self.skip_certified and self.norm != "L2":
+            raise UserError(
+                f"eval.autoattack.skip_certified=true needs eval.autoattack.norm=L2, as certificates are for L2; "
+                f"got {self.norm}"
+            )

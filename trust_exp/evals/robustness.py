@@ -1,6 +1,6 @@
 """What one attack of a test set says of attacked and other classes, and of each class (Losch 2024, ch. 3)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ def robustness_rows(found: Outcomes, classes: Sequence[str], attacked: Sequence[
 
     Source: Losch 2024, sec. 3.3.1 and A.4.
     """
-    label, rows = found["label"], []
+    label, rows = found["label"], list[Row]()
     for name, chosen in _domains(label, classes, attacked):
-        rows += _rates(found, chosen, lambda metric, name=name: f"robust/{metric}{name}")
+        rows += _rates(found, chosen, "robust/{}" + name)
     for number, name in enumerate(classes):
-        rows += _rates(found, label == number, lambda metric: f"robust/class_{metric}", **{"class": name})
+        rows += _rates(found, label == number, "robust/class_{}", **{"class": name})
     return rows
 
 
@@ -41,17 +41,17 @@ def _domains(label: Tensor, classes: Sequence[str], attacked: Sequence[str] | No
         yield "_b", ~in_a
 
 
-def _rates(found: Outcomes, chosen: Tensor, name: Callable[[str], str], **detail: Any) -> list[Row]:
+def _rates(found: Outcomes, chosen: Tensor, name: str, **detail: Any) -> list[Row]:
     n, correct = int(chosen.sum()), int(found["correct"][chosen].sum())
     robust = int(found["survived"][chosen, -1].sum())
     rows = []
     if n:
         rows += [
-            fraction(name("accuracy"), robust, n, **detail),
-            fraction(name("clean_accuracy"), correct, n, **detail),
+            fraction(name.format("accuracy"), robust, n, **detail),
+            fraction(name.format("clean_accuracy"), correct, n, **detail),
         ]
     if correct:
-        rows.append(fraction(name("defense_rate"), robust, correct, **detail))
+        rows.append(fraction(name.format("defense_rate"), robust, correct, **detail))
     return rows
 
 

@@ -33,7 +33,13 @@ def draw_class_accuracies(
         for mask, colour, label in ((chosen, IN_A, "robust, attacked in training"), (~chosen, IN_B, "robust")):
             if mask.any():
                 plot.bar(places[mask], np.array(robust)[order][mask], width=0.55, color=colour, label=label)
-        plot.set(ylabel="accuracy", title=title, ylim=(0, 1.05), xlim=(-0.7, len(order) - 0.3))
+        plot.set(
+            ylabel="accuracy",
+            title=title,
+            ylim=(0, 1.17),
+            yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+            xlim=(-0.7, len(order) - 0.3),
+        )
         if len(order) <= MOST:
             plot.set_xticks(places, [names[place] for place in order], rotation=45, ha="right")
         else:

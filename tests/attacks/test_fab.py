@@ -1,0 +1,123 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyautoattack.fab_projections import projection_l2, projection_linf
+from scipy.optimize import linprog, minimize
+from torch import Tensor, nn
+
+from trust_exp.attacks.fab import fab, to_hyperplane
+
+
+def problem(count: int, size: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    point = torch.rand(count, size, generator=generator, dtype=dtype)
+    point = torch.where(torch.rand(count, size, generator=generator) < 0.2, point.round(), point)
+    normal = torch.randn(count, size, generator=generator, dtype=dtype)
+    return point, normal, torch.randn(count, generator=generator, dtype=dtype)
+
+
+def nearest(point: Tensor, normal: Tensor, excess: float, norm: str) -> Tensor | None:
+    """The shortest move by a general solver; None: there is none."""
+    p, w = point.numpy(), normal.numpy()
+    bounds = [(-value, 1 - value) for value in p]
+    size = len(p)
+    if norm == "L2":
+        start = linprog([0] * size, A_eq=[w], b_eq=[-excess], bounds=bounds)
+        if not start.success:
+            return None
+        found = minimize(
+            lambda d: d @ d,
+            start.x,
+            jac=lambda d: 2 * d,
+            bounds=bounds,
+            constraints={"type": "eq", "fun": lambda d: w @ d + excess, "jac": lambda _: w},
+            method="SLSQP",
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        return torch.tensor(found.x) if found.success else None
+    # the peak t as one more unknown: -t <= d_i <= t
+    above = [[*(1.0 if i == j else 0.0 for j in range(size)), -1.0] for i in range(size)]
+    below = [[*(-1.0 if i == j else 0.0 for j in range(size)), -1.0] for i in range(size)]
+    found = linprog(
+        [0.0] * size + [1.0],
+        A_ub=above + below,
+        b_ub=[0.0] * (2 * size),
+        A_eq=[[*w, 0.0]],
+        b_eq=[-excess],
+        bounds=[*bounds, (0, None)],
+    )
+    return torch.tensor(found.x[:-1]) if found.success else None
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from(["L2", "Linf"]))
+@settings(max_examples=60, deadline=None)
+def test_the_move_is_the_shortest_one(seed, size, norm):
+    point, normal, excess = problem(1, size, seed)
+    move = to_hyperplane(point, normal, excess, norm, (0.0, 1.0))[0]
+    assert (point[0] + move).min() >= -1e-12
+    assert (point[0] + move).max() <= 1 + 1e-12
+    expected = nearest(point[0], normal[0], excess.item(), norm)
+    if expected is None:  # not within reach: as far as the domain allows
+        corner = torch.where(normal[0] * excess > 0, -point[0], 1 - point[0])
+        assert torch.allclose(move, corner)
+        return
+    assert float(normal[0] @ move + excess) == pytest.approx(0, abs=1e-9)
+    order = 2 if norm == "L2" else torch.inf
+    assert torch.linalg.vector_norm(move, order) <= torch.linalg.vector_norm(expected, order) + 1e-6
+
+
+@pytest.mark.parametrize("norm", ["L2", "Linf"])
+@pytest.mark.parametrize("size", [5, 300])
+def test_agrees_with_the_official_projection(norm, size):
+    point, normal, excess = problem(200, size, 0, torch.float32)
+    official = projection_l2 if norm == "L2" else projection_linf
+    expected = official(point, normal, (normal * point).sum(1) - excess)
+    torch.testing.assert_close(to_hyperplane(point, normal, excess, norm, (0.0, 1.0)), expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["L2", "Linf"])
+def test_without_a_domain_a_pixel_moves_as_far_as_it_must(norm):
+    point, normal, excess = problem(20, 7, 0)
+    move = to_hyperplane(point, normal, 100 * excess, norm, None)
+    assert torch.allclose((normal * move).sum(1), -100 * excess)
+    length = normal.norm(dim=1) if norm == "L2" else normal.abs().sum(1)
+    assert torch.allclose(move.norm(dim=1) if norm == "L2" else move.abs().amax(1), 100 * excess.abs() / length)
+
+
+@pytest.mark.parametrize("norm", ["L2", "Linf"])
+def test_no_slope_no_move(norm):
+    zero = torch.zeros(3, 4)
+    for domain in ((0.0, 1.0), None):
+        assert not to_hyperplane(zero, zero, torch.tensor([0.0, 1.0, -1.0]), norm, domain).any()
+
+
+@pytest.mark.parametrize("norm", ["L2", "Linf"])
+@pytest.mark.parametrize("targets", [None, 4])
+def test_a_linear_classifier_breaks_exactly_beyond_its_margin(norm, targets):
+    model = nn.Linear(6, 5, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(5, 6, generator=torch.Generator().manual_seed(0)))
+        x = torch.rand(32, 6, generator=torch.Generator().manual_seed(1))
+        y = model(x).argmax(1)
+        margins = model(x).gather(1, y[:, None]) - model(x)
+        normals = model.weight[y][:, None] - model.weight
+        lengths = normals.norm(dim=2) if norm == "L2" else normals.abs().sum(2)
+        radius = (margins / lengths).scatter(1, y[:, None], torch.inf).amin(1)
+    for factor, breaks in ((0.99, False), (1.01, True)):
+        x_adv = fab(model, x, y, factor * radius, norm=norm, targets=targets, domain=None, steps=20, restarts=2)
+        assert ((model(x_adv).argmax(1) != y) == breaks).all()
+        assert torch.equal((x_adv != x).any(1), torch.full((32,), breaks))
+        distance = torch.linalg.vector_norm(x_adv - x, 2 if norm == "L2" else torch.inf, dim=1)
+        assert (distance <= factor * radius * (1 + 1e-6)).all()
+
+
+def test_random_starts_belong_to_the_image():
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(6, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    options = {"norm": "L2", "targets": None, "domain": None, "steps": 5}
+    together = fab(model, x, y, 0.5, **options)
+    alone = [fab(model, x[i, None], y[i, None], 0.5, index=torch.tensor([i]), **options) for i in range(6)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)

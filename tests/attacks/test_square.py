@@ -1,0 +1,88 @@
+import pytest
+import torch
+from pyautoattack.square import SquareAttack
+from torch import Tensor, nn
+
+from trust_exp.attacks import square as module
+from trust_exp.attacks.noise import image_noise
+from trust_exp.attacks.square import square
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 9])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_pyramids_are_the_official_ones(side, turned, monkeypatch):
+    attack = SquareAttack(nn.Identity(), norm="L2", eps=1.0, device="cpu")
+    monkeypatch.setattr(torch, "rand", lambda _: torch.tensor([0.9 if turned else 0.1]))
+    torch.testing.assert_close(module._pyramids(side, turned), attack.eta(side))
+
+
+def test_the_windows_shrink_as_the_official_ones():
+    attack = SquareAttack(nn.Identity(), norm="Linf", eps=1.0, n_queries=9000, resc_schedule=False)
+    sides = list(module._sides(9000, 32 * 32))
+    assert sides == pytest.approx([(attack.p_selection(query) * 32 * 32) ** 0.5 for query in range(9000)])
+
+
+class Margin(nn.Module):
+    """Two classes; the second wins where the mean pixel is above a limit. Remembers what it was asked."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit, self.asked = limit, []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked.append(x.clone())
+        gap = x.flatten(1).mean(1) - self.limit
+        return torch.stack((-gap, gap), 1)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 1.0)])
+@pytest.mark.parametrize("domain", [None, (0.0, 1.0)])
+def test_points_stay_in_ball_and_domain_and_the_margin_falls(norm, epsilon, domain):
+    x = torch.rand(5, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    model, y = Margin(2.0), torch.zeros(5, dtype=torch.int64)  # beyond reach
+    x_adv = square(model, x, y, epsilon, norm=norm, queries=200, domain=domain)
+    asked = torch.stack([points for points in model.asked if len(points) == 5])
+    order = 2 if norm == "L2" else torch.inf
+    assert torch.linalg.vector_norm((asked - x).flatten(2), order, dim=2).max() <= epsilon * (1 + 1e-6)
+    assert domain is None or (asked.min() >= 0 and asked.max() <= 1)
+    means = x_adv.flatten(1).mean(1)
+    assert (means >= asked[0].flatten(1).mean(1)).all()
+    best = torch.cat(model.asked).flatten(1).mean(1).max()
+    assert means.max() == best
+    if norm == "Linf":
+        assert (means > x.flatten(1).mean(1) + 0.05).all()  # more than half of what is possible
+
+
+def test_no_query_repeats_the_image_that_there_is():
+    x, y = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(1, dtype=torch.int64)
+    model = Margin(2.0)
+    x_adv = square(model, x, y, 0.1, queries=3000)
+    up = torch.isclose(x_adv, (x + 0.1).clamp(max=1))
+    assert up[..., :-1, :-1].all()  # no window reaches the last row and column
+    best = model.asked[0]
+    for points in model.asked[1:]:
+        assert not torch.equal(points, best)
+        if points.mean() > best.mean():
+            best = points
+    assert len(model.asked) < 2000  # windows that are up already are not asked again
+
+
+def test_broken_images_are_not_asked_again():
+    x = torch.full((2, 1, 8, 8), 0.5)
+    x[1] = 0.1
+    model = Margin(0.55)  # the first image is within reach
+    x_adv = square(model, x, torch.zeros(2, dtype=torch.int64), 0.1, queries=500)
+    assert model(x_adv).argmax(1).tolist() == [1, 0]
+    sizes = [len(points) for points in model.asked]
+    assert sizes[-2] == 1
+    assert sizes.count(2) < 100
+
+
+def test_noise_belongs_to_the_image():
+    draw = image_noise(torch.randn, (3, 2), torch.tensor([5, 7, 5]), 0, "apgd-ce")
+    assert draw.shape == (3, 3, 2)
+    assert torch.equal(draw[0], draw[2])
+    assert not torch.equal(draw[0], draw[1])
+    assert torch.equal(draw[1:2], image_noise(torch.randn, (3, 2), torch.tensor([7]), 0, "apgd-ce"))
+    assert not torch.equal(draw[1:2], image_noise(torch.randn, (3, 2), torch.tensor([7]), 1, "apgd-ce"))
+    assert image_noise(torch.rand, (3,), torch.tensor([], dtype=torch.int64), 0).shape == (0, 3)

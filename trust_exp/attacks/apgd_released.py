@@ -1,0 +1,261 @@
+"""Auto-PGD with every decision of the code released with AutoAttack, but images leave when they are broken.
+
+:func:`trust_exp.attacks.apgd.apgd` is the stronger one; this one gives the verdicts that papers report.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trust_exp.attacks.apgd import checkpoints
+from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
+from trust_exp.attacks.mode import attack_mode
+from trust_exp.attacks.noise import image_noise
+
+_MOMENTUM = 0.75
+_RHO = 0.75
+_TINY = 1e-12
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def apgd_ce(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    *,
+    norm: Norm = "Linf",
+    steps: int = 100,
+    seed: int = 0,
+    index: Tensor | None = None,
+    domain: Domain = (0.0, 1.0),
+) -> Tensor:
+    """AutoAttack's first attack: one run on the cross entropy.
+
+    Args:
+        model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
+        x: images that are classified correctly, [B, ...], float32 or float64, inside the domain.
+        y: their labels, [B], int64.
+        epsilon: radius in the units of x, finite, > 0.
+        norm: "L2" or "Linf".
+        steps: gradient steps, >= 1.
+        seed: of the random starts.
+        index: names of the images for the random starts, [B], int64; None: their places in the batch.
+        domain: range of the data, to which iterates are clamped; None: no clamping.
+
+    Returns:
+        Shape and dtype of x: the first misclassified iterate, or the image itself.
+
+    Source: Croce & Hein 2020, Algorithm 1, as released.
+    """
+    with attack_mode(model):
+        ball, y, index = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone(), _names(x, index)
+        start = _start(ball, index, seed, "apgd-ce", 0)
+        return _climb(model, _cross_entropy, ball, y, y, start, steps)
+
+
+def apgd_t(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    *,
+    norm: Norm = "Linf",
+    targets: int = 9,
+    steps: int = 100,
+    seed: int = 0,
+    index: Tensor | None = None,
+    domain: Domain = (0.0, 1.0),
+) -> Tensor:
+    """AutoAttack's second attack: a run on the targeted DLR loss for each of the most likely wrong classes.
+
+    Args:
+        targets: runs, one per class; at most the number of classes less 1, and there must be 4 classes.
+
+    The others, and what is returned, as for :func:`apgd_ce`.
+    """
+    with attack_mode(model):
+        ball, y, index = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone(), _names(x, index)
+        with torch.no_grad():
+            ranked = model(ball.center).argsort(1, descending=True)
+        x_adv, left = ball.center.clone(), torch.arange(len(y), device=y.device)
+        for rank in range(1, targets + 1):
+            allowed, label = ball[left], y[left]
+            start = _start(allowed, index[left.cpu()], seed, "apgd-t", rank)
+            found = _climb(model, _targeted_dlr, allowed, label, ranked[left, rank], start, steps)
+            x_adv[left] = found
+            left = left[(found == allowed.center).flatten(1).all(1)]
+            if len(left) == 0:
+                break
+        return x_adv
+
+
+def _names(x: Tensor, index: Tensor | None) -> Tensor:
+    return torch.arange(len(x)) if index is None else index.cpu()
+
+
+def _start(ball: Ball, index: Tensor, *key: int | str) -> Tensor:
+    """Random points at distance epsilon, cut by the domain."""
+    draw = torch.randn if ball.norm == "L2" else torch.rand
+    noise = image_noise(draw, ball.center.shape[1:], index, *key).to(ball.center)
+    noise = noise if ball.norm == "L2" else 2 * noise - 1
+    return cut(ball.center + ball.radius * noise / _length(noise, ball.norm), ball.domain)
+
+
+def cut(point: Tensor, domain: Domain) -> Tensor:
+    """The point with every pixel pulled into the domain. The released code cuts no closer to epsilon than that."""
+    return point if domain is None else point.clamp(*domain)
+
+
+def _length(v: Tensor, norm: Norm) -> Tensor:
+    order = 2 if norm == "L2" else torch.inf
+    return torch.linalg.vector_norm(v.flatten(1), order, dim=1).view(-1, *[1] * (v.ndim - 1)) + _TINY
+
+
+def _cross_entropy(logits: Tensor, y: Tensor, _: Tensor) -> Tensor:
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def _targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Logit of the target less that of the label, over how far the logits spread, [B] (Croce & Hein 2020, Eq. 7)."""
+    top = logits.topk(4, dim=1).values
+    gain = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    return gain / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
+
+
+def _climb(model: nn.Module, loss: Loss, ball: Ball, y: Tensor, target: Tensor, start: Tensor, steps: int) -> Tensor:
+    """The first misclassified iterate of each image, or the image itself."""
+
+    def score(climb: "_Climb") -> _Score:
+        point = climb.point.detach().requires_grad_()
+        logits = model(point).to(point.dtype)
+        value = loss(logits, climb.label, climb.target)
+        (gradient,) = torch.autograd.grad(value.sum(), point)
+        return _Score(value.detach(), gradient, logits.argmax(1) != climb.label)
+
+    x_adv, climb = ball.center.clone(), _Climb.begin(ball, y, target, start)
+    first = score(climb)
+    climb.begin_at(first)
+    climb = climb.without(first.wrong, x_adv)
+    marks, last = set(checkpoints(steps)), 0
+    for step in range(1, steps + 1):
+        if len(climb.row) == 0:
+            break
+        climb.advance(_MOMENTUM if step > 1 else 1.0)
+        found = score(climb)
+        climb.record(found)
+        climb = climb.without(found.wrong, x_adv)
+        if step in marks:
+            climb.adapt(step - last)
+            last = step
+    return x_adv
+
+
+@dataclass(frozen=True)
+class _Score:
+    loss: Tensor  # [B]
+    gradient: Tensor  # [B, ...]
+    wrong: Tensor  # [B] bool
+
+
+@dataclass
+class _Climb:
+    """Where the ascent stands; every tensor has one row per image that is not broken yet."""
+
+    norm: Norm
+    domain: Domain
+    row: Tensor  # the image's place in the batch
+    center: Tensor
+    radius: Tensor  # [B, 1, ...]
+    low: Tensor  # lowest and highest values within reach, for Linf
+    high: Tensor
+    label: Tensor
+    target: Tensor
+    point: Tensor
+    previous: Tensor
+    gradient: Tensor
+    loss: Tensor  # at the last point visited, before any return to the best one
+    best_point: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    step: Tensor  # [B, 1, ...]
+    rises: Tensor  # steps since the last checkpoint that raised the loss
+    checked_loss: Tensor  # best loss at the last checkpoint
+    halved: Tensor  # whether the last checkpoint halved the step
+
+    @classmethod
+    def begin(cls, ball: Ball, y: Tensor, target: Tensor, start: Tensor) -> "_Climb":
+        zero = torch.zeros(len(y), dtype=start.dtype, device=start.device)
+        linf = ball.norm == "Linf"
+        return cls(
+            norm=ball.norm,
+            domain=ball.domain,
+            row=torch.arange(len(y), device=y.device),
+            center=ball.center,
+            radius=ball.radius,
+            low=cut(ball.center - ball.radius, ball.domain) if linf else zero,
+            high=cut(ball.center + ball.radius, ball.domain) if linf else zero,
+            label=y,
+            target=target,
+            point=start,
+            previous=start,
+            gradient=start,
+            loss=zero,  # not the start's: the released code compares the first step's loss with 0
+            best_point=start,
+            best_gradient=start,
+            best_loss=zero,
+            step=2 * ball.radius,
+            rises=torch.zeros_like(y),
+            checked_loss=zero,
+            halved=torch.ones_like(y, dtype=torch.bool),  # the first interval had the full step: nothing to compare
+        )
+
+    def begin_at(self, score: _Score) -> None:
+        self.gradient = self.best_gradient = score.gradient
+        self.best_loss = self.checked_loss = score.loss
+
+    def advance(self, momentum: float) -> None:
+        """Gradient step, then momentum, each pulled back into ball and domain."""
+        gradient = self.gradient
+        direction = gradient.sign() if self.norm == "Linf" else gradient / _length(gradient, self.norm)
+        ahead = self._pull(self.point + self.step * direction)
+        moved = self.point + momentum * (ahead - self.point) + (1 - momentum) * (self.point - self.previous)
+        self.previous, self.point = self.point, self._pull(moved)
+
+    def _pull(self, point: Tensor) -> Tensor:
+        if self.norm == "Linf":
+            return point.clamp(self.low, self.high)
+        delta = point - self.center
+        return cut(self.center + delta * (self.radius / _length(delta, self.norm)).clamp(max=1), self.domain)
+
+    def record(self, score: _Score) -> None:
+        """Take in loss and gradient at the new point."""
+        better = score.loss > self.best_loss
+        self.best_point = rowwise(better, self.point, self.best_point)
+        self.best_gradient = rowwise(better, score.gradient, self.best_gradient)
+        self.best_loss = torch.where(better, score.loss, self.best_loss)
+        self.rises = self.rises + (score.loss > self.loss)
+        self.loss, self.gradient = score.loss, score.gradient
+
+    def adapt(self, interval: int) -> None:
+        """Halve the step and go back to the best point where the climb stalls (the paper's conditions 1 and 2)."""
+        stuck = ~self.halved & (self.best_loss <= self.checked_loss)
+        self.halved = (self.rises <= _RHO * interval) | stuck
+        self.step = rowwise(self.halved, self.step / 2, self.step)
+        self.point = rowwise(self.halved, self.best_point, self.point)
+        self.gradient = rowwise(self.halved, self.best_gradient, self.gradient)
+        self.checked_loss, self.rises = self.best_loss, torch.zeros_like(self.rises)
+
+    def without(self, wrong: Tensor, x_adv: Tensor) -> "_Climb":
+        """Write the images that are wrong here to ``x_adv`` and go on with the others."""
+        if not wrong.any():
+            return self
+        x_adv[self.row[wrong]] = self.point[wrong]
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept: dict[str, Any] = {name: value[~wrong] for name, value in state.items() if isinstance(value, Tensor)}
+        return replace(self, **kept)
