@@ -9,9 +9,12 @@ from trust_exp.config import CONF, build
 from trust_exp.data.digits import Digits
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.engine import execute_and_record
-from trust_exp.jobs import Job
+from trust_exp.jobs import Job, sources_of
 from trust_exp.methods.base import Method
-from trust_exp.runs import open_run
+from trust_exp.references import at_paths
+from trust_exp.runs import Run, open_run
+
+SOURCE = {"transfer": ["source='[method=standard]'"]}  # what cannot be composed without one
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
@@ -19,8 +22,8 @@ METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 def make(config, seed: int = 0) -> tuple[Method, ArrayDataModule]:
     L.seed_everything(seed, verbose=False)
     data = build(config["dataset"], name=config["dataset"]["name"], root="unused", seed=seed)
-    model = build(config["model"], shape=data.info.shape, classes=len(data.info.classes))
-    method: Method = build(config["method"], model=model, info=data.info, log_every=1)
+    model = build(at_paths(config, "model"), shape=data.info.shape, classes=len(data.info.classes))
+    method: Method = build(at_paths(config, "method"), model=model, info=data.info, log_every=1)
     return method, data
 
 
@@ -38,8 +41,13 @@ def fit(method: Method, data: ArrayDataModule, steps: int = 2) -> None:
 
 
 @pytest.fixture(params=METHODS)
-def config(request, composed):
-    return composed(f"method={request.param}", "dataset=digits", "size=smoke", "eval.certify.radii=[0.25]")
+def config(request, composed, tmp_path):
+    needs = SOURCE.get(request.param, [])
+    checked = composed(f"method={request.param}", "dataset=digits", "size=smoke", "eval.certify.radii=[0.25]", *needs)
+    for source in sources_of(Job(checked, Run(tmp_path / "run"), [])):
+        open_run(source.config, source.run.folder, source.overrides)
+        execute_and_record(source)
+    return checked
 
 
 def test_two_steps_reach_every_parameter_with_a_finite_gradient(config):
@@ -47,6 +55,9 @@ def test_two_steps_reach_every_parameter_with_a_finite_gradient(config):
     assert config["method"]["fit"] == "gradient"
     fit(method, data)
     for name, parameter in method.model.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, name
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name

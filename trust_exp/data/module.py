@@ -1,5 +1,6 @@
 """The LightningDataModules: what every one promises, and those that serve from memory."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,6 +102,28 @@ class DataModule(L.LightningDataModule):
         """The samples at ``rows`` (int64 [M], places among those served), unchanged, in CPU memory."""
         raise NotImplementedError
 
+    def served(self, split: Split) -> Tensor:
+        """The samples that are served, int64 [M]: their positions in the whole split, in the order of evaluation."""
+        raise NotImplementedError
+
+    def whole_labels(self, split: Split) -> Tensor:
+        """Labels of all samples of images with a class, served or not, int64 [N], as of ``describe``."""
+        raise NotImplementedError
+
+    def labels(self, split: Split) -> Tensor:
+        """The same counted among the chosen classes, int64 [N]; -1 for those of other classes."""
+        return self.subset.renumbered(self.whole_labels(split), self.describe())
+
+    def ranking_facts(self) -> dict[str, Any]:
+        """What a ranking of the training samples must agree in, and where the data came from."""
+        labels = self.whole_labels("train").numpy()
+        return {
+            "name": self.name,
+            "samples": len(labels),
+            "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
+            "source": self.source(),
+        }
+
     def _chosen(self, split: Split, labels: Tensor) -> Tensor:
         """The rows of a split that are served, int64 [M], increasing; ``labels`` int64 [N], or others of dense data."""
         rows = self.subset.rows(split, labels, self.describe())
@@ -155,6 +178,12 @@ class ArrayDataModule(DataModule):
 
     def samples(self, split: Split, rows: Tensor) -> AnyBatch:
         return self.arrays(split).select(rows).batch()
+
+    def served(self, split: Split) -> Tensor:
+        return self.arrays(split).index
+
+    def whole_labels(self, split: Split) -> Tensor:
+        return self.load(split).labels
 
     def train_dataloader(self) -> ArrayLoader:
         """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""

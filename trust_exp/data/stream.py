@@ -232,9 +232,15 @@ class StreamDataModule(DataModule):
             self._rows[split] = self._chosen(split, torch.from_numpy(labels))
         return self._rows[split]
 
+    def served(self, split: Split) -> Tensor:
+        return self.rows(split)
+
     def samples(self, split: Split, rows: Tensor) -> AnyBatch:
         loader = StreamLoader(self._reader(split), self.rows(split)[rows], max(1, len(rows)))
         return next(iter(loader))
+
+    def whole_labels(self, split: Split) -> Tensor:
+        return torch.from_numpy(self._index(split)["labels"].astype(np.int64))
 
     def train_dataloader(self) -> StreamLoader:
         """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""

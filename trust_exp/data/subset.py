@@ -85,8 +85,8 @@ class Subset:
         return numbers
 
 
-def read_index(path: str | Path, size: int) -> Tensor:
-    """The numbers in a file, int64 [M], each in 0..size-1.
+def read_index(path: str | Path, size: int, key: str = "dataset.index_file") -> Tensor:
+    """The numbers in a file, int64 [M], each in 0..size-1; ``key`` is what the user calls it.
 
     Raises:
         UserError: if the file cannot be read, or holds anything else.
@@ -97,12 +97,12 @@ def read_index(path: str | Path, size: int) -> Tensor:
         )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"dataset.index_file={path} cannot be read as whole numbers, one a line: {reason}") from error
+        raise UserError(f"{key}={path} cannot be read as whole numbers, one a line: {reason}") from error
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer) or not numbers.size:
-        raise UserError(f"dataset.index_file={path} must hold whole numbers; it has {numbers.dtype} {numbers.shape}")
+        raise UserError(f"{key}={path} must hold whole numbers; it has {numbers.dtype} {numbers.shape}")
     if numbers.min() < 0 or numbers.max() >= size:
         odd = int(numbers.min() if numbers.min() < 0 else numbers.max())
-        raise UserError(f"dataset.index_file={path} names sample {odd}; there are 0 to {size - 1}")
+        raise UserError(f"{key}={path} names sample {odd}; there are 0 to {size - 1}")
     return torch.from_numpy(numbers.astype(np.int64))
 
 

@@ -1,0 +1,198 @@
+"""Settings of subset adversarial training, TRADES and single-step training. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from omegaconf import MISSING
+
+from trust_exp.config import free, reference
+from trust_exp.errors import UserError, check_choice, check_range
+from trust_exp.methods.config import OptimizerConfig
+
+FAMILY = "trust_exp.methods.adversarial.module"
+
+Norm = Literal["L2", "Linf"]
+By = Literal["example", "class"]
+Order = Literal["hardest", "easiest", "random"]
+Measure = Literal["entropy", "svar", "vog"]
+Weights = Literal["vanilla", "balanced", "increasing"]
+Average = Literal["weighted", "plain"]
+BatchNorm = Literal["joint", "split"]
+
+
+@dataclass
+class SubsetConfig:
+    """A, the training samples that are attacked; without any choice all of them (Losch 2024, sec. 3.2.2)."""
+
+    by: str = "example"  # what fraction and count are of: examples (ESAT) or classes (CSAT)
+    fraction: float | None = None  # of what is served
+    count: int | None = None
+    classes: list[str] | None = None  # only of these, by name or number
+    order: str = "random"  # which come first; random: by the run's seed
+    ranking: str | None = reference()  # a run with method.difficulty, or a ranking file; for hardest and easiest
+    measure: str = "entropy"  # which of the folder's rankings
+    index_file: str | None = None  # exactly the samples whose numbers stand here: .npy, or a text, one a line
+
+    def __post_init__(self) -> None:
+        check_choice("method.subset.by", self.by, get_args(By))
+        check_choice("method.subset.order", self.order, get_args(Order))
+        check_choice("method.subset.measure", self.measure, get_args(Measure))
+        self._check_amount()
+        if self.order != "random" and self.ranking is None:
+            raise UserError(
+                f"method.subset.order={self.order} needs method.subset.ranking=<a run with method.difficulty=[entropy] "
+                "or a ranking file>; method.subset.order=random needs none"
+            )
+        if self.order == "random" and self.ranking is not None:
+            raise UserError(
+                f"method.subset.ranking={self.ranking} means nothing with method.subset.order=random; "
+                "choose method.subset.order=hardest or easiest"
+            )
+
+    def _check_amount(self) -> None:
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise UserError(
+                f"method.subset.fraction must be greater than 0 and at most 1; got {self.fraction:g}: with nothing to "
+                "attack it would be method=standard"
+            )
+        if self.count is not None and self.count < 1:
+            raise UserError(
+                f"method.subset.count must be at least 1; got {self.count}: with nothing to attack it would be "
+                "method=standard"
+            )
+        if self.classes is not None and not self.classes:
+            raise UserError("method.subset.classes must name at least one class; got []")
+        if self.fraction is not None and self.count is not None:
+            raise UserError(
+                "give one of method.subset.fraction and method.subset.count; "
+                f"got fraction={self.fraction:g} and count={self.count}"
+            )
+        given = [key for key in ("fraction", "count", "classes", "ranking") if getattr(self, key) is not None]
+        if self.index_file is not None and (given or self.by == "class"):
+            named = " and ".join(f"method.subset.{key}" for key in given) or "method.subset.by=class"
+            raise UserError(f"method.subset.index_file says all of the subset; leave out {named}")
+
+
+@dataclass
+class PgdConfig:
+    """Projected gradient ascent on the cross-entropy."""
+
+    step_size: float | None = None  # None: 2.5 epsilon / steps
+    steps: int = 7
+    random_start: bool = False
+    keep: str = "best"  # iterate, by its loss; or the last one
+    score_last: bool = True  # the last iterate may be the best one, which costs one more forward pass
+
+    def __post_init__(self) -> None:
+        check_range("method.attack.step_size", self.step_size, above=0)
+        check_range("method.attack.steps", self.steps, least=1)
+        check_choice("method.attack.keep", self.keep, ("best", "last"))
+
+
+@dataclass
+class StoppingConfig:
+    """Keep the weights of the best robust accuracy on a part of the test set; eval.autoattack uses the rest."""
+
+    samples: int = 1000  # at most; and at most half of the test set
+    at: list[float] = field(default_factory=lambda: [0.08, 0.25, 0.51, 0.76, 1.0])  # fractions of the training
+    version: str = "fast"  # of AutoAttack
+    batch_size: int = 500
+    seed: int = 90622  # of the choice of the samples
+
+    def __post_init__(self) -> None:
+        check_range("method.stopping.samples", self.samples, least=1)
+        check_choice("method.stopping.version", self.version, ("standard", "fast"))
+        check_range("method.stopping.batch_size", self.batch_size, least=1)
+        check_range("method.stopping.seed", self.seed, least=0)
+        if not self.at or not all(0 < point <= 1 for point in self.at) or self.at != sorted(self.at):
+            raise UserError(f"method.stopping.at must be fractions of the training, in increasing order; got {self.at}")
+
+
+@dataclass
+class AdversarialConfig:
+    """What all adversarial training of this family shares."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    fit: str = free("gradient")
+    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
+    norm: str = "L2"
+    epsilon: float = MISSING  # radius in the data's own units
+    subset: SubsetConfig = field(default_factory=SubsetConfig)
+    weights: str = "vanilla"  # of attacked samples against the others (Losch 2024, sec. 3.2.2 and 3.3.4)
+    average: str = "weighted"  # sum(w l) / sum(w), as released; plain: sum(w l) / B, Eq. 3.2
+    batch_norm: str = "joint"  # one pass over the mixed batch, as released; split: each part has its own statistics
+    stopping: StoppingConfig | None = None
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("method.norm", self.norm, get_args(Norm))
+        if not self.epsilon > 0:
+            raise UserError(
+                f"method.epsilon must be greater than 0; got {self.epsilon:g}: without an attack it would be "
+                "method=standard"
+            )
+        check_choice("method.weights", self.weights, get_args(Weights))
+        check_choice("method.average", self.average, get_args(Average))
+        check_choice("method.batch_norm", self.batch_norm, get_args(BatchNorm))
+
+
+@dataclass
+class SatConfig(AdversarialConfig):
+    """Subset adversarial training with PGD (Losch 2024, ch. 3); of all samples: Madry et al. 2018."""
+
+    _target_: str = f"{FAMILY}.SubsetAdversarialTraining"
+    attack: PgdConfig = field(default_factory=PgdConfig)
+
+
+@dataclass
+class TradesAttackConfig:
+    """Ascent on the divergence from the clean prediction."""
+
+    step_size: float | None = None  # None: 2 epsilon / steps, the official one for L2
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        check_range("method.attack.step_size", self.step_size, above=0)
+        check_range("method.attack.steps", self.steps, least=1)
+
+
+@dataclass
+class TradesConfig(AdversarialConfig):
+    """TRADES (Zhang et al. 2019) on a subset: the divergence on A, the cross-entropy on all clean samples."""
+
+    _target_: str = f"{FAMILY}.Trades"
+    beta: float = 6.0
+    batch_norm: str = "split"  # as the official code
+    attack: TradesAttackConfig = field(default_factory=TradesAttackConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("method.beta", self.beta, above=0)
+
+
+@dataclass
+class MonitorConfig:
+    """How catastrophic overfitting is looked for: a few PGD steps on a fixed batch of attacked samples."""
+
+    every: int | None = None  # optimiser steps; None: an epoch
+    steps: int = 10
+    samples: int = 128  # at most
+
+    def __post_init__(self) -> None:
+        check_range("method.monitor.every", self.every, least=1)
+        check_range("method.monitor.steps", self.steps, least=2)
+        check_range("method.monitor.samples", self.samples, least=1)
+
+
+@dataclass
+class FastConfig(AdversarialConfig):
+    """FGSM from a random start (Wong et al. 2020): one gradient step a sample."""
+
+    _target_: str = f"{FAMILY}.FastAdversarialTraining"
+    step_size: float | None = None  # None: 1.25 epsilon
+    monitor: MonitorConfig = free(MonitorConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("method.step_size", self.step_size, above=0)

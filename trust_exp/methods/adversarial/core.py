@@ -1,0 +1,81 @@
+"""The loss of subset adversarial training, TRADES' divergence, and when single-step training has collapsed.
+
+A is what is attacked, B the rest. Losses are per sample, [B]; logits [B, C].
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def weight_of_attacked(attacked: int, others: int, scheme: str) -> float:
+    """Weight of a sample of A where one of B has weight 1.
+
+    Args:
+        attacked: |A|, at least 1.
+        others: |B|; 0: all samples are attacked, and the weight is 1.
+        scheme: "vanilla": 1; "balanced": |B|/|A|; "increasing": (1 + 10 |A|/N) |B|/|A|, which is twice the balanced one
+            at a tenth of the data and ten times at nine tenths.
+
+    Source: Losch 2024, sec. 3.2.2 and 3.3.4, which has the last one for tenths of the data; linear between.
+    """
+    if scheme == "vanilla" or not others:
+        return 1.0
+    balance = others / attacked
+    return balance if scheme == "balanced" else (1 + 10 * attacked / (attacked + others)) * balance
+
+
+def mean_loss(losses: Tensor, weights: Tensor, average: str = "weighted") -> Tensor:
+    """sum(w l) / sum(w) of a batch, or with ``average="plain"`` sum(w l) / B.
+
+    Source: Losch 2024, Eq. 3.2 is the plain one, the released code divides by the weights. Vanilla: equal.
+    """
+    return (weights * losses).sum() / (weights.sum() if average == "weighted" else len(losses))
+
+
+def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
+    """KL(p ‖ q) per sample, [B], of the softmax p of clean logits and q of attacked ones; gradients flow into both.
+
+    Source: Zhang et al. 2019 (TRADES) as in the authors' code, which differentiates both sides.
+    """
+    return F.kl_div(attacked.log_softmax(1), clean.log_softmax(1), reduction="none", log_target=True).sum(1)
+
+
+def two_parts(model: nn.Module, clean: Tensor, attacked: Tensor, *, joint: bool) -> tuple[Tensor, Tensor]:
+    """Logits of clean and attacked samples, float32.
+
+    Args:
+        clean, attacked: [M, ...] and [K, ...]; either may be empty.
+        joint: one pass, so that batch norm takes its statistics over both; else one pass each: each part is normalised
+            by its own, and the running ones take in first those of the clean, then those of the attacked samples.
+    """
+    if joint or not len(clean) or not len(attacked):
+        logits = model(torch.cat([clean, attacked])).float()
+        return logits[: len(clean)], logits[len(clean) :]
+    return model(clean).float(), model(attacked).float()
+
+
+def has_collapsed(single: float, multi: float, best: float, samples: int) -> bool:
+    """Whether training with one attack step overfits to it: robust only where nobody looks further.
+
+    Args:
+        single, multi: accuracy under an attack of one step and of several.
+        best: of ``multi`` so far.
+        samples: that the accuracies were measured on.
+
+    Returns:
+        True if ``multi`` is below half of ``single`` or of ``best``, and by more than two standard errors.
+    """
+    expected = max(single, best)
+    return multi < expected / 2 and expected - multi > 1 / math.sqrt(samples)
+
+
+def held_out_rows(size: int, samples: int, seed: int) -> Tensor:
+    """Places of a part of ``size`` test samples for early stopping, int64 [min(samples, size // 2)], increasing.
+
+    Source: Losch 2024, sec. 3.3.1: a fixed part; the released code takes the first of ``randperm`` under its seed.
+    """
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    return order[: min(samples, size // 2)].sort().values
