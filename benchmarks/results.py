@@ -52,7 +52,7 @@ def generate(runs: Path, count: int) -> None:
     experiment = experiments.read(TABLE)
     where = environment("cpu (x86_64)")
     with experiments.composing():
-        inside = [experiments.compose_row(TABLE, row, "full") for row in experiment.rows]
+        inside = [experiments.compose_row(row, "full") for row in experiment.rows]
     outside = copy.deepcopy(inside)
     for config in outside:
         config["method"]["decay" if config["method"]["name"] == "cll" else "iterations"] = 7

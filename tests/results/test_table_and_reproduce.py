@@ -18,13 +18,14 @@ from trust_exp.results.record import SCHEMA
 
 TABLE = "cll/figure_4_4"
 CRA = "certify/train_accuracy@0.15"
+SINGLE = "sat/figure_3_4"  # a figure that is drawn
 
 
 @pytest.fixture(scope="module")
 def configs():
     table = experiments.read(TABLE)
     with experiments.composing():
-        return {row.name: experiments.compose_row(TABLE, row, "smoke") for row in table.rows}
+        return {row.name: experiments.compose_row(row, "smoke") for row in table.rows}
 
 
 def store(runs, config, seed=0, /, **changes):
@@ -130,6 +131,11 @@ def test_an_odd_result_is_named_and_the_rest_is_shown(trust_exp, configs, tmp_pa
         (["table", TABLE, "size=small"], "size=small: use --size instead"),
         (["table", TABLE, "--out", "/nowhere/t.md"], "cannot write /nowhere/t.md: No such file or directory"),
         (["table", "--out", "t.md"], "--format, --out and --size need a table"),
+        (["table", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table: its description has no part 'figure'"),
+        (["table", SINGLE, "--out", "f.png", "--format", "md"], "--format md is no picture"),
+        (["table", SINGLE, "--out", "/nowhere/f.png"], "cannot write /nowhere/f.png: No such file or directory"),
+        (["reproduce", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table, of which no figure is drawn"),
+        (["reproduce", SINGLE, "--out", "f.md"], "--out must end in .png; got f.md"),
         (["table", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
         (["reproduce", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
         (["reproduce", TABLE, "--launcher", "slrum"], "--launcher must be one of"),
@@ -156,6 +162,53 @@ def test_an_unknown_option_is_refused(trust_exp):
         code, _, err = trust_exp(*arguments)
         assert code == 2
         assert "unrecognized arguments" in err
+
+
+@pytest.fixture(scope="module")
+def single():
+    """Configurations of two rows of a figure."""
+    with experiments.composing():
+        rows = {row.name: row for row in experiments.read(SINGLE).rows}
+        return {name: experiments.compose_row(rows[name], "smoke") for name in ("a_cat", "none")}
+
+
+def store_single(runs, single):
+    metrics = {"a_cat": {"robust/accuracy_a": 0.5, "robust/accuracy_b": 0.25}, "none": {"robust/accuracy": 0.0}}
+    classes = [
+        {"suite": "autoattack", "metric": "robust/class_accuracy", "value": 0.3, "detail": {"class": name}}
+        for name in ("cat", "truck")
+    ]
+    for name, config in single.items():
+        store(runs, config, metrics=metrics[name], rows=classes)
+
+
+def test_table_draws_a_figure_of_what_is_stored(trust_exp, single, tmp_path):
+    store_single(tmp_path / "runs", single)
+    code, out, err = trust_exp("table", SINGLE, "--out", str(tmp_path / "f.png"))
+    assert (code, out) == (0, f"wrote {tmp_path / 'f.png'}\n")
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert err.startswith("not measured, so not in the figure: a_airplane, a_automobile, a_bird, a_deer, ")
+    _, out, _ = trust_exp("table", SINGLE)
+    assert "25.0" in out
+    assert "-12.8" in out, "less than the 37.8 that are printed"
+    assert "-23.0" in out, "of the cell from cat to truck, 53"
+
+
+def test_reproduce_draws_the_figure_in_the_end(trust_exp, swept, single, tmp_path):
+    store_single(tmp_path / "runs", single)
+    code, out, _ = trust_exp("reproduce", SINGLE, "--size", "smoke", "--out", str(tmp_path / "f.png"))
+    assert code == 0
+    assert out.endswith(f"wrote {tmp_path / 'f.png'}\n")
+    assert (tmp_path / "f.png").exists()
+    assert swept[0][3] == f"+experiments/{SINGLE}=" + ",".join(
+        row.name for row in experiments.read(SINGLE).rows if row.name not in single
+    )
+
+
+def test_reproduce_runs_the_rows_of_the_figure_that_another_shows(trust_exp, swept, monkeypatch, single):
+    monkeypatch.setattr(experiments, "compose_row", lambda row, *_: {**single["a_cat"], "model": {"name": row.name}})
+    trust_exp("reproduce", "sat/figure_a5", "--size", "smoke")
+    assert swept[0][3].startswith("+experiments/sat/figure_3_9=cifar10_hardest_10,")
 
 
 # --- reproduce ------------------------------------------------------------------------------------------------------
@@ -269,7 +322,11 @@ def test_a_killed_sweep_has_the_code_of_a_shell(tmp_path):
     assert reproduce.sweep(["sh", "-c", 'test "$TRUST_EXP_RUNS" = "$0" && exit 3', str(tmp_path)], tmp_path) == 3
 
 
-@pytest.mark.parametrize("command", [["table"], ["table", TABLE], ["table", "--help"], ["reproduce", "--help"]])
+@pytest.mark.parametrize(
+    "command",
+    [["table"], ["table", TABLE], ["table", SINGLE], ["table", "--help"], ["reproduce", "--help"]],
+    ids=" ".join,
+)
 def test_they_import_no_torch(command, tmp_path):
     asked = [sys.executable, "-X", "importtime", "-m", "trust_exp.cli", *command]
     process = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=200)

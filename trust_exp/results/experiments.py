@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from trust_exp.config import CONF, ROOT, PaperConfig, cell_id, check, eval_id, register
 from trust_exp.errors import UserError, unknown
 from trust_exp.messages import explain
+from trust_exp.references import cells_of
 from trust_exp.results.collect import Found
+from trust_exp.results.drawing import Drawing, read_drawing
+from trust_exp.results.series import load, rows_in
 
 EXPERIMENTS = ROOT / "experiments"
 SIZES = ("full", "small", "smoke")  # a table shows the first that is measured
@@ -31,8 +31,9 @@ SIZES = ("full", "small", "smoke")  # a table shows the first that is measured
 
 @dataclass(frozen=True)
 class Printed:
-    """One row's file: what it chooses (group -> name) and what the paper prints for it."""
+    """One row: the table that its file belongs to, what it chooses (group -> name) and what the paper prints for it."""
 
+    table: str
     name: str
     choices: dict[str, str]
     paper: PaperConfig
@@ -40,14 +41,19 @@ class Printed:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A paper's table or figure; ``columns`` maps metrics to the labels of their columns, in the paper's order."""
+    """A paper's table or figure; ``columns`` maps metrics to the labels of their columns, in the paper's order.
+
+    A metric of one class is ``<metric>[<class>]``. ``table`` is the one whose runs these are, most often itself.
+    """
 
     name: str
+    table: str
     title: str
     source: str
     columns: dict[str, str]
     rows: list[Printed]
     note: str | None = None
+    figure: Drawing | None = None
 
 
 def names() -> list[str]:
@@ -64,36 +70,43 @@ def read(name: str) -> Experiment:
     if name not in names():
         raise unknown("the table", name, names())
     path = EXPERIMENTS / f"{name}.yaml"
-    told = _load(path)
+    told = load(path)
     if lacking := {"title", "source", "columns"} - told.keys():
         raise UserError(f"{path} lacks {', '.join(sorted(lacking))}")
-    if odd := told.keys() - {"title", "source", "columns", "note", "rows"}:
+    if odd := told.keys() - {"title", "source", "columns", "note", "rows", "runs_of", "figure"}:
         raise UserError(f"{path}: {', '.join(sorted(odd))} means nothing here")
     columns = told["columns"]
     if not isinstance(columns, dict) or not columns or not all(str(label).strip() for label in columns.values()):
         raise UserError(f"{path}: columns must name metrics and their labels, such as {{clean/accuracy: Clean (%)}}")
-    order = {row: position for position, row in enumerate(told.pop("rows", []))}
-    files = sorted((EXPERIMENTS / name).glob("*.yaml"), key=lambda file: (order.get(file.stem, len(order)), file.stem))
-    if lost := order.keys() - {file.stem for file in files}:
-        raise UserError(f"{path} names {', '.join(sorted(lost))}, which is not in {path.with_suffix('')}")
-    for row in (rows := [_read_row(file) for file in files]):
-        for metric in row.paper.values.keys() - told["columns"].keys():
+    table, order, figure = told.pop("runs_of", name), told.pop("rows", []), told.pop("figure", None)
+    if table != name and table not in names():
+        raise UserError(f"{path}: runs_of must name another table; got {table!r}")
+    rows = _read_rows(path, table, order)
+    if table != name:  # there the numbers of its own columns are printed, here those of ours
+        rows = [replace(row, paper=replace(row.paper, values=_only(row.paper.values, columns))) for row in rows]
+    for row in rows:
+        for metric in row.paper.values.keys() - columns.keys():
             raise UserError(f"{EXPERIMENTS / name / row.name}.yaml: {path} has no column {metric}")
-    return Experiment(name=name, rows=rows, **told)
+    groups = list(dict.fromkeys(row.paper.group for row in rows))
+    drawing = None if figure is None else read_drawing(path, figure, columns, groups)
+    return Experiment(name=name, table=table, rows=rows, figure=drawing, **told)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        value = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no keys and values")
-    return {str(key): item for key, item in value.items()}
+def _only(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    return {metric: value for metric, value in values.items() if metric in columns}
 
 
-def _read_row(path: Path) -> Printed:
-    told = _load(path)
+def _read_rows(path: Path, table: str, order: Sequence[str]) -> list[Printed]:
+    """The rows of a table, those first that ``order`` names, by their own name or by that of the file they are in."""
+    found = [(file.stem, _read_row(file, table, name, told)) for file, name, told in rows_in(EXPERIMENTS / table)]
+    places = {name: place for place, name in enumerate(order)}
+    if lost := places.keys() - {name for file, row in found for name in (file, row.name)}:
+        raise UserError(f"{path} names {', '.join(sorted(lost))}, which is not in {EXPERIMENTS / table}")
+    last = len(order)
+    return [row for _, row in sorted(found, key=lambda item: places.get(item[1].name, places.get(item[0], last)))]
+
+
+def _read_row(path: Path, table: str, name: str, told: Mapping[str, Any]) -> Printed:
     choices = {}
     for entry in told.get("defaults", []):
         if isinstance(entry, dict):
@@ -103,13 +116,13 @@ def _read_row(path: Path) -> Printed:
         paper = PaperConfig(**told["paper"])
     except (KeyError, TypeError):
         raise UserError(
-            f"{path} needs a part 'paper' with row, and with group, values and note if it has them"
+            f"{path} needs a part 'paper' with row, and with group, curve, x, values and note if it has them"
         ) from None
     for metric, value in paper.values.items():
         numbers = value if isinstance(value, list) else [value]
         if not numbers or not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise UserError(f"{path}: paper.values.{metric} must be a number or a list of numbers; got {value!r}")
-    return Printed(path.stem, choices, paper)
+    return Printed(table, name, choices, paper)
 
 
 def missing_choices(row: Printed) -> str:
@@ -143,7 +156,7 @@ def without_hydra(overrides: Iterable[str]) -> list[str]:
     return [text for text in overrides if not text.lstrip("+~").startswith(("hydra/", "hydra."))]
 
 
-def compose_row(name: str, row: Printed, size: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def compose_row(row: Printed, size: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The checked configuration of a row at a size; within ``composing()``.
 
     Raises:
@@ -152,7 +165,9 @@ def compose_row(name: str, row: Printed, size: str, overrides: Sequence[str] = (
     if lost := missing_choices(row):
         raise UserError(lost)
     try:
-        return check(compose("config", [f"+experiments/{name}={row.name}", f"size={size}", *without_hydra(overrides)]))
+        return check(
+            compose("config", [f"+experiments/{row.table}={row.name}", f"size={size}", *without_hydra(overrides)])
+        )
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
@@ -166,7 +181,7 @@ def check_overrides(name: str, size: str, overrides: Sequence[str]) -> None:
     with composing():
         for row in read(name).rows if overrides else ():
             try:
-                compose_row(name, row, size, overrides)
+                compose_row(row, size, overrides)
                 return
             except UserError as error:
                 refused = refused or (None if missing_choices(row) else error)
@@ -215,7 +230,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table.
+    """A row of a table; in a figure a point of ``curve`` at ``x``.
 
     ``state`` is empty if something is measured, else "not run" or "not run, cannot yet: ..."; ``reserve`` says why
     what is measured must not be held against the paper (less data, other settings), and is empty if it may be.
@@ -225,6 +240,8 @@ class Row:
     label: str
     cells: dict[str, Cell]
     group: str | None = None
+    curve: str | None = None
+    x: Any = None
     note: str | None = None
     state: str = ""
     size: str | None = None
@@ -313,7 +330,8 @@ def place(results: Iterable[Found], pairs: set[tuple[str, str]] | None = None) -
             config = found.values["config"]
             pair = (config["method"]["name"], config["dataset"]["name"])
             if pairs is None or pair in pairs:
-                stored.cells.setdefault(cell_id(config), {})[int(config["seed"])] = found
+                for cell in cells_of(config):
+                    stored.cells.setdefault(cell, {})[int(config["seed"])] = found
                 stored.sizes.setdefault(pair, set()).add(str(config["size"]))
         except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
             stored.odd.append(f"{found.folder} is of a configuration that this version does not know ({error})")
@@ -347,6 +365,8 @@ def _fill_row(
         label=row.paper.row,
         cells={metric: Cell(number) for metric, number in printed.items()},
         group=row.paper.group,
+        curve=row.paper.curve,
+        x=row.paper.x,
         note=row.paper.note,
         state="not run",
     )
@@ -354,8 +374,8 @@ def _fill_row(
         return replace(empty, state=f"not run, cannot yet: {lost}")
     for tried in _sizes_of(stored, None if overrides else _pair_of(row.choices), size):
         try:
-            own = compose_row(experiment.name, row, tried)
-            checked = compose_row(experiment.name, row, tried, overrides) if overrides else own
+            own = compose_row(row, tried)
+            checked = compose_row(row, tried, overrides) if overrides else own
         except UserError as error:
             return replace(empty, state=f"not run, cannot yet: {error}")
         seeds = stored.cells.get(cell_id(checked), {})
@@ -390,13 +410,37 @@ def _sizes_of(stored: Stored, pair: tuple[str, str] | None, size: str | None) ->
 
 
 def _measure(runs: Sequence[Found], metric: str, paper: Number | None, asked: Mapping[str, str]) -> Cell:
-    having = [run for run in runs if isinstance(run.values["metrics"].get(metric), int | float)]
-    if not having:
+    found = [(run, value) for run in runs if (value := value_of(run, metric)) is not None]
+    if not found:
         return Cell(paper)
-    suite = metric.partition("/")[0]
-    evaluated = [run for run in having if suite in run.values.get("evals", {})]
-    aside = any(not _was_asked(run, suite, asked.get(suite)) for run in evaluated)
-    return Cell(paper, Number.of([float(run.values["metrics"][metric]) for run in having]), aside)
+    suites = {run.id: _suite_of(run, metric) for run, _ in found}
+    evaluated = [(run, suites[run.id]) for run, _ in found if suites[run.id] in run.values.get("evals", {})]
+    aside = any(not _was_asked(run, suite, asked.get(suite)) for run, suite in evaluated)
+    return Cell(paper, Number.of([value for _, value in found]), aside)
+
+
+def value_of(run: Found, metric: str) -> float | None:
+    """A number of a run; of one class where the metric is ``<metric>[<class>]``. None if it has none."""
+    name, _, of_class = metric.rstrip("]").partition("[")
+    value = classes_of(run, name).get(of_class) if of_class else run.values["metrics"].get(metric)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def classes_of(run: Found, metric: str) -> dict[str, float]:
+    """What a run has of a metric for single classes, by class; ``difficulty/<measure>`` is among what it found out."""
+    kind, _, measure = metric.partition("/")
+    if kind == "difficulty":
+        told = run.values.get("facts", {}).get("difficulty", {}).get(measure, {}).get("classes", {})
+        return {str(name): float(value) for name, value in told.items()}
+    rows = [row for row in run.values.get("rows", []) if row["metric"] == metric and "class" in row["detail"]]
+    return {str(row["detail"]["class"]): float(row["value"]) for row in rows}
+
+
+def _suite_of(run: Found, metric: str) -> str:
+    """The suite that gave a metric; most are called after it."""
+    name = metric.partition("[")[0]
+    suites = (str(row["suite"]) for row in run.values.get("rows", []) if row["metric"] == name)
+    return next(suites, metric.partition("/")[0])
 
 
 def _reserve(checked: Mapping[str, Any], overrides: Sequence[str]) -> str:
