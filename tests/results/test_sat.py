@@ -126,7 +126,7 @@ def assert_is_the_papers(name, row):
     if dataset == "flowers102":
         assert checked["dataset"]["test"] == ["val"]
     for metric in TABLES[name].columns:
-        assert metric.partition("/")[0] in ("robust", "difficulty")
+        assert metric.partition("/")[0] in ("robust", "autoattack", "difficulty")
     return cell_id(checked)
 
 
@@ -208,12 +208,12 @@ w/o 91.0 49.6 37.8 39.0
 24.0 81.6 80.1 41.8 45.6
 """
 TABLE_3_4 = {
-    ("trades", "robust/accuracy"): "57.2 62.1 65.7 66.1 67.7 67.6 68.2 66.4 69.0 69.0",
+    ("trades", "autoattack/accuracy"): "57.2 62.1 65.7 66.1 67.7 67.6 68.2 66.4 69.0 69.0",
     ("trades", "robust/clean_accuracy"): "87.0 87.4 84.2 85.6 84.3 87.0 84.0 88.0 88.4 88.6",
-    ("sat", "robust/accuracy"): "52.1 59.1 63.3 64.9 66.3 66.8 67.7 68.7 68.5 69.0",
+    ("sat", "autoattack/accuracy"): "52.1 59.1 63.3 64.9 66.3 66.8 67.7 68.7 68.5 69.0",
     ("sat", "robust/clean_accuracy"): "91.9 91.2 90.5 89.7 89.4 89.4 89.2 89.4 89.5 89.2",
 }
-CLEAN, A, B, ALL = "robust/clean_accuracy", "robust/accuracy_a", "robust/accuracy_b", "robust/accuracy"
+CLEAN, A, B, ALL = "robust/clean_accuracy", "robust/accuracy_a", "robust/accuracy_b", "autoattack/accuracy"
 
 
 def percent(value):

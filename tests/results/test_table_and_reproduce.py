@@ -173,7 +173,7 @@ def single():
 
 
 def store_single(runs, single):
-    metrics = {"a_cat": {"robust/accuracy_a": 0.5, "robust/accuracy_b": 0.25}, "none": {"robust/accuracy": 0.0}}
+    metrics = {"a_cat": {"robust/accuracy_a": 0.5, "robust/accuracy_b": 0.25}, "none": {"autoattack/accuracy": 0.0}}
     classes = [
         {"suite": "autoattack", "metric": "robust/class_accuracy", "value": 0.3, "detail": {"class": name}}
         for name in ("cat", "truck")

@@ -15,6 +15,7 @@ from trust_exp.viz.classes import draw_class_accuracies
 def robustness_rows(found: Outcomes, classes: Sequence[str], attacked: Sequence[str] | None) -> list[Row]:
     """Clean and robust accuracy and the attack defense rate: on all images, and of the classes in A and in B.
 
+    The robust accuracy on all images is ``autoattack/accuracy``.
     The defense rate is the fraction of the correctly classified images that no attack breaks; a set without any has
     none.
 
@@ -27,7 +28,7 @@ def robustness_rows(found: Outcomes, classes: Sequence[str], attacked: Sequence[
     """
     label, rows = found["label"], list[Row]()
     for name, chosen in _domains(label, classes, attacked):
-        rows += _rates(found, chosen, "robust/{}" + name)
+        rows += [row for row in _rates(found, chosen, "robust/{}" + name) if row.metric != "robust/accuracy"]
     for number, name in enumerate(classes):
         rows += _rates(found, label == number, "robust/class_{}", **{"class": name})
     return rows
