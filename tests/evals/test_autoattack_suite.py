@@ -117,3 +117,16 @@ def test_the_soundness_tests_attack_every_certified_image():
 
     text = (ROOT / "tests" / "evals" / "test_soundness.py").read_text()
     assert "skip" not in text.replace("skip(", "")
+
+
+def test_images_of_early_stopping_are_left_out_and_no_others(composed, tmp_path):
+    asked, _ = suite(composed, tmp_path, None)
+    assert asked.rows("test") is None
+    held_out = [3, 0, 358, 77]
+    asked.context.facts = {"stopping_rows": held_out}
+    left = asked.rows("test").tolist()
+    assert left == sorted(set(range(359)) - set(held_out))
+    asked.samples = 5
+    assert asked.rows("test").tolist() == [1, 2, 4, 5, 6]
+    served = asked.context.data.eval_loader("test", asked.rows("test"))
+    assert torch.cat([batch.index for batch in served]).tolist() == [1, 2, 4, 5, 6]

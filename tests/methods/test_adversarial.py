@@ -428,6 +428,17 @@ def test_a_value_that_cannot_be_is_refused_before_the_run(config, given, sentenc
     assert sentence in str(caught.value)
 
 
+def test_the_eval_attacks_as_the_training_did(config):
+    def attack(*given: str) -> tuple[str, float]:
+        node = config("method=sat", *given)["eval"]["autoattack"]
+        return node["norm"], node["epsilon"]
+
+    assert attack("method.epsilon=0.3") == ("L2", 0.3)
+    assert attack("method.norm=Linf", "method.epsilon=4/255") == ("Linf", 4 / 255)
+    assert attack("method.norm=Linf", "method.epsilon=4/255", "eval.autoattack.norm=L2") == ("L2", 36 / 255)
+    assert attack("eval.autoattack.norm=Linf") == ("Linf", 8 / 255)
+
+
 def test_the_command_line_trains_and_says_what_is_wrong(command_line, tmp_path):
     process = command_line("method=sat", "dataset=digits", "size=smoke", "method.subset.classes=[3]", "eval=[clean]")
     assert process.returncode == 0, process.stderr
