@@ -29,6 +29,7 @@ from trust_exp.config import (
     find_schema,
     refuse_idle_overrides,
     run_id,
+    schemas,
     type_hints,
 )
 from trust_exp.errors import UserError
@@ -92,11 +93,17 @@ def overrides_in(text: str) -> list[str]:
 def quoted(argument: str) -> str:
     """An override in which overrides in brackets, and ids that look like numbers, are quoted as Hydra needs it."""
     key, equals, value = argument.partition("=")
-    return key + equals + ",".join(_quote(part) for part in split(value)) if equals else argument
+    described = key.rpartition(".")[2] in _reference_names()  # other lists may hold texts with an equals sign
+    return key + equals + ",".join(_quote(part, described) for part in split(value)) if equals else argument
 
 
-def _quote(text: str) -> str:
-    if OVERRIDES.match(text) or LOOKS_LIKE_A_NUMBER.fullmatch(text):
+@cache
+def _reference_names() -> set[str]:
+    return {entry.name for schema in schemas() for entry in fields(schema) if entry.metadata.get("reference")}
+
+
+def _quote(text: str, described: bool) -> str:
+    if (described and OVERRIDES.match(text)) or LOOKS_LIKE_A_NUMBER.fullmatch(text):
         return "'" + text.replace("'", "\\'") + "'"
     return text
 

@@ -215,6 +215,7 @@ def test_weights_on_the_way_that_are_gone_are_named(composed, tmp_path, monkeypa
 TWO = (*RUN, "method.optimizer.name=sgd", "method.optimizer.lr=0.05", "method.difficulty=[entropy,svar,vog]")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_ranking_of_one(command_line, composed, tmp_path):
     one = carry_out(composed, tmp_path / "one", *TWO[len(RUN) :])
     process = command_line(*TWO, "accelerator=ddp", "accelerator.kind=cpu")
