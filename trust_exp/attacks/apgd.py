@@ -184,12 +184,12 @@ def _climb(
     steps: int,
     rho: float,
 ) -> Tensor:
-    def score(point: Tensor, labels: Tensor) -> "_Score":
+    def score(point: Tensor, labels: Tensor) -> "Score":
         point = point.detach().requires_grad_()
         logits = model(point).to(point.dtype)
         value = loss(logits, *labels.unbind(1))
         (gradient,) = torch.autograd.grad(value.sum(), point)
-        return _Score(value.detach(), gradient, logits.argmax(1) != labels[:, 0])
+        return Score(value.detach(), gradient, logits.argmax(1) != labels[:, 0])
 
     x_adv = first.clone()
     climb = _Climb.begin(ball, labels, first, score(first, labels))
@@ -207,7 +207,9 @@ def _climb(
 
 
 @dataclass(frozen=True)
-class _Score:
+class Score:
+    """What the model says of the points that an ascent has come to."""
+
     loss: Tensor  # [B]
     gradient: Tensor  # [B, ...]
     wrong: Tensor  # [B] bool
@@ -235,7 +237,7 @@ class _Climb:
     halved: Tensor  # whether the last checkpoint halved the step
 
     @classmethod
-    def begin(cls, ball: Ball, labels: Tensor, first: Tensor, score: _Score) -> "_Climb":
+    def begin(cls, ball: Ball, labels: Tensor, first: Tensor, score: Score) -> "_Climb":
         row = torch.arange(len(labels), device=labels.device)
         return cls(
             row=row,
@@ -262,7 +264,7 @@ class _Climb:
         moved = self.point + momentum * (ahead - self.point) + (1 - momentum) * (self.point - self.previous)
         self.previous, self.point = self.point, self.ball.project(moved)
 
-    def record(self, score: _Score) -> None:
+    def record(self, score: Score) -> None:
         """Take in loss, gradient and verdict at the new point."""
         better = score.loss > self.best_loss
         self.best_point = rowwise(better, self.point, self.best_point)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trust_exp.attacks.apgd import checkpoints
+from trust_exp.attacks.apgd import Score, checkpoints
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.noise import image_noise
+from trust_exp.attacks.noise import ball_noise, names_of
 
 _MOMENTUM = 0.75
 _RHO = 0.75
@@ -54,7 +54,7 @@ def apgd_ce(
     Source: Croce & Hein 2020, Algorithm 1, as released.
     """
     with attack_mode(model):
-        ball, y, index = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone(), _names(x, index)
+        ball, y, index = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone(), names_of(x, index)
         start = _start(ball, index, seed, "apgd-ce", 0)
         return _climb(model, _cross_entropy, ball, y, y, start, steps)
 
@@ -80,7 +80,7 @@ def apgd_t(
     The others, and what is returned, as for :func:`apgd_ce`.
     """
     with attack_mode(model):
-        ball, y, index = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone(), _names(x, index)
+        ball, y, index = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone(), names_of(x, index)
         with torch.no_grad():
             ranked = model(ball.center).argsort(1, descending=True)
         x_adv, left = ball.center.clone(), torch.arange(len(y), device=y.device)
@@ -95,15 +95,9 @@ def apgd_t(
         return x_adv
 
 
-def _names(x: Tensor, index: Tensor | None) -> Tensor:
-    return torch.arange(len(x)) if index is None else index.cpu()
-
-
 def _start(ball: Ball, index: Tensor, *key: int | str) -> Tensor:
     """Random points at distance epsilon, cut by the domain."""
-    draw = torch.randn if ball.norm == "L2" else torch.rand
-    noise = image_noise(draw, ball.center.shape[1:], index, *key).to(ball.center)
-    noise = noise if ball.norm == "L2" else 2 * noise - 1
+    noise = ball_noise(ball, index, *key)
     return cut(ball.center + ball.radius * noise / _length(noise, ball.norm), ball.domain)
 
 
@@ -131,12 +125,12 @@ def _targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 def _climb(model: nn.Module, loss: Loss, ball: Ball, y: Tensor, target: Tensor, start: Tensor, steps: int) -> Tensor:
     """The first misclassified iterate of each image, or the image itself."""
 
-    def score(climb: "_Climb") -> _Score:
+    def score(climb: "_Climb") -> Score:
         point = climb.point.detach().requires_grad_()
         logits = model(point).to(point.dtype)
         value = loss(logits, climb.label, climb.target)
         (gradient,) = torch.autograd.grad(value.sum(), point)
-        return _Score(value.detach(), gradient, logits.argmax(1) != climb.label)
+        return Score(value.detach(), gradient, logits.argmax(1) != climb.label)
 
     x_adv, climb = ball.center.clone(), _Climb.begin(ball, y, target, start)
     first = score(climb)
@@ -154,13 +148,6 @@ def _climb(model: nn.Module, loss: Loss, ball: Ball, y: Tensor, target: Tensor, 
             climb.adapt(step - last)
             last = step
     return x_adv
-
-
-@dataclass(frozen=True)
-class _Score:
-    loss: Tensor  # [B]
-    gradient: Tensor  # [B, ...]
-    wrong: Tensor  # [B] bool
 
 
 @dataclass
@@ -215,7 +202,7 @@ class _Climb:
             halved=torch.ones_like(y, dtype=torch.bool),  # the first interval had the full step: nothing to compare
         )
 
-    def begin_at(self, score: _Score) -> None:
+    def begin_at(self, score: Score) -> None:
         self.gradient = self.best_gradient = score.gradient
         self.best_loss = self.checked_loss = score.loss
 
@@ -233,7 +220,7 @@ class _Climb:
         delta = point - self.center
         return cut(self.center + delta * (self.radius / _length(delta, self.norm)).clamp(max=1), self.domain)
 
-    def record(self, score: _Score) -> None:
+    def record(self, score: Score) -> None:
         """Take in loss and gradient at the new point."""
         better = score.loss > self.best_loss
         self.best_point = rowwise(better, self.point, self.best_point)

@@ -20,6 +20,7 @@ from trust_exp.attacks.apgd_released import apgd_ce, apgd_t
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.fab import fab
 from trust_exp.attacks.mode import attack_mode
+from trust_exp.attacks.noise import names_of
 from trust_exp.attacks.square import square
 from trust_exp.errors import UserError, check_choice
 
@@ -126,7 +127,7 @@ def autoattack(
         raise ValueError(f"AutoAttack needs at least one image and batch_size >= 1; got {len(x)} and {batch_size}")
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise ValueError(f"y must be int64 of shape [{len(x)}]; got {y.dtype} {list(y.shape)}")
-    index = torch.arange(len(x)) if index is None else index.cpu()
+    index = names_of(x, index)
     skip = torch.zeros_like(y, dtype=torch.bool) if skip is None else skip.to(y.device)
     for name, given, dtype in (("index", index, torch.int64), ("skip", skip, torch.bool)):
         if given.shape != y.shape or given.dtype != dtype:

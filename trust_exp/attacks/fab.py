@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trust_exp.attacks.apgd_released import cut
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.noise import image_noise
+from trust_exp.attacks.noise import ball_noise, names_of
 
 _OVERSHOOT = 1.05
 _BACKWARD = 0.9  # how far a point across the boundary is pulled back towards the image
@@ -54,7 +54,7 @@ def fab(
     """
     with attack_mode(model):
         ball, y = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone()
-        index = torch.arange(len(x)) if index is None else index.cpu()
+        index = names_of(x, index)
         with torch.no_grad():
             ranked = model(ball.center).argsort(1, descending=True)
         x_adv, left = ball.center.clone(), torch.arange(len(y), device=y.device)
@@ -81,9 +81,7 @@ def _others(label: Tensor, classes: int) -> Tensor:
 
 def _random_start(ball: Ball, index: Tensor, seed: int, run: int) -> Tensor:
     """Half a radius away, cut by the domain."""
-    draw = torch.randn if ball.norm == "L2" else torch.rand
-    noise = image_noise(draw, ball.center.shape[1:], index, seed, "fab", run).to(ball.center)
-    noise = noise if ball.norm == "L2" else 2 * noise - 1
+    noise = ball_noise(ball, index, seed, "fab", run)
     start = ball.center + ball.radius * noise / _like(_norm(noise.flatten(1), ball.norm), noise) / 2
     return cut(start, ball.domain)
 

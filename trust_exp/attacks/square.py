@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trust_exp.attacks.apgd_released import cut
 from trust_exp.attacks.ball import Ball, Domain, Norm
 from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.noise import image_noise
+from trust_exp.attacks.noise import image_noise, names_of
 from trust_exp.rng import keyed_generator
 
 _SHARE = 0.8  # of the image that the first windows cover
@@ -59,7 +59,7 @@ def square(
     with attack_mode(model), torch.no_grad():
         images = x if x.ndim == 4 else x.reshape(len(x), -1, 1, 1)
         ball, y = Ball.around(images, epsilon, norm=norm, domain=domain), y.clone()
-        index = torch.arange(len(x)) if index is None else index.cpu()
+        index = names_of(x, index)
 
         def margin(points: Tensor, label: Tensor) -> Tensor:
             logits = model(points.view(-1, *x.shape[1:])).to(points.dtype)

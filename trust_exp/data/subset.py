@@ -1,5 +1,6 @@
 """Which samples of a data set are served: by class, by a file of numbers, by fraction."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,30 @@ class Subset:
         return place[labels]
 
     def _numbers(self, info: DatasetInfo) -> list[int]:
-        numbers = []
-        for chosen in self.classes or ():
-            if chosen in info.classes:
-                numbers.append(info.classes.index(chosen))
-            elif chosen.isdecimal() and int(chosen) < len(info.classes):
-                numbers.append(int(chosen))
-            else:
-                raise unknown(f"the class of dataset={info.name}", chosen, info.classes)
-        if len(set(numbers)) < len(numbers):
-            raise UserError(f"dataset.classes names a class twice: {self.classes}")
-        return numbers
+        return class_numbers(self.classes or [], info.classes, f"the class of dataset={info.name}", "dataset.classes")
+
+
+def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key: str) -> list[int]:
+    """Places of the ``chosen`` among the ``classes``, each given by its name or its number.
+
+    Args:
+        what: such a class, as messages call it.
+        key: what the user calls the choice.
+
+    Raises:
+        UserError: if there is no such class, or one is named twice.
+    """
+    numbers = []
+    for given in chosen:
+        if given in classes:
+            numbers.append(classes.index(given))
+        elif given.isdecimal() and int(given) < len(classes):
+            numbers.append(int(given))
+        else:
+            raise unknown(what, given, classes)
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"{key} names a class twice: {list(chosen)}")
+    return numbers
 
 
 def read_index(path: str | Path, size: int, key: str = "dataset.index_file") -> Tensor:

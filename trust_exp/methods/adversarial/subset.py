@@ -9,8 +9,8 @@ from torch import Tensor
 
 from trust_exp.data.module import DataModule
 from trust_exp.data.ranking import Ranking, check_fits, class_means, read_ranking
-from trust_exp.data.subset import read_index
-from trust_exp.errors import UserError, unknown
+from trust_exp.data.subset import class_numbers, read_index
+from trust_exp.errors import UserError
 from trust_exp.methods.adversarial.config import SubsetConfig
 from trust_exp.rng import keyed_generator
 
@@ -30,7 +30,7 @@ class Subset:
     classes: tuple[str, ...] | None = None
 
     def lookup(self) -> Tensor:
-        """Whether a sample is in A, by its position in the whole split: bool [last position of A + 2]; see ``rows``."""
+        """Whether a sample is in A, by its position in the whole split: bool [last of A + 2]; see ``rows_in``."""
         found = torch.zeros(int(self.index.max()) + 2, dtype=torch.bool)
         found[self.index] = True
         return found
@@ -95,17 +95,8 @@ def _listed(path: str, data: DataModule, served: Tensor) -> Tensor:
 
 
 def _numbers(classes: list[str], data: DataModule) -> Tensor:
-    names, numbers = data.info.classes, []
-    for given in classes:
-        if given in names:
-            numbers.append(names.index(given))
-        elif given.isdecimal() and int(given) < len(names):
-            numbers.append(int(given))
-        else:
-            raise unknown(f"the class of dataset={data.name} in method.subset.classes", given, names)
-    if len(set(numbers)) < len(numbers):
-        raise UserError(f"method.subset.classes names a class twice: {classes}")
-    return torch.tensor(numbers)
+    key = "method.subset.classes"
+    return torch.tensor(class_numbers(classes, data.info.classes, f"the class of dataset={data.name} in {key}", key))
 
 
 def _amount(config: SubsetConfig, size: int, what: str) -> int:
