@@ -91,7 +91,9 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
     key = error.full_key or ""
     parent = error.parent_node
     if re.search("not in struct|is not a|does not exist", str(error)) and OmegaConf.is_dict(parent):
-        prefix = key.rpartition(".")[0]
+        prefix, _, own = key.rpartition(".")
+        if not parent and "." in prefix:  # a part that is null unless it is asked for
+            return f"{prefix} is not in use, so {key} means nothing; '{prefix}={{{own}: ...}}' makes use of it"
         names = [f"{prefix}.{name}".lstrip(".") for name in parent if not str(name).startswith("_")]
         return str(unknown("the key", key, names))
     return f"{key}: {str(error).splitlines()[0]}"
