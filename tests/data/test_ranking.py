@@ -131,10 +131,10 @@ def test_a_ranking_of_other_data_is_refused(key, value):
 
 
 def test_the_facts_of_data_are_of_the_whole_split_whatever_is_served(tmp_path):
-    whole = Digits(name="digits").ranking_facts()
+    whole = Digits(name="digits").sample_facts()
     assert whole["samples"] == 1438
     for choice in ({"limit_train": 100}, {"classes": ["3", "1"]}, {"fraction": 0.5, "seed": 3}):
-        assert Digits(name="digits", **choice).ranking_facts() == whole
+        assert Digits(name="digits", **choice).sample_facts() == whole
     some = Digits(name="digits", classes=["3", "1"])
     arrays, labels = some.arrays("train"), some.labels("train")
     assert (labels[arrays.index] == arrays.labels).all()

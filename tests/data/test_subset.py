@@ -6,7 +6,8 @@ import torch
 
 from trust_exp.data.batch import Arrays, DatasetInfo
 from trust_exp.data.digits import Digits
-from trust_exp.data.subset import Subset, balanced_fraction, read_index
+from trust_exp.data.provenance import split_facts
+from trust_exp.data.subset import Subset, balanced_fraction, long_tail, read_index, write_index
 from trust_exp.errors import UserError
 
 INFO = DatasetInfo("animals", ("cat", "dog", "7", "emu"), (3, 4, 4), (0.0, 1.0))
@@ -111,16 +112,54 @@ def test_a_wrong_index_file_is_named(tmp_path, content, message):
     path = tmp_path / "chosen.txt"
     path.write_text(content)
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        read_index(path, 10)
+        read_index(path, "animals", LABELS)
     assert str(path) in str(error.value)
     with pytest.raises(UserError, match="cannot be read"):
-        read_index(tmp_path / "missing.npy", 10)
+        read_index(tmp_path / "missing.npy", "animals", LABELS)
     np.save(tmp_path / "floats.npy", np.zeros(3))
     with pytest.raises(UserError, match="must hold whole numbers; it has float64"):
-        read_index(tmp_path / "floats.npy", 10)
+        read_index(tmp_path / "floats.npy", "animals", LABELS)
 
 
 def test_pickled_index_files_are_refused(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="cannot be read"):
-        read_index(tmp_path / "objects.npy", 10)
+        read_index(tmp_path / "objects.npy", "animals", LABELS)
+
+
+def test_an_index_file_that_was_written_for_other_data_is_refused(tmp_path):
+    path, facts = tmp_path / "chosen.txt", split_facts("animals", LABELS.numpy())
+    write_index(path, torch.tensor([8, 2]), facts)
+    assert read_index(path, "animals", LABELS).tolist() == [8, 2]
+    with pytest.raises(UserError, match="for other data: its name is 'animals', here it is 'birds'"):
+        read_index(path, "birds", LABELS)
+    with pytest.raises(UserError, match=r"its labels is '.*'; choose anew from these data"):
+        Subset(index_file=path).rows("train", LABELS.flip(0), INFO)
+    path.write_text(path.read_text().replace('"samples": 10', '"samples": 11'))
+    with pytest.raises(UserError, match="its samples is 11, here it is 10"):
+        read_index(path, "animals", LABELS)
+    path.write_text("# samples of nothing\n1\n")
+    with pytest.raises(UserError, match="cannot be read as whole numbers, one a line"):
+        read_index(path, "animals", LABELS)
+    path.write_text("# my own choice\n1\n")
+    assert read_index(path, "animals", LABELS).tolist() == [1], "a plain file is believed"
+
+
+def test_a_long_tail_keeps_the_first_of_each_class():
+    labels = torch.arange(100).repeat(10) % 4
+    kept = long_tail(labels, 8.0)
+    assert labels[kept].bincount().tolist() == [250, 125, 62, 31]  # 250, 125, 62.5, 31.25
+    assert kept[labels[kept] == 3].tolist() == (labels == 3).nonzero().squeeze(1)[:31].tolist()
+    assert long_tail(labels, 1.0).tolist() == list(range(1000))
+    assert labels[long_tail(labels, 1e6)].bincount().min() == 1
+
+
+def test_a_long_tail_comes_after_the_limit_and_follows_the_order_of_the_classes():
+    def counts(**given):
+        data = Digits("digits", imbalance=5.0, **given)
+        assert len(data.arrays("test")) == 359 or "classes" in given, "the test set stays as it is"
+        return data.arrays("train").labels.bincount().tolist()
+
+    assert counts(limit_train=300) == [30, 25, 21, 18, 15, 12, 10, 9, 7, 6]
+    first, last = counts(classes=["7", "1"])
+    assert (first, last) == (Digits("digits").arrays("train").labels.eq(7).sum(), 29)

@@ -125,7 +125,7 @@ def ranking(tmp_path):
     index = np.arange(len(label))
     score = index * 7 % 1000 / 1000 + label
     path = tmp_path / "run" / "rankings" / "entropy.npz"
-    write_ranking(path, ranked("entropy", index, score, data.ranking_facts(), "made up"))
+    write_ranking(path, ranked("entropy", index, score, data.sample_facts(), "made up"))
     return path, score
 
 
@@ -209,7 +209,7 @@ def test_the_lookup_finds_rows_by_the_index_of_a_batch():
 
 def test_a_ranking_that_does_not_fit_is_refused(ranking, tmp_path):
     path, score = ranking
-    facts = Digits("digits").ranking_facts()
+    facts = Digits("digits").sample_facts()
     part = tmp_path / "part.npz"
     write_ranking(part, ranked("entropy", np.arange(100), score[:100], facts, "run"))
     with pytest.raises(UserError, match="ranks 100 of 1438 samples to choose from"):

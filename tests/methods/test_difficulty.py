@@ -156,7 +156,7 @@ def test_what_a_ranking_says_of_its_origin(composed, uninterrupted):
     data = engine.build(composed(*RUN)["dataset"], name="digits", root="unused")
     for name, ranking in rankings(uninterrupted).items():
         assert (ranking.measure, ranking.run) == (name, uninterrupted.id)
-        check_fits(ranking, data.ranking_facts())
+        check_fits(ranking, data.sample_facts())
         result = uninterrupted.read("result.json") or {}
         told = result["facts"]["difficulty"][name]
         order = class_order(ranking, data.labels("train").numpy(), 10)

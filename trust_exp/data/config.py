@@ -97,12 +97,14 @@ class DataConfig:
     classes: list[str] | None = late(None)  # only these, by name or number, numbered anew in this order
     index_file: str | None = late(None)  # only the training samples whose numbers stand in this file
     fraction: float | None = late(None)  # only this part of the training samples, the same part of each class
+    imbalance: float | None = late(None)  # first training class over the last: sizes fall exponentially
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
             check_range(f"dataset.{key}", getattr(self, key), least=1)
         check_choice("dataset.task", self.task, get_args(Task))
         check_range("dataset.fraction", self.fraction, above=0, most=1)
+        check_range("dataset.imbalance", self.imbalance, least=1)
 
 
 @dataclass

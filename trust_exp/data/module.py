@@ -1,6 +1,5 @@
 """The LightningDataModules: what every one promises, and those that serve from memory."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ from trust_exp.data.augment import Augment
 from trust_exp.data.batch import AnyBatch, Arrays, DatasetInfo, Split
 from trust_exp.data.config import AugmentConfig, Task
 from trust_exp.data.loader import ArrayLoader
-from trust_exp.data.subset import Subset, balanced_subset
+from trust_exp.data.provenance import split_facts
+from trust_exp.data.subset import Subset, balanced_subset, long_tail
 from trust_exp.errors import UserError
 
 
@@ -31,6 +31,7 @@ class DataModule(L.LightningDataModule):
         limit_train, limit_test: at most this many samples, see ``balanced_subset``.
         keep_on_device: hold what is served from memory in the accelerator's memory where it fits.
         classes, index_file, fraction: which samples, see ``Subset``.
+        imbalance: of what is left of the training samples, see ``long_tail``; None: all of it.
         task: what the labels are.
         root: folder of all data.
         seed: of the run: order and augmentation, never which samples there are.
@@ -52,6 +53,7 @@ class DataModule(L.LightningDataModule):
         classes: list[str] | None = None,
         index_file: str | None = None,
         fraction: float | None = None,
+        imbalance: float | None = None,
         task: Task = "classification",
         root: str | Path = "data",
         seed: int = 0,
@@ -60,7 +62,7 @@ class DataModule(L.LightningDataModule):
         self.name, self.task, self.root, self.seed = name, task, Path(root), seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.limits: dict[Split, int | None] = {"train": limit_train, "test": limit_test}
-        self.keep_on_device = keep_on_device
+        self.keep_on_device, self.imbalance = keep_on_device, imbalance
         self.subset = Subset(classes, index_file, fraction)
         config = augment if isinstance(augment, AugmentConfig) else AugmentConfig(**(augment or {}))
         self.augment = None if config == AugmentConfig() else Augment(config)
@@ -114,21 +116,21 @@ class DataModule(L.LightningDataModule):
         """The same counted among the chosen classes, int64 [N]; -1 for those of other classes."""
         return self.subset.renumbered(self.whole_labels(split), self.describe())
 
-    def ranking_facts(self) -> dict[str, Any]:
-        """What a ranking of the training samples must agree in, and where the data came from."""
-        labels = self.whole_labels("train").numpy()
-        return {
-            "name": self.name,
-            "samples": len(labels),
-            "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
-            "source": self.source(),
-        }
+    def sample_facts(self) -> dict[str, Any]:
+        """What a file with numbers of training samples must agree in, and where the data came from."""
+        return {**split_facts(self.describe().name, self.whole_labels("train").numpy()), "source": self.source()}
 
     def _chosen(self, split: Split, labels: Tensor) -> Tensor:
         """The rows of a split that are served, int64 [M], increasing; ``labels`` int64 [N], or others of dense data."""
         rows = self.subset.rows(split, labels, self.describe())
         limit = self.limits[split]
-        return rows if limit is None or limit >= len(rows) else rows[balanced_subset(labels[rows], limit)]
+        if limit is not None and limit < len(rows):
+            rows = rows[balanced_subset(labels[rows], limit)]
+        if split == "train" and self.imbalance is not None:
+            if labels.dim() != 1:
+                raise UserError(f"dataset.imbalance is of classes; dataset={self.name} has images without one")
+            rows = rows[long_tail(self.subset.renumbered(labels[rows], self.describe()), self.imbalance)]
+        return rows
 
     def test_dataloader(self) -> Any:
         return self.eval_loader("test")

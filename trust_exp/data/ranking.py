@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from trust_exp.data.provenance import check_same
 from trust_exp.errors import UserError
 
 FORMAT = "trust_exp ranking 1"
-COMPARED = ("name", "samples", "labels")
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,12 @@ def check_fits(ranking: Ranking, dataset: Mapping[str, Any]) -> None:
 
     Compared are the name, the number of samples and the checksum of the labels of the whole training split.
     """
-    for key in COMPARED:
-        if ranking.dataset.get(key) != dataset[key]:
-            raise UserError(
-                f"the ranking by {ranking.measure} of run {ranking.run} was made for other data: its {key} is "
-                f"{ranking.dataset.get(key)!r}, here it is {dataset[key]!r}; rank these data with method=standard "
-                f"method.difficulty=[{ranking.measure}]"
-            )
+    check_same(
+        f"the ranking by {ranking.measure} of run {ranking.run}",
+        ranking.dataset,
+        dataset,
+        f"rank these data with method=standard method.difficulty=[{ranking.measure}]",
+    )
 
 
 def class_means(ranking: Ranking, labels: np.ndarray, classes: int) -> np.ndarray:

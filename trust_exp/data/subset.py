@@ -1,15 +1,20 @@
 """Which samples of a data set are served: by class, by a file of numbers, by fraction."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
+from trust_exp.data.provenance import check_same, split_facts
 from trust_exp.data.store import sha256
 from trust_exp.errors import UserError, unknown
+
+OF_DATA = "# samples of "  # begins the first line of an index file that says of which data it is; the rest is JSON
 
 
 class Subset:
@@ -22,7 +27,8 @@ class Subset:
             first samples.
 
     Raises:
-        UserError: from the methods, if a class or a number does not exist, or the file cannot be read.
+        UserError: from the methods, if a class or a number does not exist, or the file cannot be read or is of other
+            data.
     """
 
     def __init__(
@@ -49,7 +55,7 @@ class Subset:
             kept &= torch.isin(labels, torch.tensor(self._numbers(info)))
         if split == "train" and self.index_file is not None:
             listed = torch.zeros_like(kept)
-            listed[read_index(self.index_file, len(labels))] = True
+            listed[read_index(self.index_file, info.name, labels)] = True
             kept &= listed
         rows = kept.nonzero().squeeze(1)
         if split == "train" and self.fraction is not None:
@@ -99,25 +105,53 @@ def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key:
     return numbers
 
 
-def read_index(path: str | Path, size: int, key: str = "dataset.index_file") -> Tensor:
-    """The numbers in a file, int64 [M], each in 0..size-1; ``key`` is what the user calls it.
+def read_index(path: str | Path, name: str, labels: Tensor, key: str = "dataset.index_file") -> Tensor:
+    """The numbers in a file, int64 [M], each of a sample of the training split of data set ``name``.
+
+    Args:
+        labels: of the whole split, [N, ...].
+        key: what the user calls the file.
 
     Raises:
-        UserError: if the file cannot be read, or holds anything else.
+        UserError: if the file cannot be read, holds anything else, or was written for other data.
     """
     try:
+        told = _facts_in(path)
         numbers = (
             np.load(path, allow_pickle=False) if Path(path).suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
         )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}={path} cannot be read as whole numbers, one a line: {reason}") from error
+    if told is not None:
+        check_same(f"{key}={path}", told, split_facts(name, labels.numpy()), "choose anew from these data")
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer) or not numbers.size:
         raise UserError(f"{key}={path} must hold whole numbers; it has {numbers.dtype} {numbers.shape}")
-    if numbers.min() < 0 or numbers.max() >= size:
+    if numbers.min() < 0 or numbers.max() >= len(labels):
         odd = int(numbers.min() if numbers.min() < 0 else numbers.max())
-        raise UserError(f"{key}={path} names sample {odd}; there are 0 to {size - 1}")
+        raise UserError(f"{key}={path} names sample {odd}; there are 0 to {len(labels) - 1}")
     return torch.from_numpy(numbers.astype(np.int64))
+
+
+def write_index(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
+    """Write numbers of training samples, int64 [M], as a text; its first line says of which data they are.
+
+    Args:
+        facts: as ``DataModule.sample_facts``.
+    """
+    part = path.with_suffix(".part")
+    part.write_text("\n".join([OF_DATA + json.dumps(facts), *map(str, index.tolist()), ""]))
+    part.replace(path)
+
+
+def _facts_in(path: str | Path) -> dict[str, Any] | None:
+    """What an index file says of its data; None: nothing, and its numbers are believed."""
+    with open(path, "rb") as file:
+        line = file.readline(2**16)
+    if not line.startswith(OF_DATA.encode()):
+        return None
+    facts = json.loads(line.removeprefix(OF_DATA.encode()))
+    return facts if isinstance(facts, dict) else {}
 
 
 def occurrence_in_class(labels: Tensor) -> Tensor:
@@ -147,3 +181,21 @@ def balanced_fraction(labels: Tensor, fraction: float) -> Tensor:
         return torch.arange(max(1, round(fraction * len(labels))))
     counts = (labels.bincount() * fraction).round().clamp(min=1)
     return (occurrence_in_class(labels) < counts[labels]).nonzero().squeeze(1)
+
+
+def long_tail(labels: Tensor, imbalance: float) -> Tensor:
+    """Increasing indices of the first samples of each class, whose sizes fall exponentially with its number.
+
+    Of class c of C that has n samples n * imbalance^(-c / (C - 1)) are kept, rounded to the nearest whole number, at
+    least one.
+
+    Args:
+        labels: int64 [N], of images with a class.
+        imbalance: what is kept of the first class over what is kept of the last, at least 1.
+
+    Source: Cui et al. 2019, long-tailed CIFAR.
+    """
+    counts = labels.bincount()
+    place = torch.linspace(0, 1, len(counts), dtype=torch.float64)
+    kept = (counts * imbalance**-place).round().clamp(min=1)
+    return (occurrence_in_class(labels) < kept[labels]).nonzero().squeeze(1)

@@ -78,7 +78,7 @@ def choose(config: SubsetConfig, data: DataModule) -> Subset:
 
 
 def _listed(path: str, data: DataModule, served: Tensor) -> Tensor:
-    numbers = read_index(path, len(data.labels("train")), "method.subset.index_file")
+    numbers = read_index(path, data.describe().name, data.whole_labels("train"), "method.subset.index_file")
     index, times = numbers.unique(return_counts=True)
     if len(index) < len(numbers):
         odd = int(index[times.argmax()])
@@ -152,5 +152,5 @@ def _class_order(config: SubsetConfig, data: DataModule, classes: Tensor, candid
 def _ranking(config: SubsetConfig, data: DataModule) -> Ranking:
     path = Path(str(config.ranking))
     ranking = read_ranking(path / "rankings" / f"{config.measure}.npz" if path.is_dir() else path)
-    check_fits(ranking, data.ranking_facts())
+    check_fits(ranking, data.sample_facts())
     return ranking

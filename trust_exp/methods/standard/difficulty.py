@@ -58,7 +58,7 @@ class DifficultyWatch(L.Callback):
     # --- over a training, with stops ------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: L.Trainer, method: L.LightningModule) -> None:
-        self.strategy, self.facts = trainer.strategy, trainer.datamodule.ranking_facts()  # type: ignore[attr-defined]
+        self.strategy, self.facts = trainer.strategy, trainer.datamodule.sample_facts()  # type: ignore[attr-defined]
         names = ["times", *(name for name in self.measures if name in OF_LOGITS)]
         # each process goes on with its own sums; those of all until a stop are the first one's
         before = self.sums if trainer.is_global_zero else {}
