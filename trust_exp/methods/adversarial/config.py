@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from omegaconf import MISSING
 
-from trust_exp.config import free, reference
+from trust_exp.config import free, late, reference
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.methods.config import OptimizerConfig
 
@@ -109,6 +109,22 @@ class StoppingConfig:
 
 
 @dataclass
+class EnsemblingConfig:
+    """Temporal ensembling on A against robust overfitting (Dong et al. 2022; a question of Losch 2024, sec. 8.2.1)."""
+
+    weight: float = 30.0  # of the squared distance to the running mean of a sample's predictions
+    momentum: float = 0.9  # of that mean
+    start: float = 0.45  # fractions of the training between which the weight grows
+    end: float = 0.75
+
+    def __post_init__(self) -> None:
+        check_range("method.ensembling.weight", self.weight, above=0)
+        check_range("method.ensembling.momentum", self.momentum, least=0, most=0.9999)
+        check_range("method.ensembling.start", self.start, least=0)
+        check_range("method.ensembling.end", self.end, above=self.start, most=1)
+
+
+@dataclass
 class AdversarialConfig:
     """What all adversarial training of this family shares."""
 
@@ -123,6 +139,7 @@ class AdversarialConfig:
     average: str = "weighted"  # sum(w l) / sum(w), as released; plain: sum(w l) / B, Eq. 3.2
     batch_norm: str = "joint"  # one pass over the mixed batch, as released; split: each part has its own statistics
     stopping: StoppingConfig | None = None
+    ensembling: EnsemblingConfig | None = late(None)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:

@@ -57,6 +57,24 @@ def two_parts(model: nn.Module, clean: Tensor, attacked: Tensor, *, joint: bool)
     return model(clean).float(), model(attacked).float()
 
 
+def distance_to_mean(attacked: Tensor, mean: Tensor) -> Tensor:
+    """‖p − m‖² per sample, [B], of the softmax p of logits ``attacked`` and the running mean m, scaled to sum to 1.
+
+    Source: Dong et al. 2022 (temporal ensembling); the mean over C classes of the authors' code times C.
+    """
+    return (attacked.softmax(1) - mean / mean.sum(1, keepdim=True)).square().sum(1)
+
+
+def ramp(done: float, start: float, end: float) -> float:
+    """Weight in [0, 1] at the fraction ``done`` of a training: 0 before ``start``, exp(-5 (1 - u)^2), 1 from ``end``.
+
+    u is the part of the way from start to end. Source: Laine and Aila 2017, as used by Dong et al. 2022.
+    """
+    if done < start:
+        return 0.0
+    return 1.0 if done >= end else math.exp(-5 * ((end - done) / (end - start)) ** 2)
+
+
 def has_collapsed(single: float, multi: float, best: float, samples: int) -> bool:
     """Whether training with one attack step overfits to it: robust only where nobody looks further.
 

@@ -1,6 +1,7 @@
 """A training step of each method of this family; the maths is in core.py, which samples are attacked in subset.py."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,10 @@ from trust_exp.attacks.ball import Norm
 from trust_exp.attacks.pgd import fgsm_rs, pgd, trades_attack
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.data.module import DataModule
+from trust_exp.data.subset import write_index
 from trust_exp.errors import UserError
 from trust_exp.methods.adversarial.config import (
+    EnsemblingConfig,
     MonitorConfig,
     PgdConfig,
     StoppingConfig,
@@ -20,6 +23,7 @@ from trust_exp.methods.adversarial.config import (
     TradesAttackConfig,
 )
 from trust_exp.methods.adversarial.core import divergence, mean_loss, two_parts, weight_of_attacked
+from trust_exp.methods.adversarial.ensembling import TemporalEnsemble
 from trust_exp.methods.adversarial.overfitting import OverfittingAlarm
 from trust_exp.methods.adversarial.stopping import EarlyStopping
 from trust_exp.methods.adversarial.subset import Subset, choose, rows_in
@@ -28,6 +32,7 @@ from trust_exp.results.table import say
 from trust_exp.rng import keyed_generator
 
 CHECKPOINT = "adversarial"  # where a checkpoint keeps what this family adds
+ATTACKED = "attacked.txt"  # in the run's folder: the samples of A, an index file
 
 
 class Outcome(NamedTuple):
@@ -48,9 +53,10 @@ class AdversarialTraining(Method):
         weights, average: of the loss, see core.py.
         batch_norm: joint: clean and attacked samples share its statistics; split: see ``two_parts``.
         stopping: a StoppingConfig or its fields; None: the weights of the last step are kept.
+        ensembling: an EnsemblingConfig or its fields; None: nothing holds predictions near their mean.
 
     Raises:
-        UserError: when the training begins, if A cannot be chosen so.
+        UserError: when the training begins, if A cannot be chosen so, or ensembling is asked of several processes.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class AdversarialTraining(Method):
         average: str,
         batch_norm: str,
         stopping: StoppingConfig | Mapping[str, Any] | None,
+        ensembling: EnsemblingConfig | Mapping[str, Any] | None,
         optimizer: Mapping[str, Any],
         log_every: int = 50,
     ) -> None:
@@ -73,7 +80,9 @@ class AdversarialTraining(Method):
         self.subset_config = subset if isinstance(subset, SubsetConfig) else SubsetConfig(**subset)
         self.scheme, self.average, self.joint = weights, average, batch_norm == "joint"
         self.stopping_config = StoppingConfig(**stopping) if isinstance(stopping, Mapping) else stopping
+        self.ensembling_config = EnsemblingConfig(**ensembling) if isinstance(ensembling, Mapping) else ensembling
         self.subset: Subset | None = None
+        self.ensemble: TemporalEnsemble | None = None
         self.stopping: EarlyStopping | None = None
         self._resumed: dict[str, Any] = {}
 
@@ -110,10 +119,17 @@ class AdversarialTraining(Method):
         clean, attacked = two_parts(self.model, batch.image[others], x, joint=self.joint)
         label = batch.label[torch.cat([others, rows])]
         losses = F.cross_entropy(torch.cat([clean, attacked]), label, reduction="none")
+        losses[len(others) :] += self.penalty(batch, rows, attacked)
         weights = torch.ones_like(losses)
         weights[len(others) :] = self.weight
         right = clean.argmax(1) == label[: len(others)], attacked.argmax(1) == label[len(others) :]
         return Outcome(losses, weights, *right)
+
+    def penalty(self, batch: Batch, rows: Tensor, attacked: Tensor) -> Tensor:
+        """What temporal ensembling adds to the losses of the attacked samples, float32 [K]; zeros without it."""
+        if self.ensemble is None:
+            return attacked.new_zeros(len(rows))
+        return self.ensemble.penalty(self.model, self.global_step, batch.index[rows], batch.image[rows], attacked)
 
     # --- before, between and after the steps -----------------------------------------------------------------------
 
@@ -128,6 +144,17 @@ class AdversarialTraining(Method):
         self.weight = weight_of_attacked(
             len(self.subset.index), self.subset.samples - len(self.subset.index), self.scheme
         )
+        if self.ensembling_config is not None:
+            if self.trainer.world_size > 1:
+                raise UserError(
+                    "method.ensembling keeps the mean of each sample's predictions in one process; choose "
+                    "accelerator.devices=1 and accelerator.nodes=1, or method.ensembling=null"
+                )
+            self.ensemble = TemporalEnsemble(
+                self.ensembling_config, self.subset.index.to(self.device), len(self.info.classes), self.total_steps
+            )
+            if "ensembling" in self._resumed:
+                self.ensemble.mean.copy_(self._resumed["ensembling"])
         if self.stopping_config is not None:
             self.stopping = EarlyStopping(self.stopping_config, self.norm, self.epsilon, self.total_steps, self.data)
             if "stopping" in self._resumed:
@@ -183,11 +210,18 @@ class AdversarialTraining(Method):
     def extra_state(self) -> dict[str, Any]:
         """What a resumed training needs beside the weights."""
         state: dict[str, Any] = {} if self.subset is None else {"subset": self.subset.checksum()}
+        if self.ensemble is not None:
+            state["ensembling"] = self.ensemble.mean
         return state if self.stopping is None else {**state, "stopping": self.stopping.state_dict()}
 
     def weights(self) -> dict[str, Tensor]:
         best = None if self.stopping is None else self.stopping.best
         return super().weights() if best is None else best
+
+    def conclude(self, folder: Path) -> list[Path]:
+        if self.subset is not None and self.trainer.is_global_zero:
+            write_index(folder / ATTACKED, self.subset.index, self.data.sample_facts())
+        return []
 
     def facts(self) -> dict[str, Any]:
         if self.subset is None:
@@ -268,7 +302,9 @@ class Trades(AdversarialTraining):
     def outcome(self, batch: Batch, rows: Tensor, x: Tensor) -> Outcome:
         clean, attacked = two_parts(self.model, batch.image, x, joint=self.joint)
         losses = F.cross_entropy(clean, batch.label, reduction="none")
-        losses = losses.index_add(0, rows, self.beta * divergence(clean[rows], attacked))
+        losses = losses.index_add(
+            0, rows, self.beta * divergence(clean[rows], attacked) + self.penalty(batch, rows, attacked)
+        )
         weights = torch.ones_like(losses).index_fill(0, rows, self.weight)
         return Outcome(losses, weights, clean.argmax(1) == batch.label, attacked.argmax(1) == batch.label[rows])
 
