@@ -10,15 +10,20 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trust_exp.attacks.pgd import pgd
+from trust_exp.engine import keep_freed_memory
+from trust_exp.models.nets import conv_net
 from trust_exp.models.preact_resnet import preact_resnet18
 
 EPSILON, STEP_SIZE, STEPS, BATCH = 0.5, 0.1, 7, 64
+FOUR_CONVOLUTIONS = [[32, 3, 1, 1], [32, 4, 2, 1], [64, 3, 1, 1], [64, 4, 2, 1]]
 
 
 def main() -> None:
@@ -44,6 +49,8 @@ def main() -> None:
     frozen_and_not(model, x, y, repeats)
     parts_of_the_batch(model, x, y, repeats)
     formats(model, x, y, repeats, cuda)
+    if not cuda:
+        on_a_cpu(model, x, y, repeats)
 
 
 def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -115,6 +122,34 @@ def formats(model: nn.Module, x: Tensor, y: Tensor, repeats: int, cuda: bool) ->
         ways["bf16"] = lambda: half(model, x)
         ways["bf16 and channels_last"] = lambda: half(columns, images)
     report(ways, repeats)
+
+
+def on_a_cpu(model: nn.Module, x: Tensor, y: Tensor, repeats: int) -> None:
+    """The gradient of thin convolutions and the memory of freed tensors; the latter cannot be undone, so it is last."""
+    networks = {
+        "2C2F, 1x28x28": (conv_net((1, 28, 28), 10, [[16, 4, 2, 1], [32, 4, 2, 1]], [100], "relu"), x[:, :1, :28, :28]),
+        "4C3F, 3x32x32": (conv_net((3, 32, 32), 10, FOUR_CONVOLUTIONS, [512, 512], "relu"), x),
+        "PreActResNet-18": (model, x),
+    }
+
+    def without(network: nn.Module, images: Tensor) -> None:
+        with patch("trust_exp.attacks.mode.thin_convolutions", lambda _: nullcontext()):
+            attack(network, images, y)
+
+    def both_ways(state: str) -> None:
+        for name, (network, images) in networks.items():
+            print(f"{name}, {state}")
+            report(
+                {
+                    "torch's gradient of all convolutions": lambda n=network, i=images: without(n, i),
+                    "the package's of the first one": lambda n=network, i=images: attack(n, i, y),
+                },
+                repeats,
+            )
+
+    both_ways("freed memory handed back")
+    keep_freed_memory()
+    both_ways("freed memory kept")
 
 
 def report(ways: dict[str, Callable[[], object]], repeats: int) -> None:

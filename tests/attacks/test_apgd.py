@@ -112,7 +112,10 @@ def test_agrees_with_the_official_code(trained, monkeypatch, kind, loss, norm, e
 
     def gap() -> Tensor:
         logits = model(apgd(model, x, y, epsilon, norm=norm, loss=loss, start=start)).detach()
-        assert torch.equal(logits.argmax(1) == y, held)
+        first, second = logits.topk(2).values.unbind(1)
+        clear = first - second > 0.01  # of the few others the processor's rounding decides
+        assert torch.equal((logits.argmax(1) == y)[clear], held[clear])
+        assert clear.sum() > 0.95 * len(x)
         return (LOSSES[loss](logits, y) - best_loss)[held]
 
     assert gap().mean() > -1e-3
@@ -148,7 +151,10 @@ def test_the_targeted_loss_agrees_with_the_official_code(trained, monkeypatch, k
     def gap() -> Tensor:
         x_adv = apgd(model, x, y, epsilon, norm=norm, loss="dlr_targeted", target=target, start=start)
         logits = model(x_adv).detach()
-        assert torch.equal(logits.argmax(1) == y, held)
+        first, second = logits.topk(2).values.unbind(1)
+        clear = first - second > 0.01  # of the few others the processor's rounding decides
+        assert torch.equal((logits.argmax(1) == y)[clear], held[clear])
+        assert clear.sum() > 0.95 * len(x)
         return (targeted_difference_of_logits_ratio(logits, y, target) - best_loss)[held]
 
     assert 0 < held.sum() < len(x)  # some images break, and some do not

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from trust_exp.attacks.thin import thin_convolutions
+
 
 @contextmanager
 def attack_mode(model: nn.Module) -> Iterator[None]:
@@ -21,7 +23,7 @@ def attack_mode(model: nn.Module) -> Iterator[None]:
         model.eval()
         for parameter, _ in trainable:
             parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), thin_convolutions(model):
             yield
     finally:
         # Through train() first: a model may keep caches there; then flag by flag, as parts may have been frozen.

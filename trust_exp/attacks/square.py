@@ -114,26 +114,27 @@ def _search_l2(margin: Margin, ball: Ball, y: Tensor, queries: int, seed: int, i
     for tile, (window, flip) in enumerate(zip(corners, turned, strict=True)):
         spot = delta[window]
         spot += (_pyramids(height // 5, flip).to(delta) * signs[:, tile])[..., : spot.shape[2], : spot.shape[3]]
-    best = _at_radius(ball, delta)
-    least = margin(best, y)
-    row = (least > 0).nonzero().squeeze(1)
+    point = _at_radius(ball, delta)
+    least, found_at, row = margin(point, y), point.clone(), torch.arange(len(y), device=y.device)
     sides = [min(max(round(side), 3) // 2 * 2 + 1, height, width) for side in _sides(queries, height * width)]
     draws = torch.rand(queries, 5, generator=generator)
-    for query, (side, draw) in enumerate(zip(sides, draws, strict=True)):
+    for query, (side, draw) in enumerate(zip(sides, draws, strict=True), len(corners)):
+        broken = least <= 0
+        if broken.any():  # the tensors below have a row for each image that holds
+            found_at[row[broken]] = point[broken]
+            ball = ball[~broken]
+            row, point, least, y, signs = (value[~broken] for value in (row, point, least, y, signs))
         if len(row) == 0:
             break
         tops, lefts = (draw[:4:2] * (height - side)).int().tolist(), (draw[1:4:2] * (width - side)).int().tolist()
         first, second = (_window(top, left, side) for top, left in zip(tops, lefts, strict=True))
-        allowed = ball[row]
-        pyramids = _pyramids(side, bool(draw[4] > 0.5)).to(delta) * signs[row, len(corners) + query]
-        points = _at_radius(allowed, _moved(best[row] - allowed.center, first, second, pyramids, allowed.radius))
-        found = margin(points, y[row])
-        better = (found < least[row]) | (found <= 0)
-        kept = row[better]
-        best[kept], least[kept] = points[better], found[better]
-        if (found <= 0).any():
-            row = row[least[row] > 0]
-    return best
+        pyramids = _pyramids(side, bool(draw[4] > 0.5)).to(point) * signs[:, query]
+        tried = _at_radius(ball, _moved(point - ball.center, first, second, pyramids, ball.radius))
+        found = margin(tried, y)
+        better = ((found < least) | (found <= 0)).nonzero().squeeze(1)
+        point[better], least[better] = tried[better], found[better]
+    found_at[row] = point
+    return found_at
 
 
 def _moved(delta: Tensor, first: Window, second: Window, pyramids: Tensor, radius: Tensor) -> Tensor:
