@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,6 +8,8 @@ from pyautoattack.fab_projections import projection_l2, projection_linf
 from scipy.optimize import linprog, minimize
 from torch import Tensor, nn
 
+from trust_exp.attacks import apgd_released
+from trust_exp.attacks.apgd_released import apgd_t
 from trust_exp.attacks.fab import fab, to_hyperplane
 
 
@@ -121,3 +125,17 @@ def test_random_starts_belong_to_the_image():
     together = fab(model, x, y, 0.5, **options)
     alone = [fab(model, x[i, None], y[i, None], 0.5, index=torch.tensor([i]), **options) for i in range(6)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("attack", [apgd_t, fab])
+def test_targets_that_share_a_batch_find_what_they_find_one_after_the_other(trained, monkeypatch, attack):
+    model, x, y = trained("conv", 10)
+    right = (model(x).argmax(1) == y).nonzero().squeeze(1)[:24]
+    x, y = x[right].double(), y[right]
+    model = copy.deepcopy(model).double()
+    found = {}
+    for few in (0, 24):
+        monkeypatch.setattr(apgd_released, "_FEW", few)
+        found[few] = attack(model, x, y, 0.4, norm="L2", steps=20)
+    torch.testing.assert_close(found[0], found[24], rtol=1e-9, atol=1e-9)
+    assert 0 < (model(found[0]).argmax(1) != y).sum() < len(y)

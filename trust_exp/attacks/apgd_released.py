@@ -19,6 +19,7 @@ from trust_exp.attacks.noise import ball_noise, names_of
 _MOMENTUM = 0.75
 _RHO = 0.75
 _TINY = 1e-12
+_FEW = 32  # images, at most, whose targets share a batch
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -84,15 +85,35 @@ def apgd_t(
         with torch.no_grad():
             ranked = model(ball.center).argsort(1, descending=True)
         x_adv, left = ball.center.clone(), torch.arange(len(y), device=y.device)
-        for rank in range(1, targets + 1):
-            allowed, label = ball[left], y[left]
-            start = _start(allowed, index[left.cpu()], seed, "apgd-t", rank)
-            found = _climb(model, _targeted_dlr, allowed, label, ranked[left, rank], start, steps)
-            x_adv[left] = found
-            left = left[(found == allowed.center).flatten(1).all(1)]
-            if len(left) == 0:
-                break
+        rank = 1
+        while rank <= targets and len(left):
+            ranks = range(rank, rank + together(len(left), targets + 1 - rank))
+            rows, target = left.repeat(len(ranks)), ranked[left][:, ranks.start : ranks.stop].t().flatten()
+            start = torch.cat([_start(ball[left], index[left.cpu()], seed, "apgd-t", each) for each in ranks])
+            found = _climb(model, _targeted_dlr, ball[rows], y[rows], target, start, steps)
+            broken = (found != ball.center[rows]).flatten(1).any(1)
+            left = leave(x_adv, left, found, broken)
+            rank = ranks.stop
         return x_adv
+
+
+def together(images: int, targets: int) -> int:
+    """How many of the targets that are left to climb to at once: one, or all where so few images make small batches."""
+    return targets if images <= _FEW else 1
+
+
+def leave(x_adv: Tensor, left: Tensor, found: Tensor, broken: Tensor) -> Tensor:
+    """Write to ``x_adv`` what the first target that broke an image found; the images that hold.
+
+    Args:
+        x_adv: [B, ...].
+        left: the images, int64 [K], places in x_adv.
+        found, broken: points [R K, ...] and whether they break the image, bool [R K]; target by target.
+    """
+    runs = len(found) // len(left)
+    for points, hit in reversed(list(zip(found.chunk(runs), broken.chunk(runs), strict=True))):
+        x_adv[left[hit]] = points[hit]
+    return left[~broken.view(runs, -1).any(0)]
 
 
 def _start(ball: Ball, index: Tensor, *key: int | str) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trust_exp.attacks.apgd_released import cut
+from trust_exp.attacks.apgd_released import cut, leave, together
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.mode import attack_mode
 from trust_exp.attacks.noise import ball_noise, names_of
@@ -59,19 +59,20 @@ def fab(
         with torch.no_grad():
             ranked = model(ball.center).argsort(1, descending=True)
         x_adv, left = ball.center.clone(), torch.arange(len(y), device=y.device)
-        for run in range(restarts if targets is None else targets):
-            allowed, label = ball[left], y[left]
+        run, runs = 0, restarts if targets is None else targets
+        while run < runs and len(left):
+            several = 1 if targets is None else together(len(left), runs - run)
+            rows = left.repeat(several)
+            allowed, label = ball[rows], y[rows]
             start = allowed.center
             if targets is None:
                 rivals = _others(label, ranked.shape[1])
                 start = _random_start(allowed, index[left.cpu()], seed, run) if run else start
             else:
-                rivals = ranked[left, run + 1][:, None]
+                rivals = ranked[left][:, run + 1 : run + 1 + several].t().reshape(-1, 1)
             broken, points = _run(model, allowed, label, rivals, start, steps)
-            x_adv[left[broken]] = points[broken]
-            left = left[~broken]
-            if len(left) == 0:
-                break
+            left = leave(x_adv, left, points, broken)
+            run += several
         return x_adv
 
 
