@@ -1,24 +1,35 @@
 """Composition, checks and identity."""
 
 import dataclasses
+from itertools import product
 
 import pytest
 from omegaconf import OmegaConf
 
-from trust_exp.config import CONF, build, run_id, schemas
+from trust_exp.config import CONF, asked_evals, build, refuse_idle_overrides, run_id, schemas
 from trust_exp.errors import UserError
 
 SOURCE = {"transfer": ["source='[method=standard,dataset=digits]'"]}  # what cannot be composed without one
 
 METHODS, DATASETS = (sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("method", "dataset"))
+# Every data set, and in turn every method; the rest is for the slow tests.
+SAMPLE = {(METHODS[place % len(METHODS)], dataset) for place, dataset in enumerate(DATASETS)}
+PAIRS = [
+    pytest.param(*pair, marks=() if pair in SAMPLE else pytest.mark.slow, id="-".join(pair))
+    for pair in product(METHODS, DATASETS)
+]
+SIZES = ("full", "small", "smoke")
 
 
 def task_of(dataset):
     return OmegaConf.load(CONF / "dataset" / f"{dataset}.yaml").get("task", "classification")
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize("method", METHODS)
+def test_the_sample_of_pairs_has_every_method():
+    assert {method for method, _ in SAMPLE} == set(METHODS)
+
+
+@pytest.mark.parametrize(("method", "dataset"), PAIRS)
 def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
     if task_of(dataset) != "classification":
         with pytest.raises(
@@ -28,26 +39,22 @@ def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
         return
     config = composed(f"method={method}", f"dataset={dataset}", *SOURCE.get(method, []))
     assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
-    certifiable = "certify" in config["eval"]  # a recipe leaves it out for networks with batch norm
-    assert set(config["eval"]) == {"clean", "autoattack"} | ({"certify"} if certifiable else set())
-    assert certifiable or config["model"]["name"] in ("preact_resnet18", "resnet50", "frozen")
+    plain = config["model"]["_schema_"].endswith((":MlpConfig", ":ConvNetConfig", ":FrozenConfig"))
+    assert set(config["eval"]) == {"clean", "autoattack"} | ({"certify"} if plain else set())
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size", ["full", "small", "smoke"])
+@pytest.mark.parametrize(("method", "size"), [(method, SIZES[place % 3]) for place, method in enumerate(METHODS)])
 def test_every_method_composes_at_every_size(composed, method, size):
     assert composed(f"method={method}", f"size={size}", *SOURCE.get(method, []))["size"] == size
 
 
-@pytest.mark.parametrize("group", ["method", "dataset", "model"])
-def test_every_choice_is_called_what_its_file_is_called(composed, group):
-    for path in (CONF / group).glob("*.yaml"):
+def test_every_model_is_called_what_its_file_is_called(composed):
+    """Methods and data sets are so among the pairs."""
+    for path in (CONF / "model").glob("*.yaml"):
         extra = ["dataset=two_moons"] if "two_moons" in path.stem else []
-        extra += SOURCE["transfer"] if path.stem in ("transfer", "frozen") else []
-        if (group == "dataset" and task_of(path.stem) != "classification") or path.stem == "timm":
-            assert f"\nname: {path.stem}\n" in path.read_text() or path.stem == "timm"  # model.name says which of timm
-        else:
-            assert composed(f"{group}={path.stem}", *extra)[group]["name"] == path.stem
+        extra += SOURCE["transfer"] if path.stem == "frozen" else []
+        if path.stem != "timm":  # model.name says which of timm
+            assert composed(f"model={path.stem}", *extra)["model"]["name"] == path.stem
 
 
 def test_recipes_and_models_of_the_thesis_apply_by_themselves(composed):
@@ -145,6 +152,40 @@ def test_the_radius_of_an_attack_follows_its_norm_and_the_method(composed):
 
 def test_an_eval_that_a_recipe_tunes_but_nobody_chose_is_not_run(composed):
     assert set(composed("eval=[clean]")["eval"]) == {"clean"}
+
+
+def test_an_eval_that_the_network_cannot_be_put_to_is_left_out_and_told(composed):
+    config = composed("method=sat", "dataset=flowers102")
+    assert set(config["eval"]) == {"clean", "autoattack"}
+    assert config["left_out"] == {"certify": "no Lipschitz constant is known of the layers of resnet50"}
+    assert "left_out" not in composed("method=sat", "dataset=flowers102", "eval=[clean]"), "nobody chose it"
+    plain = composed("method=sat", "dataset=flowers102", "model=conv_4c3f")
+    assert "certify" in plain["eval"]
+    assert "left_out" not in plain
+
+
+def test_an_eval_is_asked_for_by_a_user_or_by_a_row():
+    row = "+experiments/cll/figure_4_4=cll_eps_0_1"
+    assert asked_evals(["seed=1", "eval=[clean,certify]", "eval.certify.radii=[0.1]"]) == ["clean", "certify"]
+    assert asked_evals(["eval=certify"]) == ["certify"]
+    assert asked_evals([row]) == ["clean", "certify"]
+    assert asked_evals(["eval=[clean]", row]) == ["clean"]
+    assert asked_evals(["+experiments/sat/nothing=a", "method=sat"]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (("method=sat", "dataset=cifar10"), r"the recipe of sat/cifar10 leaves it out \(eval.certify: null\)"),
+        (("method=sat", "dataset=flowers102"), "no Lipschitz constant is known of the layers of resnet50"),
+    ],
+    ids=["recipe", "network"],
+)
+def test_an_eval_that_is_asked_for_is_refused_where_it_cannot_run(composed, given, why):
+    config = composed(*given, "eval=[certify,clean]")
+    with pytest.raises(UserError, match=rf"^eval=certify cannot run: {why}; choose eval=\[clean\]$"):
+        refuse_idle_overrides(["eval=[certify,clean]"], config)
+    refuse_idle_overrides([], composed(*given))
 
 
 def test_all_schemas_have_a_docstring_of_their_own():

@@ -161,6 +161,36 @@ def test_what_is_wrong_with_a_source_is_one_sentence_that_names_it(child, source
     assert "\n" not in str(error.value)
 
 
+def test_a_head_on_layers_of_an_unknown_constant_is_not_certified(child, composed, tmp_path):
+    """Whether its source is described, trained, or the source of its source."""
+    network = "model=preact_resnet18"
+    config = child(f"[method=standard,{network}]")
+    assert set(config["eval"]) == {"clean", "autoattack"}
+    assert config["left_out"] == {"certify": "no Lipschitz constant is known of the layers of preact_resnet18"}
+    (job,) = jobs_for(config, tmp_path)
+    job.open()
+    job.run.weights.touch()
+    assert "certify" not in child(job.run.id)["eval"]
+    assert "certify" not in child(f"[method=transfer,source={job.run.id},method.optimizer.lr=0.2]")["eval"]
+    assert "certify" in child(PARENT)["eval"]
+    (tmp_path / "a.pt").touch()
+    assert "certify" not in child(tmp_path / "a.pt", f"+model@model.network={network.removeprefix('model=')}")["eval"]
+    with pytest.raises(UserError, match=r"eval=certify cannot run: no Lipschitz constant is known of the layers"):
+        child(f"[method=standard,{network},eval=[clean,certify]]")
+
+
+def test_an_evaluation_goes_by_the_network_that_was_trained(command_line):
+    given = ["method=standard", "dataset=digits", "size=smoke", "model=preact_resnet18", "model.widths=[4,4,4,4]"]
+    process = command_line.here(*given, "eval.autoattack.samples=1")
+    assert process.returncode == 0, process.stderr
+    assert "eval=certify is left out: no Lipschitz constant is known of the layers of preact_resnet18" in process.stderr
+    result = command_line.result()
+    assert set(result["evals"]) == {"clean", "autoattack"}
+    process = command_line.here("mode=eval", f"run={result['run_id']}", "eval=[certify]")
+    assert process.returncode == 2
+    assert "error: eval=certify cannot run: no Lipschitz constant is known of the layers" in process.stderr
+
+
 def test_a_source_that_nothing_builds_on_is_refused(composed):
     with pytest.raises(UserError, match=r"changes nothing: neither method=cll nor model=conv_2c2f builds on one"):
         composed(f"source='{PARENT}'")
@@ -280,18 +310,20 @@ def started(folder: Path) -> str:
     return str(json.loads((folder / "result.json").read_text())["started"])
 
 
-def test_a_source_is_trained_on_demand_once_and_by_one_of_several_jobs(command_line):
-    first = command_line(*SMOKE, "source=[method=standard]")
+def test_a_source_is_trained_on_demand_once_and_by_one_of_several_jobs(command_line, capfd):
+    first = command_line.here(*SMOKE, "source=[method=standard]")
     assert first.returncode == 0, first.stderr
     parent, own = (next(command_line.runs.glob(name)) for name in ("standard-*", "transfer-*"))
     assert f"{own.name} needs {parent.name}, which starts" in first.stderr
     result = json.loads((own / "result.json").read_text())
     assert result["config"]["source"] == Run(parent).id
     assert result["config"]["references"]["source"]["written"] == "[method=standard]"
-    assert first.stdout.index(parent.name) < first.stdout.index(own.name)
+    assert parent.name in capfd.readouterr().out, "a process of its own"
+    assert own.name in first.stdout
     before = started(parent)
+    assert before < started(own)
 
-    again = command_line(*SMOKE, f"source={Run(parent).id[:5]}")
+    again = command_line.here(*SMOKE, f"source={Run(parent).id[:5]}")
     assert again.returncode == 0, again.stderr
     assert f"{own.name} is done; force=true starts it anew" in again.stderr
 
@@ -344,7 +376,7 @@ def test_a_source_that_another_process_trains_is_said(command_line, composed_in)
     folder = command_line.runs / folder_name(checked)
     folder.mkdir(parents=True)
     with lock(Run(folder)):
-        process = command_line(*SMOKE, "source=[method=standard]")
+        process = command_line.here(*SMOKE, "source=[method=standard]")
     assert process.returncode == 2
     assert f"needs {folder.name}, which is being run by process" in process.stderr
 

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trust_exp.errors import UserError, check_choice, check_range, unknown
+from trust_exp.results import series
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -225,6 +227,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     checked["eval"] = {name: _check_node(node, None, f"eval.{name}") for name, node in chosen.items()}
     _check_task(checked["method"], checked["dataset"])
     settle(checked)
+    leave_out_evals(checked)
     return checked
 
 
@@ -249,12 +252,51 @@ def _check_task(method: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_idle_overrides(overrides: Sequence[str], chosen: Mapping[str, Any]) -> None:
-    """Raise UserError for a value of an eval that does not run: it would be ignored."""
+def leave_out_evals(checked: dict[str, Any]) -> None:
+    """Take from the evals those that the network cannot be put to; ``left_out`` then says why, by the eval's name."""
+    from trust_exp.references import network_of  # here, as it is built on this module
+
+    for name, node in list(checked["eval"].items()):
+        why_not = getattr(find_schema(node["_schema_"]), "why_not", None)
+        if why_not is not None and (reason := why_not(network_of(checked))):
+            checked["eval"] = {other: kept for other, kept in checked["eval"].items() if other != name}
+            checked["left_out"] = {**checked.get("left_out", {}), name: reason}
+
+
+def asked_evals(overrides: Sequence[str]) -> list[str]:
+    """The evals that overrides choose, or the row among them; none where they leave that to conf/config.yaml."""
+    by_user: Any = None
+    by_row: Any = None
+    texts = [text for text in overrides if text.startswith(("eval=", "+experiments/"))]
+    for override in OverridesParser.create().parse_overrides(texts):
+        group, value = override.key_or_group, override.value()
+        if group == "eval":
+            by_user = value
+        elif row := series.find(ROOT / group, str(value)):
+            by_row = series.choices(row[1]).get("eval")
+    asked = by_user or by_row or []
+    return [asked] if isinstance(asked, str) else list(asked)
+
+
+def refuse_idle_overrides(overrides: Sequence[str], checked: Mapping[str, Any]) -> None:
+    """Raise UserError for an eval that is asked for and does not run, or a value of one: it would be ignored."""
+    refuse_left_out(asked_evals(overrides), checked)
+    chosen, left_out = checked["eval"], checked.get("left_out", {})
     for text in overrides:
         parts = text.partition("=")[0].lstrip("+").split(".")
         if parts[0] == "eval" and len(parts) > 2 and parts[1] not in chosen:
-            raise UserError(f"{text} changes nothing, as eval={parts[1]} is not chosen; there runs {', '.join(chosen)}")
+            why = f"left out ({left_out[parts[1]]})" if parts[1] in left_out else "not chosen"
+            raise UserError(f"{text} changes nothing, as eval={parts[1]} is {why}; there runs {', '.join(chosen)}")
+
+
+def refuse_left_out(asked: Sequence[str], checked: Mapping[str, Any]) -> None:
+    """Raise UserError for an eval that is asked for by its name and yet does not run."""
+    for name in asked:
+        if name not in checked["eval"]:
+            recipe = f"{checked['method']['name']}/{checked['dataset']['name']}"
+            why = checked.get("left_out", {}).get(name) or f"the recipe of {recipe} leaves it out (eval.{name}: null)"
+            rest = ",".join(checked["eval"])
+            raise UserError(f"eval={name} cannot run: {why}" + (f"; choose eval=[{rest}]" if rest else ""))
 
 
 def check_options(node: Any, path: str) -> dict[str, Any]:

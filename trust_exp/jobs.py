@@ -19,7 +19,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trust_exp.config import check, digest, eval_id, folder_name, refuse_idle_overrides, run_name
+from trust_exp.config import (
+    check,
+    digest,
+    eval_id,
+    folder_name,
+    leave_out_evals,
+    refuse_idle_overrides,
+    run_name,
+)
 from trust_exp.errors import Interrupted, UserError, unknown
 from trust_exp.messages import RunFailed, exit_code_of
 from trust_exp.references import described_in
@@ -80,9 +88,12 @@ def job_of(config: DictConfig, overrides: Sequence[str]) -> Job:
         UserError: if the configuration cannot be used.
     """
     checked = check(config)
-    refuse_idle_overrides(overrides, checked["eval"])
     run = Run(Path(checked["paths"]["runs"]) / run_name(config))
-    return Job(stored_parts(run, checked) if checked["mode"] == "eval" else checked, run, overrides)
+    if checked["mode"] == "eval":
+        checked = stored_parts(run, checked)
+        leave_out_evals(checked)  # by the model that was trained
+    refuse_idle_overrides(overrides, checked)
+    return Job(checked, run, overrides)
 
 
 def start(config: DictConfig) -> Any:
@@ -207,6 +218,8 @@ def carry_out(job: Job) -> dict[str, float]:
             say(f"{job.run.folder.name} is done; force=true starts it anew")
         else:
             say(f"{job.run.folder.name} {what_is_left(job)}")
+            for name, why in job.config.get("left_out", {}).items():
+                say(f"eval={name} is left out: {why}")
             from trust_exp.engine import execute_and_record
 
             execute_and_record(job)

@@ -262,9 +262,10 @@ def _describe(written: str, child: Mapping[str, Any]) -> Described:
             checked = check(config)
     finally:
         _open.pop()
-    refuse_idle_overrides(given, checked["eval"])
+    refuse_idle_overrides(given, checked)
     if not any(name.split(".")[0] == "eval" for name in names):
         checked["eval"] = {name: node for name, node in checked["eval"].items() if name == "clean"}
+        checked.pop("left_out", None)
     return Described(checked, overrides, "seed" not in names)
 
 
@@ -292,6 +293,30 @@ def described_in(checked: Mapping[str, Any]) -> list[Described]:
     told = checked.get("references", {})
     texts = dict.fromkeys(found["written"] for found in told.values() if found["written"].startswith("["))
     return [described("source", text, checked) for text in texts]
+
+
+def network_of(checked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The checked node of the network behind a model: its own, or that of the run whose layers it keeps.
+
+    Its own, too, where it is not known of which network they are.
+    """
+    node: Mapping[str, Any] = checked["model"]
+    told = checked.get("references", {}).get("model.source", {})
+    if node.get("network") is not None:
+        network: Mapping[str, Any] = node["network"]
+        return network
+    if "run" not in told:
+        return node
+    if checked["mode"] == "train" and told["written"].startswith("["):
+        return network_of(described("model.source", told["written"], checked).config)
+    try:
+        run = Run(Path(told["folder"])) if "folder" in told else find(checked["paths"]["runs"], told["run"])
+    except UserError:  # it is gone, which is said where it is needed
+        return node
+    stored = run.read("config.json")
+    if stored is None:
+        return node
+    return network_of({**stored["config"], "mode": "eval", "paths": checked["paths"]})  # its sources are trained too
 
 
 # --- where it is ----------------------------------------------------------------------------------------------------

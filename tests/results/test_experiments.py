@@ -23,6 +23,21 @@ from trust_exp.results.experiments import Number, fill
 TABLES = {name: experiments.read(name) for name in experiments.names()}
 ROWS = [(name, row) for name, table in TABLES.items() if name.startswith("cll/") for row in table.rows]
 each_row = pytest.mark.parametrize(("name", "row"), ROWS, ids=[f"{name}/{row.name}" for name, row in ROWS])
+# To compose them all takes a while: one of each method and model of each table now, the rest is for the slow tests.
+SAMPLE = {(name, *map(row.choices.get, ("method", "model"))): (name, row.name) for name, row in ROWS}.values()
+each_row_to_compose = pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        pytest.param(
+            *item,
+            id=f"{item[0]}/{item[1].name}",
+            marks=() if (item[0], item[1].name) in SAMPLE else pytest.mark.slow,
+        )
+        for item in ROWS
+    ],
+)
+
+pytestmark = pytest.mark.usefixtures("rows_composed_once")
 
 # What table B.5, B.6, B.7 print as the average and standard deviation of nine seeds, in the order of their lines.
 AVERAGES = {
@@ -92,7 +107,7 @@ def test_the_tables_of_the_thesis_are_there():
     }
 
 
-@each_row
+@each_row_to_compose
 def test_a_row_composes_unless_it_chooses_what_does_not_exist(name, row):
     lines = (experiments.EXPERIMENTS / name / f"{row.name}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"

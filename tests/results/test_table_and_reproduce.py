@@ -20,6 +20,8 @@ TABLE = "cll/figure_4_4"
 CRA = "certify/train_accuracy@0.15"
 SINGLE = "sat/figure_3_4"  # a figure that is drawn
 
+pytestmark = pytest.mark.usefixtures("rows_composed_once")
+
 
 @pytest.fixture(scope="module")
 def configs():
@@ -322,17 +324,11 @@ def test_a_killed_sweep_has_the_code_of_a_shell(tmp_path):
     assert reproduce.sweep(["sh", "-c", 'test "$TRUST_EXP_RUNS" = "$0" && exit 3', str(tmp_path)], tmp_path) == 3
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["table"], ["table", TABLE], ["table", SINGLE], ["table", "--help"], ["reproduce", "--help"]],
-    ids=" ".join,
-)
-def test_they_import_no_torch(command, tmp_path):
-    asked = [sys.executable, "-X", "importtime", "-m", "trust_exp.cli", *command]
-    process = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines() if "import time" in line}
-    assert "trust_exp.results.experiments" in imported
-    assert not imported & {"torch", "lightning", "matplotlib", "wandb", "sklearn"}
+def test_they_import_no_torch(imported_by):
+    words = (["table"], ["table", TABLE], ["table", SINGLE], ["table", "--help"], ["reproduce", "--help"])
+    for command, imported in imported_by(*(["trust_exp.cli", *given] for given in words)).items():
+        assert "trust_exp.results.experiments" in imported
+        assert not imported & {"torch", "lightning", "matplotlib", "wandb", "sklearn"}, command
 
 
 @pytest.mark.slow

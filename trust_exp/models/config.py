@@ -63,6 +63,8 @@ class ConvNetConfig(NetConfig):
 class PreActResNetConfig:
     """PreActResNet-18 (Losch 2024, ch. 3; He 2016)."""
 
+    layers_are_known = False  # to trust_exp.lipschitz; unannotated, as it is no field
+
     _target_: str = "trust_exp.models.preact_resnet.preact_resnet18"
     name: str = MISSING
     widths: list[int] = field(default_factory=lambda: [128, 256, 512, 512])
@@ -83,6 +85,8 @@ class PreActResNetConfig:
 class WideResNetConfig:
     """WRN-depth-width (Zagoruyko & Komodakis 2016)."""
 
+    layers_are_known = False  # to trust_exp.lipschitz; unannotated, as it is no field
+
     _target_: str = "trust_exp.models.wide_resnet.wide_resnet"
     name: str = MISSING
     depth: int = 28
@@ -102,6 +106,8 @@ class WideResNetConfig:
 @dataclass
 class TimmConfig:
     """A model of the timm library."""
+
+    layers_are_known = False  # to trust_exp.lipschitz; unannotated, as it is no field
 
     _target_: str = "trust_exp.models.timm.timm_model"
     name: str = MISSING

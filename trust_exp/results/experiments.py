@@ -14,13 +14,23 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from trust_exp.config import CONF, ROOT, PaperConfig, cell_id, check, eval_id, register
+from trust_exp.config import (
+    CONF,
+    ROOT,
+    PaperConfig,
+    asked_evals,
+    cell_id,
+    check,
+    eval_id,
+    refuse_left_out,
+    register,
+)
 from trust_exp.errors import UserError, unknown
 from trust_exp.messages import explain
 from trust_exp.references import cells_of
 from trust_exp.results.collect import Found
 from trust_exp.results.drawing import Drawing, read_drawing
-from trust_exp.results.series import load, rows_in
+from trust_exp.results.series import choices, load, rows_in
 
 EXPERIMENTS = ROOT / "experiments"
 SIZES = ("full", "small", "smoke")  # a table shows the first that is measured
@@ -97,21 +107,18 @@ def _only(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
 
 
 def _read_rows(path: Path, table: str, order: Sequence[str]) -> list[Printed]:
-    """The rows of a table, those first that ``order`` names, by their own name or by that of the file they are in."""
+    """The rows of a table, group by group; those first that ``order`` names, by their own name or by their file's."""
     found = [(file.stem, _read_row(file, table, name, told)) for file, name, told in rows_in(EXPERIMENTS / table)]
     places = {name: place for place, name in enumerate(order)}
     if lost := places.keys() - {name for file, row in found for name in (file, row.name)}:
         raise UserError(f"{path} names {', '.join(sorted(lost))}, which is not in {EXPERIMENTS / table}")
     last = len(order)
-    return [row for _, row in sorted(found, key=lambda item: places.get(item[1].name, places.get(item[0], last)))]
+    rows = [row for _, row in sorted(found, key=lambda item: places.get(item[1].name, places.get(item[0], last)))]
+    groups = list(dict.fromkeys(row.paper.group for row in rows))  # a file may have rows of several
+    return sorted(rows, key=lambda row: groups.index(row.paper.group))
 
 
 def _read_row(path: Path, table: str, name: str, told: Mapping[str, Any]) -> Printed:
-    choices = {}
-    for entry in told.get("defaults", []):
-        if isinstance(entry, dict):
-            ((group, choice),) = entry.items()
-            choices[str(group).removeprefix("override ").strip().lstrip("/")] = choice
     try:
         paper = PaperConfig(**told["paper"])
     except (KeyError, TypeError):
@@ -122,7 +129,7 @@ def _read_row(path: Path, table: str, name: str, told: Mapping[str, Any]) -> Pri
         numbers = value if isinstance(value, list) else [value]
         if not numbers or not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise UserError(f"{path}: paper.values.{metric} must be a number or a list of numbers; got {value!r}")
-    return Printed(table, name, choices, paper)
+    return Printed(table, name, choices(told), paper)
 
 
 def missing_choices(row: Printed) -> str:
@@ -165,9 +172,10 @@ def compose_row(row: Printed, size: str, overrides: Sequence[str] = ()) -> dict[
     if lost := missing_choices(row):
         raise UserError(lost)
     try:
-        return check(
-            compose("config", [f"+experiments/{row.table}={row.name}", f"size={size}", *without_hydra(overrides)])
-        )
+        given = [f"+experiments/{row.table}={row.name}", f"size={size}", *without_hydra(overrides)]
+        checked = check(compose("config", given))
+        refuse_left_out(asked_evals(given), checked)
+        return checked
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

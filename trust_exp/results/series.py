@@ -65,6 +65,16 @@ def find(folder: Path, name: str) -> tuple[Path, Content] | None:
     return None
 
 
+def choices(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row chooses: group -> name, or names."""
+    entries = [entry for entry in content.get("defaults", []) if isinstance(entry, dict)]
+    return {
+        str(group).removeprefix("override ").strip().lstrip("/"): choice
+        for entry in entries
+        for group, choice in entry.items()
+    }
+
+
 def rows_of(path: Path) -> dict[str, Content]:
     """The rows that a file makes, by name; read anew when the file has changed.
 
