@@ -1,17 +1,30 @@
 """What several tests need: the real data beside the checkout, composed configurations, and the command line."""
 
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from trust_exp.config import CONF, ROOT, check, register
+from trust_exp.launch.loader import SweepLoader
+from trust_exp.results import experiments
+
+if TYPE_CHECKING:  # what only composes need not wait for torch
+    import lightning.pytorch as L
 
 SHARED = ROOT.parent / "shared"
 
@@ -24,10 +37,19 @@ def shared_data() -> Path:
     return folder
 
 
-def compose_and_check(runs: Path, *overrides: str) -> dict[str, Any]:
+@cache
+def sweep_loader() -> tuple[SweepLoader, DictConfig]:
+    """Composes what makes the same choices once, as a sweep does: a tenth of the time (tests/launch/test_loader.py)."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check(compose("config", [f"paths.runs={runs}", *overrides]))
+        loader = SweepLoader(GlobalHydra.instance().config_loader())
+        return loader, loader.load_configuration("config", [], RunMode.MULTIRUN)
+
+
+def compose_and_check(runs: Path, *overrides: str) -> dict[str, Any]:
+    loader, master = sweep_loader()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check(loader.load_sweep_config(master, [f"paths.runs={runs}", *overrides]))
 
 
 @pytest.fixture
@@ -40,6 +62,53 @@ def composed(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 def composed_in() -> Callable[..., dict[str, Any]]:
     """The same for fixtures that outlive a test; the first argument is the folder of the runs."""
     return compose_and_check
+
+
+@cache
+def compose_once(name: str, overrides: tuple[str, ...]) -> DictConfig:
+    return compose(name, list(overrides))
+
+
+@pytest.fixture
+def rows_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that are filled again and again compose each of their rows once."""
+    monkeypatch.setattr(experiments, "compose", lambda name, overrides: compose_once(name, tuple(overrides)))
+
+
+@pytest.fixture(scope="session")
+def quiet_trainer() -> "Callable[..., L.Trainer]":
+    """A Trainer on the CPU that says and writes nothing; takes further arguments of it."""
+    import lightning.pytorch as L
+
+    silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return lambda **given: L.Trainer(accelerator="cpu", use_distributed_sampler=False, **silent, **given)
+
+
+LOOK = """
+import json, runpy, sys
+for command in json.loads(sys.argv[1]):
+    sys.argv = command
+    try:
+        run = runpy.run_path if command[0].endswith(".py") else runpy.run_module
+        run(command[0], run_name="__main__")
+    except SystemExit:
+        pass
+    print("imported:", json.dumps([" ".join(command), list(sys.modules)]))
+"""
+
+
+@pytest.fixture(scope="session")
+def imported_by() -> Callable[..., dict[str, set[str]]]:
+    """The modules that are imported after each of some commands, carried out one after the other in a new process."""
+
+    def look(*commands: list[str]) -> dict[str, set[str]]:
+        asked = [sys.executable, "-c", LOOK, json.dumps(commands)]
+        process = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        lines = [line.removeprefix("imported:") for line in process.stdout.splitlines() if line.startswith("imported:")]
+        assert len(lines) == len(commands), process.stderr
+        return {command: set(modules) for command, modules in map(json.loads, lines)}
+
+    return look
 
 
 class CommandLine:
@@ -65,6 +134,22 @@ class CommandLine:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=500)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def here(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """The same in this process, where torch is imported already; not for what starts processes or is stopped."""
+        out, err, code = io.StringIO(), io.StringIO(), None
+        with (
+            patch.dict(os.environ, self.environment, clear=True),
+            patch.object(sys, "argv", ["run.py", *arguments]),
+            patch("os.execv", side_effect=AssertionError("this would become another process")),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            try:
+                runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+            except SystemExit as end:
+                code = end.code
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def folder(self) -> Path:
         (folder,) = self.runs.iterdir()

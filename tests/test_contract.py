@@ -27,30 +27,25 @@ def make(config, seed: int = 0) -> tuple[Method, ArrayDataModule]:
     return method, data
 
 
-def fit(method: Method, data: ArrayDataModule, steps: int = 2) -> None:
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(method, datamodule=data)
+@pytest.fixture
+def fit(quiet_trainer):
+    """Two steps of training."""
+    return lambda method, data: quiet_trainer(max_steps=2).fit(method, datamodule=data)
 
 
-@pytest.fixture(params=METHODS)
-def config(request, composed, tmp_path):
-    needs = SOURCE.get(request.param, [])
-    checked = composed(f"method={request.param}", "dataset=digits", "size=smoke", "eval.certify.radii=[0.25]", *needs)
-    for source in sources_of(Job(checked, Run(tmp_path / "run"), [])):
+@pytest.fixture(scope="module", params=METHODS)
+def config(request, composed_in, tmp_path_factory):
+    """The configuration of a method; what it builds on is trained."""
+    runs, needs = tmp_path_factory.mktemp(request.param), SOURCE.get(request.param, [])
+    given = (f"method={request.param}", "dataset=digits", "size=smoke", "eval.certify.radii=[0.25]")
+    checked = composed_in(runs, *given, *needs)
+    for source in sources_of(Job(checked, Run(runs / "run"), [])):
         open_run(source.config, source.run.folder, source.overrides)
         execute_and_record(source)
     return checked
 
 
-def test_two_steps_reach_every_parameter_with_a_finite_gradient(config):
+def test_two_steps_reach_every_parameter_with_a_finite_gradient(config, fit):
     method, data = make(config)
     assert config["method"]["fit"] == "gradient"
     fit(method, data)
@@ -65,7 +60,7 @@ def test_two_steps_reach_every_parameter_with_a_finite_gradient(config):
     assert "train/loss" in method.trainer.callback_metrics
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(config):
+def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(config, fit):
     states = []
     for seed in (0, 0, 1):
         method, data = make(config, seed)
@@ -75,7 +70,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(config):
     assert not torch.equal(states[0], states[2])
 
 
-def test_a_saved_method_is_the_same_method(config, tmp_path):
+def test_a_saved_method_is_the_same_method(config, fit, tmp_path):
     method, data = make(config)
     fit(method, data)
     torch.save(method.state_dict(), tmp_path / "state.pt")
@@ -101,7 +96,7 @@ def test_derived_numbers_are_numbers(config):
     assert all(isinstance(value, float) for value in method.derived().values())
 
 
-def test_the_model_is_no_worse_for_having_been_evaluated(composed):
+def test_the_model_is_no_worse_for_having_been_evaluated(composed, fit):
     """A method must leave the shared data alone."""
     data = Digits(name="digits")
     before = data.arrays("train").images.clone()

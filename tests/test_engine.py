@@ -32,12 +32,23 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
-def wait_for(path: Path, process) -> None:
+def wait_for(path: Path, process, since: int = 0) -> None:
+    """Wait for a file, written later than ``since`` (in nanoseconds)."""
     deadline = time.monotonic() + 200
-    while not path.exists():
+    while not path.exists() or path.stat().st_mtime_ns <= since:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
+
+
+def begun(command_line, process) -> Path:
+    """The folder of the only run, as soon as its process has made it."""
+    deadline = time.monotonic() + 200
+    while not (found := list(command_line.runs.glob("*"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no run began"
+        time.sleep(0.02)
+    return found[0]
 
 
 def test_a_run_writes_what_it_promises_and_the_same_command_does_nothing(command_line):
@@ -68,15 +79,15 @@ def test_a_run_writes_what_it_promises_and_the_same_command_does_nothing(command
     assert command_line.result() == result
     assert time.monotonic() - begin < 4, "a run that is done must not start torch"
 
-    forced = command_line(*SMOKE, "force=true")
+    forced = command_line.here(*SMOKE, "force=true")
     assert forced.returncode == 0
     assert command_line.result()["metrics"] == result["metrics"], "the same seed gives the same numbers"
 
 
 def test_an_earlier_run_is_evaluated_and_not_trained(command_line):
-    assert command_line("size=smoke", "eval=[clean]", "method.epsilon=0.3").returncode == 0
+    assert command_line.here("size=smoke", "eval=[clean]", "method.epsilon=0.3").returncode == 0
     before, run_id = weights(command_line.folder()), command_line.result()["run_id"]
-    process = command_line("mode=eval", f"run={run_id}", "eval=[certify,autoattack]", "eval.autoattack.samples=5")
+    process = command_line.here("mode=eval", f"run={run_id}", "eval=[certify,autoattack]", "eval.autoattack.samples=5")
     assert process.returncode == 0, process.stderr
     result = command_line.result()
     assert result["run_id"] == run_id
@@ -87,7 +98,7 @@ def test_an_earlier_run_is_evaluated_and_not_trained(command_line):
     assert attacked["detail"]["attacks"] == ["apgd-ce", "apgd-t"], "the recipe's and the size's evals hold"
     assert "trust_exp" in attacked["detail"]["implementation"]
     assert weights(command_line.folder()).keys() == before.keys()
-    refused = command_line("mode=eval", f"run={run_id}", "method.epsilon=0.5")
+    refused = command_line.here("mode=eval", f"run={run_id}", "method.epsilon=0.5")
     assert refused.returncode == 2
     assert "as it was trained; leave out method.epsilon=0.5" in refused.stderr
 
@@ -99,22 +110,25 @@ def uninterrupted(command_line_in, tmp_path_factory) -> Path:
     return command_line.folder()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_line, number, tmp_path, uninterrupted):
-    process = command_line.start(*LONG)
-    wait_for(tmp_path / "runs", process)
-    folder = command_line.folder()
-    wait_for(folder / "checkpoint.ckpt", process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=200)
-    assert not (folder / "weights.pt").exists(), "the run was over before it was stopped"
-    if number == signal.SIGKILL:
-        assert process.returncode == -9
-        assert command_line.result()["status"] == "running"
-    else:
-        assert process.returncode == 130, err
-        assert command_line.result()["status"] == "interrupted"
-        assert "the same command goes on with it" in err
+def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_line, tmp_path, uninterrupted):
+    """Killed, interrupted and terminated, each time further on."""
+    folder, resumed = tmp_path / "runs" / uninterrupted.name, False
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+        seen = (folder / "checkpoint.ckpt").stat().st_mtime_ns if resumed else 0
+        process = command_line.start(*LONG)
+        wait_for(folder / "checkpoint.ckpt", process, since=seen)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=200)
+        assert not (folder / "weights.pt").exists(), "the run was over before it was stopped"
+        assert ("resuming from step" in err) == resumed
+        if number == signal.SIGKILL:
+            assert process.returncode == -9
+            assert command_line.result()["status"] == "running"
+        else:
+            assert process.returncode == 130, err
+            assert command_line.result()["status"] == "interrupted"
+            assert "the same command goes on with it" in err
+        resumed = True
 
     again = command_line(*LONG)
     assert again.returncode == 0, again.stderr
@@ -127,22 +141,20 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_li
 
 def test_two_processes_give_the_numbers_of_one(command_line, tmp_path):
     arguments = ["size=smoke", "eval=[clean,certify,autoattack]", "dataset.eval_batch_size=7", "accelerator.kind=cpu"]
-    assert command_line(*arguments).returncode == 0
-    folder, one = command_line.folder(), command_line.result()
-    several = [*arguments, "accelerator=ddp", f"paths.runs={tmp_path / 'ddp'}"]
-    process = command_line(*several)
+    process = command_line(*arguments, "accelerator=ddp")
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("clean/accuracy") == 1, "only the first process speaks"
-    ddp = tmp_path / "ddp" / folder.name
-    for name, value in weights(folder).items():
+    ddp, two = command_line.folder(), command_line.result()
+    assert command_line.here(*arguments, f"paths.runs={tmp_path / 'one'}").returncode == 0
+    one = tmp_path / "one" / ddp.name
+    for name, value in weights(one).items():
         torch.testing.assert_close(weights(ddp)[name], value, rtol=1e-4, atol=1e-5)
 
-    # the same weights, evaluated by two processes: the very same numbers
-    os.replace(folder / "weights.pt", ddp / "weights.pt")
-    (ddp / "result.json").unlink()
-    assert command_line(*several).returncode == 0
-    two = json.loads((ddp / "result.json").read_text())
-    assert two["rows"] == one["rows"]
+    # the same weights, evaluated by one process: the very same numbers
+    os.replace(ddp / "weights.pt", one / "weights.pt")
+    (one / "result.json").unlink()
+    assert command_line(*arguments, f"paths.runs={tmp_path / 'one'}").returncode == 0
+    assert json.loads((one / "result.json").read_text())["rows"] == two["rows"]
 
 
 def test_a_run_that_stopped_after_its_last_step_still_ends(composed, tmp_path, monkeypatch):
@@ -184,24 +196,23 @@ def test_a_stopped_run_does_not_go_on_with_other_data(composed, tmp_path, monkey
 
 
 def test_a_later_eval_leaves_the_record_of_the_training_alone(command_line):
-    assert command_line("size=smoke", "eval=[clean]", "accelerator.precision=bf16-mixed").returncode == 0
+    assert command_line.here("size=smoke", "eval=[clean]", "accelerator.precision=bf16-mixed").returncode == 0
     before = command_line.result()
-    assert command_line("mode=eval", f"run={before['run_id']}", "eval=[certify]").returncode == 0
+    assert command_line.here("mode=eval", f"run={before['run_id']}", "eval=[certify]").returncode == 0
     after = command_line.result()
     for key in ("config", "environment", "run_id", "steps"):
         assert after[key] == before[key]
     assert set(after["evals"]) == {"clean", "certify"}
     assert after["evals"]["certify"]["config"]["radii"] == [0.25, 0.5, 0.75, 1.0]
-    again = command_line("mode=eval", f"run={before['run_id']}", "eval=[certify]", "force=true")
+    again = command_line.here("mode=eval", f"run={before['run_id']}", "eval=[certify]", "force=true")
     assert "evals to run: certify" in again.stderr
     assert command_line.result()["metrics"] == after["metrics"]
 
 
-def test_two_processes_stop_together_in_an_eval(command_line, tmp_path):
+def test_two_processes_stop_together_in_an_eval(command_line):
     arguments = ["size=smoke", "eval=[autoattack]", "eval.autoattack.version=standard", "eval.autoattack.samples=60"]
     process = command_line.start(*arguments, "accelerator=ddp", "accelerator.kind=cpu")
-    wait_for(tmp_path / "runs", process)
-    wait_for(command_line.folder() / "weights.pt", process)
+    wait_for(begun(command_line, process) / "weights.pt", process)
     time.sleep(3)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=200)
@@ -209,8 +220,12 @@ def test_two_processes_stop_together_in_an_eval(command_line, tmp_path):
     assert command_line.result()["status"] == "interrupted"
 
 
-def test_a_sweep_goes_on_after_a_run_on_two_processes(command_line):
-    process = command_line("-m", "size=smoke", "eval=[clean]", "accelerator=ddp", "accelerator.kind=cpu", "seed=0,1")
+@pytest.mark.parametrize("done", [["seed=1"], pytest.param([], marks=pytest.mark.slow)], ids=["one", "both"])
+def test_a_sweep_goes_on_after_a_run_on_two_processes(command_line, done):
+    arguments = ["size=smoke", "eval=[clean]"]
+    for override in done:
+        assert command_line.here(*arguments, override).returncode == 0
+    process = command_line("-m", *arguments, "accelerator=ddp", "accelerator.kind=cpu", "seed=0,1")
     assert process.returncode == 0, process.stderr
     results = [json.loads(path.read_text()) for path in command_line.runs.glob("*/result.json")]
     assert sorted((result["config"]["seed"], result["status"]) for result in results) == [(0, "done"), (1, "done")]
@@ -226,7 +241,7 @@ def test_a_batch_that_two_processes_cannot_share_is_refused(command_line):
 
 def test_a_run_that_fails_says_why_and_is_retried(command_line):
     arguments = [*SMOKE, "method.optimizer.lr=1e30"]
-    process = command_line(*arguments)
+    process = command_line.here(*arguments)
     assert process.returncode == 1
     assert process.stderr.count("error: ") == 1
     assert "Traceback" not in process.stderr
@@ -234,14 +249,13 @@ def test_a_run_that_fails_says_why_and_is_retried(command_line):
     assert result["status"] == "failed"
     assert "not finite" in result["error"]
     assert "FloatingPointError" in (command_line.folder() / "traceback.txt").read_text()
-    assert "was failed; it goes on with its training" in command_line(*arguments).stderr
+    assert "was failed; it goes on with its training" in command_line.here(*arguments).stderr
 
 
-def test_two_commands_cannot_run_the_same_run_at_once(command_line, tmp_path):
+def test_two_commands_cannot_run_the_same_run_at_once(command_line):
     process = command_line.start(*LONG)
-    wait_for(tmp_path / "runs", process)
-    wait_for(command_line.folder() / "checkpoint.ckpt", process)
-    second = command_line(*LONG)
+    wait_for(begun(command_line, process) / "checkpoint.ckpt", process)
+    second = command_line.here(*LONG)
     assert second.returncode == 2
     assert f"is being run by process {process.pid} on" in second.stderr
     process.kill()
@@ -249,15 +263,15 @@ def test_two_commands_cannot_run_the_same_run_at_once(command_line, tmp_path):
 
 
 def test_a_broken_checkpoint_or_result_is_named(command_line):
-    assert command_line("size=smoke", "eval=[clean]").returncode == 0
+    assert command_line.here("size=smoke", "eval=[clean]").returncode == 0
     folder = command_line.folder()
     whole = (folder / "weights.pt").read_bytes()
     (folder / "weights.pt").write_bytes(whole[:100])
-    process = command_line("size=smoke", "eval=[clean,certify]")
+    process = command_line.here("size=smoke", "eval=[clean,certify]")
     assert process.returncode == 2
     assert "weights.pt cannot be read" in process.stderr
     (folder / "weights.pt").write_bytes(whole)
     (folder / "result.json").write_text('{"status": "do')
-    process = command_line("size=smoke", "eval=[clean]")
+    process = command_line.here("size=smoke", "eval=[clean]")
     assert process.returncode == 2
     assert "result.json cannot be read" in process.stderr

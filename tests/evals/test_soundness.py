@@ -17,33 +17,21 @@ from trust_exp.evals.suite import Context, Report, SuiteRunner
 from trust_exp.rng import keyed_generator
 
 
-def quiet_trainer(**given) -> L.Trainer:
-    return L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        inference_mode=False,
-        **given,
-    )
-
-
 class Certified:
     """A network, the images that it was certified on, and their radii."""
 
-    def __init__(self, config, root: Path, epochs: int, folder: Path) -> None:
+    def __init__(self, quiet_trainer, config, root: Path, epochs: int, folder: Path) -> None:
         L.seed_everything(0, verbose=False)
         self.data = build(config["dataset"], name=config["dataset"]["name"], root=root, seed=0)
         info = self.data.info
         self.model: nn.Module = build(config["model"], shape=info.shape, classes=len(info.classes))
         method = build(config["method"], model=self.model, info=info)
-        quiet_trainer(max_epochs=epochs, use_distributed_sampler=False).fit(method, datamodule=self.data)
+        quiet_trainer(max_epochs=epochs, inference_mode=False).fit(method, datamodule=self.data)
         self.model.eval()
         suite: Certify = build(config["eval"]["certify"])
         suite.context = Context(self.model, self.data, folder)
         runner = SuiteRunner(suite, "test", {})
-        quiet_trainer().test(runner, verbose=False)
+        quiet_trainer(inference_mode=False).test(runner, verbose=False)
         self.radius: Tensor = runner.outcomes["test"]["radius"].float()
         self.report: Report = runner.report
         arrays = self.data.arrays("test")
@@ -81,14 +69,14 @@ class Certified:
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, composed_in):
+def digits(tmp_path_factory, composed_in, quiet_trainer):
     folder = tmp_path_factory.mktemp("digits")
     config = composed_in(folder, "method=cll", "dataset=digits", "eval.certify.tightness_pairs=20")
-    return Certified(config, folder, 30, folder)
+    return Certified(quiet_trainer, config, folder, 30, folder)
 
 
 @pytest.fixture(scope="module")
-def mnist(tmp_path_factory, composed_in, shared_data):
+def mnist(tmp_path_factory, composed_in, shared_data, quiet_trainer):
     folder = tmp_path_factory.mktemp("mnist")
     config = composed_in(
         folder, "method=cll", "dataset=mnist", "dataset.limit_test=2000", "eval.certify.tightness_pairs=0"
@@ -96,7 +84,7 @@ def mnist(tmp_path_factory, composed_in, shared_data):
     from trust_exp.data.sources import import_dataset
 
     import_dataset("mnist", shared_data / "mnist", folder)
-    return Certified(config, folder, 2, folder)
+    return Certified(quiet_trainer, config, folder, 2, folder)
 
 
 @pytest.mark.parametrize("radius", [0.25, 0.5, 0.75, 1.0])

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from trust_exp.config import CONF, build
 from trust_exp.errors import UserError
+from trust_exp.evals.config import CertifyConfig
 from trust_exp.lipschitz import RULES, Context, LipschitzBound, MinMax, Normalize, Residual, lipschitz_constant
 from trust_exp.lipschitz.bound import GAP_STEPS
 
@@ -270,6 +272,22 @@ def test_max_pools_stay_within_their_constant(pool):
 def test_layers_without_a_constant_are_refused(pool, message):
     with pytest.raises(UserError, match=message):
         lipschitz_constant(pool, Context(lambda _: 1.0, lambda _: (1, 6, 6), torch.float64))
+
+
+SMALL = {"preact_resnet18": ["model.widths=[4,4,4,4]"], "wide_resnet": ["model.depth=10", "model.width=1"]}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "frozen"))
+def test_a_model_says_whether_its_layers_are_known(composed, name):
+    """Before it is trained; that of a frozen network is its source's to say."""
+    dataset, shape = ("two_moons", (2,)) if name == "mlp_two_moons" else ("tiny_imagenet", (3, 64, 64))
+    node = composed(f"model={name}", f"dataset={dataset}", *SMALL.get(name, []))["model"]
+    model = build(node, shape=shape, classes=3)
+    if CertifyConfig.why_not(node):
+        with pytest.raises(UserError, match="no Lipschitz constant is known for the layer"):
+            LipschitzBound(model, shape)
+    else:
+        assert LipschitzBound(model, shape)().worst > 0
 
 
 @settings(max_examples=30, deadline=None)

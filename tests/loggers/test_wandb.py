@@ -33,7 +33,7 @@ OPTIONS = {"project": "trust_exp", "entity": None, "mode": "auto", "tags": [], "
 def job(command_line_in, tmp_path_factory):
     """A job of a sweep that is done, and what it said."""
     command_line = command_line_in(tmp_path_factory.mktemp("offline"))
-    process = command_line(*SMOKE, "logger.tags=[mine]", "sweep=seeds")
+    process = command_line.here(*SMOKE, "logger.tags=[mine]", "sweep=seeds")
     assert process.returncode == 0, process.stderr
     return command_line, process
 
@@ -92,7 +92,8 @@ def test_a_later_eval_continues_the_run(job, offline_parts):
     command_line, _ = job
     before = command_line.result()
     name = before["run_id"]
-    process = command_line("mode=eval", f"run={name}", "eval=[autoattack]", "eval.autoattack.samples=3", "logger=wandb")
+    given = ["mode=eval", f"run={name}", "eval=[autoattack]", "eval.autoattack.samples=3", "logger=wandb"]
+    process = command_line.here(*given)
     assert process.returncode == 0, process.stderr
     *_, part = offline_parts(command_line.folder())
     assert part.run.run_id == name
@@ -133,7 +134,7 @@ def test_a_job_that_is_stopped_and_resumed_is_one_run(command_line, tmp_path, of
     while len(parts := offline_parts(command_line.folder())) < 2 or not parts[1].exit_codes:
         assert time.monotonic() < deadline, "the W&B run of a killed job was not closed"
         time.sleep(0.2)
-    assert command_line(*LONG).returncode == 0
+    assert command_line.here(*LONG).returncode == 0
     stopped, killed, done = offline_parts(command_line.folder())
     assert stopped.run.run_id == killed.run.run_id == done.run.run_id == command_line.result()["run_id"]
     assert stopped.exit_codes == [130]

@@ -35,20 +35,16 @@ def make(config, seed: int = 0) -> tuple[AdversarialTraining, ArrayDataModule]:
     return build(config["method"], model=model, info=data.info, log_every=1), data
 
 
-def fit(config, steps: int, method: AdversarialTraining | None = None) -> AdversarialTraining:
-    made, data = make(config)
-    method = method or made
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(method, datamodule=data)
-    return method
+@pytest.fixture
+def fit(quiet_trainer):
+    """Some steps of training by a configuration; the method afterwards."""
+
+    def train(config, steps: int) -> AdversarialTraining:
+        method, data = make(config)
+        quiet_trainer(max_steps=steps).fit(method, datamodule=data)
+        return method
+
+    return train
 
 
 @pytest.fixture
@@ -60,7 +56,7 @@ def config(composed):
 # --- a step -----------------------------------------------------------------------------------------------------------
 
 
-def test_only_samples_of_a_are_attacked(config, monkeypatch):
+def test_only_samples_of_a_are_attacked(config, fit, monkeypatch):
     attacked, steps = [], []
 
     def spy(model, x, y, epsilon, **options):
@@ -90,7 +86,7 @@ def test_only_samples_of_a_are_attacked(config, monkeypatch):
     assert 0 < sum(len(x) for x, _ in attacked) < 6 * BATCH / 2
 
 
-def test_a_batch_without_samples_of_a_is_an_ordinary_step(config, monkeypatch):
+def test_a_batch_without_samples_of_a_is_an_ordinary_step(config, fit, monkeypatch):
     monkeypatch.setattr(module, "pgd", lambda *_, **__: pytest.fail("there is nothing to attack"))
     monkeypatch.setattr(module, "rows_in", lambda lookup, index: torch.arange(0))
     method = fit(config("method=sat", "method.subset.classes=[3]"), 3)
@@ -104,7 +100,7 @@ def optimizer(method: AdversarialTraining) -> list[str]:
 
 
 @pytest.mark.parametrize("weights", ["vanilla", "balanced", "increasing"])
-def test_the_loss_is_that_of_the_mixed_batch(config, weights, monkeypatch):
+def test_the_loss_is_that_of_the_mixed_batch(config, fit, weights, monkeypatch):
     seen = []
     step = AdversarialTraining.training_step
 
@@ -138,7 +134,7 @@ def test_the_loss_is_that_of_the_mixed_batch(config, weights, monkeypatch):
 
 
 @pytest.mark.parametrize("norm", ["split", "joint"])
-def test_trades_is_its_formula(config, norm, monkeypatch):
+def test_trades_is_its_formula(config, fit, norm, monkeypatch):
     seen = []
     step = AdversarialTraining.training_step
 
@@ -322,6 +318,29 @@ def test_rows_to_stop_on_and_the_rest_are_the_test_set(config, tmp_path):
     assert facts["attacked_samples"] == facts["training_samples"] == 200
 
 
+def test_two_processes_stop_where_one_does(config, command_line, tmp_path):
+    given = [
+        "method=sat",
+        "method.optimizer={name: sgd, lr: 0.3, momentum: 0.9, milestones: []}",
+        "method.stopping={samples: 20, batch_size: 8, at: [0.3, 1.0]}",  # two batches for one, one for the other
+        "size=smoke",
+        "fit.steps=20",
+        "eval=[]",
+        "accelerator.kind=cpu",
+    ]
+    one = run(config(*given), tmp_path / "one")
+    process = command_line("dataset=digits", f"dataset.batch_size={BATCH}", *given, "accelerator=ddp")
+    assert process.returncode == 0, process.stderr
+    facts, two = result(one)["facts"], command_line.result()["facts"]
+    for key in ("stopping_step", "stopping_accuracy", "stopping_rows"):
+        assert two[key] == facts[key], (two, facts)
+    assert len(set(facts["stopping_accuracy"].values())) > 1
+    assert facts["stopping_step"] < 20, "an early one, or it would show nothing"
+    kept = torch.load(command_line.folder() / "weights.pt", weights_only=True)["state_dict"]
+    for name, value in weights(one).items():
+        torch.testing.assert_close(kept[name], value, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "name", ["sat", pytest.param("trades", marks=pytest.mark.slow), pytest.param("fast_at", marks=pytest.mark.slow)]
 )
@@ -440,12 +459,13 @@ def test_the_eval_attacks_as_the_training_did(config):
 
 
 def test_the_command_line_trains_and_says_what_is_wrong(command_line, tmp_path):
-    process = command_line("method=sat", "dataset=digits", "size=smoke", "method.subset.classes=[3]", "eval=[clean]")
+    given = ("method=sat", "dataset=digits", "size=smoke", "method.subset.classes=[3]", "eval=[clean]")
+    process = command_line.here(*given)
     assert process.returncode == 0, process.stderr
     assert command_line.result()["facts"]["attacked_classes"] == ["3"]
     twice = tmp_path / "twice.txt"
     twice.write_text("4\n7\n4\n")
-    process = command_line("method=sat", "size=smoke", f"method.subset.index_file={twice}")
+    process = command_line.here("method=sat", "size=smoke", f"method.subset.index_file={twice}")
     assert process.returncode == 2, process.stderr
     *before, said = process.stderr.strip().splitlines()
     assert said.startswith("error: ")

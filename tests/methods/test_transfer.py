@@ -63,20 +63,17 @@ def make(config) -> tuple[Transfer, L.LightningDataModule]:
     return method, data
 
 
-def fit(config, steps: int, ckpt_path: Path | None = None) -> Transfer:
-    method, data = make(config)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(method, datamodule=method.training_data(data), ckpt_path=ckpt_path, weights_only=True)
-    return method
+@pytest.fixture
+def fit(quiet_trainer):
+    """Some steps of training by a configuration; the method afterwards."""
+
+    def train(config, steps: int, ckpt_path: Path | None = None) -> Transfer:
+        method, data = make(config)
+        trainer = quiet_trainer(max_epochs=-1, max_steps=steps)
+        trainer.fit(method, datamodule=method.training_data(data), ckpt_path=ckpt_path, weights_only=True)
+        return method
+
+    return train
 
 
 def head_of(method: Transfer) -> torch.Tensor:
@@ -208,7 +205,7 @@ def test_a_run_changes_its_head_and_not_one_bit_of_its_features(source, child, c
     assert all(not torch.equal(value, own[f"head.{name}"]) for name, value in first.items())
 
 
-def test_only_the_head_is_optimised(child):
+def test_only_the_head_is_optimised(child, fit):
     method = fit(child(), 2)
     (optimizer,) = method.trainer.optimizers
     optimised = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -216,7 +213,7 @@ def test_only_the_head_is_optimised(child):
     assert "train/loss" in method.trainer.callback_metrics
 
 
-def test_the_training_is_that_of_a_plain_loop(child):
+def test_the_training_is_that_of_a_plain_loop(child, fit):
     """Features of the images in the loaders' order, the cross-entropy, SGD with momentum and weight decay."""
     config = child("method.optimizer.milestones=[0.5]")
     fast = fit(config, 8)
@@ -256,7 +253,7 @@ def test_the_whole_model_can_be_attacked(child):
 # --- cached features ------------------------------------------------------------------------------------------------
 
 
-def test_cached_features_of_unchanged_images_train_the_same_head(child):
+def test_cached_features_of_unchanged_images_train_the_same_head(child, fit):
     one = fit(child(), 13)
     cached = fit(child("method.cached_copies=3"), 13)
     assert cached.cached is not None
@@ -264,7 +261,7 @@ def test_cached_features_of_unchanged_images_train_the_same_head(child):
     torch.testing.assert_close(head_of(cached), head_of(one), rtol=1e-5, atol=1e-6)
 
 
-def test_as_many_copies_as_epochs_train_the_same_head(child):
+def test_as_many_copies_as_epochs_train_the_same_head(child, fit):
     one = fit(child(*AUGMENT), 12)  # three epochs
     cached = fit(child(*AUGMENT, "method.cached_copies=3"), 12)
     torch.testing.assert_close(head_of(cached), head_of(one), rtol=1e-5, atol=1e-6)
@@ -278,7 +275,7 @@ def test_as_many_copies_as_epochs_train_the_same_head(child):
     )
 
 
-def test_a_cached_training_that_is_resumed_ends_with_the_same_weights(child, tmp_path):
+def test_a_cached_training_that_is_resumed_ends_with_the_same_weights(child, tmp_path, fit):
     # without a decay, whose place depends on how many steps were asked for
     config = child(*AUGMENT, "method.cached_copies=2", "method.optimizer.milestones=[]")
     straight = fit(config, 14)
