@@ -43,7 +43,7 @@ WRONG = [
 ]
 
 
-AS_A_PROCESS = ("accelerator=gpu", "method=cl", "model=conv_8c2f")  # said by Hydra, by the engine, by the network
+AS_A_PROCESS = ("method=cl", "accelerator=gpu")  # said by Hydra, and by the engine
 
 
 def assert_one_sentence(process: "subprocess.CompletedProcess[str]", sentence: str) -> None:

@@ -71,7 +71,8 @@ class Certified:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory, composed_in, quiet_trainer):
     folder = tmp_path_factory.mktemp("digits")
-    config = composed_in(folder, "method=cll", "dataset=digits", "eval.certify.tightness_pairs=20")
+    search = "eval.certify={tightness_pairs: 20, tightness_steps: 20}"
+    config = composed_in(folder, "method=cll", "dataset=digits", search)
     return Certified(quiet_trainer, config, folder, 30, folder)
 
 
