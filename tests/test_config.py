@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from omegaconf import OmegaConf
 
-from trust_exp.config import CONF, asked_evals, build, refuse_idle_overrides, run_id, schemas
+from trust_exp.config import CONF, build, run_id, schemas
 from trust_exp.errors import UserError
 
 SOURCE = {"transfer": ["source='[method=standard,dataset=digits]'"]}  # what cannot be composed without one
@@ -164,28 +164,23 @@ def test_an_eval_that_the_network_cannot_be_put_to_is_left_out_and_told(composed
     assert "left_out" not in plain
 
 
-def test_an_eval_is_asked_for_by_a_user_or_by_a_row():
-    row = "+experiments/cll/figure_4_4=cll_eps_0_1"
-    assert asked_evals(["seed=1", "eval=[clean,certify]", "eval.certify.radii=[0.1]"]) == ["clean", "certify"]
-    assert asked_evals(["eval=certify"]) == ["certify"]
-    assert asked_evals([row]) == ["clean", "certify"]
-    assert asked_evals(["eval=[clean]", row]) == ["clean"]
-    assert asked_evals(["+experiments/sat/nothing=a", "method=sat"]) == []
-
-
-@pytest.mark.parametrize(
-    ("given", "why"),
-    [
-        (("method=sat", "dataset=cifar10"), r"the recipe of sat/cifar10 leaves it out \(eval.certify: null\)"),
-        (("method=sat", "dataset=flowers102"), "no Lipschitz constant is known of the layers of resnet50"),
-    ],
-    ids=["recipe", "network"],
-)
-def test_an_eval_that_is_asked_for_is_refused_where_it_cannot_run(composed, given, why):
-    config = composed(*given, "eval=[certify,clean]")
+@pytest.mark.parametrize("asked", ["eval=[certify,clean]", "eval=[clean,certify]"])
+def test_an_eval_that_is_asked_for_is_refused_where_it_cannot_run(composed, asked):
+    why = "no Lipschitz constant is known of the layers of resnet50"
     with pytest.raises(UserError, match=rf"^eval=certify cannot run: {why}; choose eval=\[clean\]$"):
-        refuse_idle_overrides(["eval=[certify,clean]"], config)
-    refuse_idle_overrides([], composed(*given))
+        composed("method=sat", "dataset=flowers102", asked)
+    assert set(composed("method=sat", "dataset=flowers102", "model=conv_4c3f", asked)["eval"]) == {"certify", "clean"}
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "cifar10plus1", "imagenet200"])
+def test_ordinary_training_differs_from_adversarial_training_in_its_attack_alone(composed, dataset):
+    plain, attacked = (
+        composed(f"method={name}", f"dataset={dataset}", "model=resnet50") for name in ("standard", "sat")
+    )
+    for part in ("model", "dataset", "fit"):
+        assert plain[part] == attacked[part]
+    assert plain["method"]["optimizer"] == attacked["method"]["optimizer"]
+    assert (plain["model"]["mean"] == [0.4914, 0.4822, 0.4465]) == dataset.startswith("cifar")
 
 
 def test_all_schemas_have_a_docstring_of_their_own():

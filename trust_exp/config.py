@@ -12,7 +12,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from datetime import datetime
@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trust_exp.errors import UserError, check_choice, check_range, unknown
-from trust_exp.results import series
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -46,12 +44,15 @@ def late(default: Any) -> Any:
     return field(**given, metadata={"late": True})
 
 
-def reference(*, came_late: bool = False) -> Any:
+def reference(*, came_late: bool = False, why_not: Callable[..., str] | None = None) -> Any:
     """Dataclass field that names another run or a file; see ``trust_exp.references``. None unless given.
 
-    ``came_late``: as ``late`` says.
+    Args:
+        came_late: as ``late`` says.
+        why_not: says of the node with the field, the checked configuration of the run that it names and that of the
+            run which it is in, why the one is of no use to the other; empty if it is.
     """
-    return field(default=None, metadata={"reference": True, "late": came_late})
+    return field(default=None, metadata={"reference": True, "late": came_late, "why_not": why_not})
 
 
 @dataclass
@@ -66,7 +67,10 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise UserError(f"give one of fit.epochs and fit.steps; got epochs={self.epochs} and steps={self.steps}")
+            raise UserError(
+                f"give one of fit.epochs and fit.steps; got epochs={self.epochs} and steps={self.steps}: "
+                "fit.epochs=null counts steps, fit.steps=null epochs"
+            )
         for name in ("epochs", "steps", "log_every"):
             check_range(f"fit.{name}", getattr(self, name), least=1)
         check_range("fit.gradient_clip", self.gradient_clip, above=0)
@@ -222,12 +226,15 @@ def check(config: DictConfig) -> dict[str, Any]:
     checked = _check_node(plain, ROOT_SCHEMA, "")
     for group in ("method", "model", "dataset", "logger"):
         checked[group] = _check_node(checked[group], None, group)
+    evals = dict(checked["eval"] or {})
+    checked["usual_evals"] = bool(evals.pop("usual", False))
     # An eval that a recipe tunes but nobody asked for has values, but no schema; one that it leaves out is null.
-    chosen = {name: node for name, node in (checked["eval"] or {}).items() if node and "_schema_" in node}
+    chosen = {name: node for name, node in evals.items() if node and "_schema_" in node}
     checked["eval"] = {name: _check_node(node, None, f"eval.{name}") for name, node in chosen.items()}
     _check_task(checked["method"], checked["dataset"])
     settle(checked)
-    leave_out_evals(checked)
+    if checked["mode"] == "train":  # else the model is that of the stored run
+        leave_out_evals(checked)
     return checked
 
 
@@ -253,50 +260,34 @@ def _check_task(method: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
 
 
 def leave_out_evals(checked: dict[str, Any]) -> None:
-    """Take from the evals those that the network cannot be put to; ``left_out`` then says why, by the eval's name."""
+    """Take ``certify`` from the evals if the network cannot be put to it; ``left_out`` then says why.
+
+    Raises:
+        UserError: if it was asked for by its name, and not among the usual ones.
+    """
     from trust_exp.references import network_of  # here, as it is built on this module
 
-    for name, node in list(checked["eval"].items()):
-        why_not = getattr(find_schema(node["_schema_"]), "why_not", None)
-        if why_not is not None and (reason := why_not(network_of(checked))):
-            checked["eval"] = {other: kept for other, kept in checked["eval"].items() if other != name}
-            checked["left_out"] = {**checked.get("left_out", {}), name: reason}
-
-
-def asked_evals(overrides: Sequence[str]) -> list[str]:
-    """The evals that overrides choose, or the row among them; none where they leave that to conf/config.yaml."""
-    by_user: Any = None
-    by_row: Any = None
-    texts = [text for text in overrides if text.startswith(("eval=", "+experiments/"))]
-    for override in OverridesParser.create().parse_overrides(texts):
-        group, value = override.key_or_group, override.value()
-        if group == "eval":
-            by_user = value
-        elif row := series.find(ROOT / group, str(value)):
-            by_row = series.choices(row[1]).get("eval")
-    asked = by_user or by_row or []
-    return [asked] if isinstance(asked, str) else list(asked)
+    if "certify" not in checked["eval"]:
+        return
+    network = network_of(checked)
+    if find_schema(network["_schema_"]).layers_are_known:  # type: ignore[attr-defined]
+        return
+    why = f"no Lipschitz constant is known of the layers of {network['name']}"
+    checked["eval"] = {name: node for name, node in checked["eval"].items() if name != "certify"}
+    if not checked["usual_evals"]:
+        rest = ",".join(checked["eval"])
+        raise UserError(f"eval=certify cannot run: {why}" + (f"; choose eval=[{rest}]" if rest else ""))
+    checked["left_out"] = {"certify": why}
 
 
 def refuse_idle_overrides(overrides: Sequence[str], checked: Mapping[str, Any]) -> None:
-    """Raise UserError for an eval that is asked for and does not run, or a value of one: it would be ignored."""
-    refuse_left_out(asked_evals(overrides), checked)
+    """Raise UserError for a value of an eval that does not run: it would be ignored."""
     chosen, left_out = checked["eval"], checked.get("left_out", {})
     for text in overrides:
         parts = text.partition("=")[0].lstrip("+").split(".")
         if parts[0] == "eval" and len(parts) > 2 and parts[1] not in chosen:
             why = f"left out ({left_out[parts[1]]})" if parts[1] in left_out else "not chosen"
             raise UserError(f"{text} changes nothing, as eval={parts[1]} is {why}; there runs {', '.join(chosen)}")
-
-
-def refuse_left_out(asked: Sequence[str], checked: Mapping[str, Any]) -> None:
-    """Raise UserError for an eval that is asked for by its name and yet does not run."""
-    for name in asked:
-        if name not in checked["eval"]:
-            recipe = f"{checked['method']['name']}/{checked['dataset']['name']}"
-            why = checked.get("left_out", {}).get(name) or f"the recipe of {recipe} leaves it out (eval.{name}: null)"
-            rest = ",".join(checked["eval"])
-            raise UserError(f"eval={name} cannot run: {why}" + (f"; choose eval=[{rest}]" if rest else ""))
 
 
 def check_options(node: Any, path: str) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trust_exp.config import CONF, build
+from trust_exp.config import CONF, build, find_schema
 from trust_exp.errors import UserError
-from trust_exp.evals.config import CertifyConfig
 from trust_exp.lipschitz import RULES, Context, LipschitzBound, MinMax, Normalize, Residual, lipschitz_constant
 from trust_exp.lipschitz.bound import GAP_STEPS
 
@@ -283,7 +282,7 @@ def test_a_model_says_whether_its_layers_are_known(composed, name):
     dataset, shape = ("two_moons", (2,)) if name == "mlp_two_moons" else ("tiny_imagenet", (3, 64, 64))
     node = composed(f"model={name}", f"dataset={dataset}", *SMALL.get(name, []))["model"]
     model = build(node, shape=shape, classes=3)
-    if CertifyConfig.why_not(node):
+    if not find_schema(node["_schema_"]).layers_are_known:
         with pytest.raises(UserError, match="no Lipschitz constant is known for the layer"):
             LipschitzBound(model, shape)
     else:

@@ -1,12 +1,10 @@
 """Settings of the evaluation suites. Imports no torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
 
-from trust_exp.config import find_schema, late
+from trust_exp.config import late
 from trust_exp.errors import UserError, check_choice, check_range
 
 SPLITS = ("train", "test")
@@ -41,13 +39,6 @@ class CertifyConfig:
     per_class: bool = True
     tightness_pairs: int = 4000  # 0: no search
     tightness_steps: int = 1000
-
-    @staticmethod
-    def why_not(network: Mapping[str, Any]) -> str:
-        """Why the network of a checked node cannot be certified; empty if it can, or if only its layers show that."""
-        if getattr(find_schema(network["_schema_"]), "layers_are_known", True):
-            return ""
-        return f"no Lipschitz constant is known of the layers of {network['name']}"
 
     def __post_init__(self) -> None:
         check_splits("eval.certify.splits", self.splits)

@@ -10,11 +10,19 @@ from trust_exp.errors import UserError, check_choice, check_range
 
 
 @dataclass
-class NetConfig:
-    """What the project's own networks share."""
+class ModelConfig:
+    """What all models share."""
+
+    layers_are_known = True  # to trust_exp.lipschitz, or only they show it; unannotated, as it is no field
 
     _target_: str = MISSING
     name: str = MISSING
+
+
+@dataclass
+class NetConfig(ModelConfig):
+    """What the plain networks share."""
+
     activation: str = "minmax"
     mean: list[float] | None = None  # both given: the first layer normalises, and the Lipschitz bound knows it
     std: list[float] | None = None
@@ -60,77 +68,74 @@ class ConvNetConfig(NetConfig):
 
 
 @dataclass
-class PreActResNetConfig:
-    """PreActResNet-18 (Losch 2024, ch. 3; He 2016)."""
+class DeepNetConfig(ModelConfig):
+    """What the networks share that no Lipschitz constant is known of."""
 
-    layers_are_known = False  # to trust_exp.lipschitz; unannotated, as it is no field
+    layers_are_known = False
 
-    _target_: str = "trust_exp.models.preact_resnet.preact_resnet18"
-    name: str = MISSING
-    widths: list[int] = field(default_factory=lambda: [128, 256, 512, 512])
-    project: str = "every_block"  # which shortcuts are convolutions; the usual network has them where_needed
-    mean: list[float] | None = None
+    mean: list[float] | None = None  # of the pixels, taken off by the first layer
     std: list[float] | None = None
 
     def __post_init__(self) -> None:
+        check_normalization(self.mean, self.std)
+
+
+@dataclass
+class PreActResNetConfig(DeepNetConfig):
+    """PreActResNet-18 (Losch 2024, ch. 3; He 2016)."""
+
+    _target_: str = "trust_exp.models.preact_resnet.preact_resnet18"
+    widths: list[int] = field(default_factory=lambda: [128, 256, 512, 512])
+    project: str = "every_block"  # which shortcuts are convolutions; the usual network has them where_needed
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.widths) != 4:
             raise UserError(f"model.widths must hold one width for each of the four stages; got {self.widths}")
         for width in self.widths:
             check_range("model.widths", width, least=1)
         check_choice("model.project", self.project, ("every_block", "where_needed"))
-        check_normalization(self.mean, self.std)
 
 
 @dataclass
-class WideResNetConfig:
+class WideResNetConfig(DeepNetConfig):
     """WRN-depth-width (Zagoruyko & Komodakis 2016)."""
 
-    layers_are_known = False  # to trust_exp.lipschitz; unannotated, as it is no field
-
     _target_: str = "trust_exp.models.wide_resnet.wide_resnet"
-    name: str = MISSING
     depth: int = 28
     width: int = 10
     activation: str = "relu"
-    mean: list[float] | None = None
-    std: list[float] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.depth < 10 or (self.depth - 4) % 6:
             raise UserError(f"model.depth must be 6n + 4, such as 10, 28, 34 or 70; got {self.depth}")
         check_range("model.width", self.width, least=1)
         check_choice("model.activation", self.activation, ("relu", "silu"))
-        check_normalization(self.mean, self.std)
 
 
 @dataclass
-class TimmConfig:
-    """A model of the timm library."""
-
-    layers_are_known = False  # to trust_exp.lipschitz; unannotated, as it is no field
+class TimmConfig(DeepNetConfig):
+    """A model of the timm library; mean and std are its own if none are given."""
 
     _target_: str = "trust_exp.models.timm.timm_model"
-    name: str = MISSING
     architecture: str = MISSING
     pretrained: bool = False
-    mean: list[float] | None = None  # of the pixels, taken off by the first layer; None: the model's own
-    std: list[float] | None = None
     options: dict[str, Any] = field(default_factory=dict)  # further ones of timm.create_model
     init: str = late("timm")  # how weights start; "released": as in the code of subset adversarial training
 
     def __post_init__(self) -> None:
-        check_normalization(self.mean, self.std)
+        super().__post_init__()
         check_choice("model.init", self.init, ("timm", "released"))
         if self.pretrained and self.init != "timm":
             raise UserError(f"model.init={self.init} would overwrite pretrained weights; leave it, or model.pretrained")
 
 
 @dataclass
-class FrozenConfig:
+class FrozenConfig(ModelConfig):
     """The network of an earlier run without its last layer, frozen, and a new head."""
 
     _target_: str = "trust_exp.models.frozen.frozen_features"
-    name: str = MISSING
     source: str | None = reference()  # the run, or a file of weights; then the network has to be given
     network: Any = None  # that of a file of weights: +model@model.network=conv_4c3f
 
