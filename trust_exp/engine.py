@@ -144,7 +144,7 @@ class Pipeline:
         return self.record.phase(name) if self.record else nullcontext()
 
     def _data(self) -> DataModule:
-        node = self.config["dataset"]
+        node = at_paths(self.config, "dataset")
         data: DataModule = build(node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"])
         if self.record is not None:
             data.prepare_data()
@@ -155,7 +155,7 @@ class Pipeline:
 
     def _compare_data(self, data: DataModule, record: Record) -> None:
         """Keep which data the run has seen, and refuse to go on with others."""
-        seen, found = record.values.get("data"), {**data.source(), **data.subset.facts()}
+        seen, found = record.values.get("data"), data.source()
         begun = self.run.weights.exists() or self.run.checkpoint.exists()
         if seen is not None and seen != found and begun:
             raise UserError(

@@ -1,6 +1,7 @@
 """Errors that are not bugs: what the user can mend, said in one sentence, and a run that was asked to stop."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -36,7 +37,9 @@ def check_range(
     least: float | None = None,
     most: float | None = None,
 ) -> None:
-    """Raise UserError unless ``value`` is None, or greater than ``above``, at least ``least`` and at most ``most``."""
+    """Raise UserError unless ``value`` is None, or finite, > ``above``, at least ``least`` and at most ``most``."""
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"{key} must be finite; got {value:g}")
     if value is not None and above is not None and not value > above:
         raise UserError(f"{key} must be greater than {above:g}; got {value:g}")
     if value is not None and least is not None and not value >= least:

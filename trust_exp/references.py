@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -34,7 +34,7 @@ from trust_exp.config import (
 )
 from trust_exp.errors import UserError
 from trust_exp.messages import explain
-from trust_exp.runs import TRAINED_PARTS, Run, find, holder
+from trust_exp.runs import TRAINED_PARTS, Ambiguous, Run, find, holder
 
 RUN_ID = re.compile(r"[0-9a-f]{4,10}")
 OVERRIDES = re.compile(r"\s*\[\s*['\"]?[+~]*[\w./@-]+\s*=")
@@ -121,21 +121,24 @@ def settle(checked: dict[str, Any]) -> None:
             also for a source that nothing is built on.
     """
     told: dict[str, dict[str, Any]] = {}
-    for key, node, name in list(_places(checked, RootConfig)):
+    for key, node, entry in list(_places(checked, RootConfig)):
         if checked["mode"] != "eval" or key.split(".")[0] not in TRAINED_PARTS:
-            told[key] = _look_up(key, node[name], checked)
-            node[name] = told[key].get("run") or f"sha256:{told[key]['sha256']}"
+            told[key] = _look_up(key, node, entry, checked)
+            node[entry.name] = told[key].get("run") or f"sha256:{told[key]['sha256']}"
     if "source" in told and not any(key != "source" and told[key] == told["source"] for key in told):
+        method = checked["method"]["name"]
+        has_own = (CONF / "model" / "for" / method / "any.yaml").exists()
+        own = "; leave out model=, and it takes one that does" if has_own else ""
         raise UserError(
-            f"source={told['source']['written']} changes nothing: neither method={checked['method']['name']} nor "
-            f"model={checked['model']['name']} builds on one"
+            f"source={told['source']['written']} changes nothing: neither method={method} nor "
+            f"model={checked['model']['name']} builds on one{own}"
         )
     if told:
         checked["references"] = told
 
 
-def _places(node: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Dotted key, node and name of each reference that is given."""
+def _places(node: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any], Field[Any]]]:
+    """Dotted key, node and field of each reference that is given."""
     if not isinstance(node, dict):
         return
     wanted = next((kind for kind in get_args(wanted) if is_dataclass(kind)), wanted) if _is_union(wanted) else wanted
@@ -146,7 +149,7 @@ def _places(node: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, dict[
         return
     for entry in fields(schema):
         if entry.metadata.get("reference") and node.get(entry.name) is not None:
-            yield f"{path}{entry.name}", node, entry.name
+            yield f"{path}{entry.name}", node, entry
         else:
             hint = type_hints(cast(type, schema))[entry.name]
             yield from _places(node.get(entry.name), hint, f"{path}{entry.name}.")
@@ -156,10 +159,14 @@ def _is_union(wanted: Any) -> bool:
     return isinstance(wanted, UnionType)
 
 
-def _look_up(key: str, written: str, checked: Mapping[str, Any]) -> dict[str, Any]:
+def _look_up(key: str, node: Mapping[str, Any], entry: Field[Any], checked: Mapping[str, Any]) -> dict[str, Any]:
     """What a reference stands for, as JSON: a run (with what ``cell_id`` needs), or a file."""
+    written: str = node[entry.name]
+    why_not = entry.metadata.get("why_not") or (lambda *_: "")
     if written.startswith("["):
         found = described(key, written, checked)
+        if why := why_not(node, found.config, checked):
+            raise UserError(f"{key}={written}: {why}")
         return {"written": written, **_facts_of(found.config, found.follows)}
     path, runs = Path(written).expanduser(), checked["paths"]["runs"]
     if RUN_ID.fullmatch(written) is None and path.is_file():
@@ -171,6 +178,8 @@ def _look_up(key: str, written: str, checked: Mapping[str, Any]) -> dict[str, An
     if why := why_untrained(run):
         raise UserError(f"{key}={written}: run {run.folder.name} {why}")
     stored = run.read("config.json") or {}
+    if why := why_not(node, stored["config"], checked):
+        raise UserError(f"{key}={written}: run {run.folder.name} is of no use: {why}")
     return {"written": written, **_facts_of(stored["config"], follows=False, name=run.id), **where}
 
 
@@ -181,9 +190,9 @@ def _facts_of(config: Mapping[str, Any], follows: bool, name: str | None = None)
 def _find(key: str, written: str, runs: str) -> Run:
     try:
         return find(runs, written)
-    except UserError as error:
-        if "fits" in str(error):
-            raise UserError(str(error).replace("run=", f"{key}=", 1)) from None
+    except Ambiguous as error:
+        raise UserError(str(error).replace("run=", f"{key}=", 1)) from None
+    except UserError:
         raise UserError(
             f"{key}={written}: there is no such run in {runs}, and no such file; it is a run's id, a path, or "
             "overrides such as '[method=standard,dataset=digits]'"

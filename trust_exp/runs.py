@@ -27,6 +27,10 @@ LOCK_TRIES = 5
 TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "source")
 
 
+class Ambiguous(UserError):
+    """A name that fits several runs."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run's folder and what lies in it."""
@@ -107,7 +111,8 @@ def find(runs: str | Path, name: str) -> Run:
     """The run whose folder or id is ``name``, or whose id starts with it.
 
     Raises:
-        UserError: if there is none, or more than one.
+        Ambiguous: if there is more than one.
+        UserError: if there is none.
     """
     folders = [path.parent for path in Path(runs).glob("*/config.json")]
     wanted = Path(name).name
@@ -116,7 +121,7 @@ def find(runs: str | Path, name: str) -> Run:
     if not found:
         raise UserError(f"run={name}: there is no such run in {runs} (it holds {len(folders)} runs)")
     if len(found) > 1:
-        raise UserError(f"run={name} fits {len(found)} runs: {', '.join(sorted(folder.name for folder in found))}")
+        raise Ambiguous(f"run={name} fits {len(found)} runs: {', '.join(sorted(folder.name for folder in found))}")
     return Run(found[0])
 
 

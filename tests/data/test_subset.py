@@ -79,7 +79,7 @@ def test_choices_add_up_and_a_limit_comes_last(tmp_path):
     ("given", "message"),
     [
         ({"classes": ["cow"]}, "the class of dataset=animals 'cow' does not exist"),
-        ({"classes": ["4"]}, "the class of dataset=animals '4' does not exist"),
+        ({"classes": ["4"]}, "dataset.classes names class 4; there are 0 to 3"),
         ({"classes": ["cat", "0"]}, "dataset.classes names a class twice: ['cat', '0']"),
     ],
 )
@@ -105,6 +105,8 @@ def test_an_empty_choice_is_refused(tmp_path):
         ("1\nx\n", "cannot be read as whole numbers, one a line"),
         ("10\n", "names sample 10; there are 0 to 9"),
         ("-1\n", "names sample -1; there are 0 to 9"),
+        ("", "names no sample"),
+        ('# samples of {"name: 1}\n1\n', "its first line does not say of which data they are"),
         ("1 2\n3 4\n", "must hold whole numbers; it has int64 (2, 2)"),
     ],
 )

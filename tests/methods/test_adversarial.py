@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from trust_exp import engine
 from trust_exp.attacks.ball import Ball
 from trust_exp.attacks.pgd import pgd
-from trust_exp.config import build
+from trust_exp.config import build, run_id
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.errors import UserError
@@ -237,13 +237,16 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(config, given, tmp_pat
     assert result(again)["facts"] == result(through)["facts"]
 
 
-def test_a_subset_that_changed_is_refused_when_the_run_goes_on(config, tmp_path, monkeypatch):
+def test_an_index_file_is_known_by_its_numbers(config, tmp_path, monkeypatch):
     chosen = tmp_path / "chosen.txt"
     chosen.write_text("\n".join(map(str, range(50))))
-    made = config("method=sat", f"method.subset.index_file={chosen}", *QUICK)
+    given = ("method=sat", *QUICK, f"method.subset.index_file={tmp_path}")
+    made = config(*given[:-1], f"{given[-1]}/chosen.txt")
+    assert run_id(made) == run_id(config(*given[:-1], f"{given[-1]}/../{tmp_path.name}/chosen.txt"))
     interrupted(made, tmp_path / "run", 5, monkeypatch)
     chosen.write_text("\n".join(map(str, range(49))))
-    with pytest.raises(UserError, match="not those that this run began to attack"):
+    assert run_id(made) != run_id(config(*given[:-1], f"{given[-1]}/chosen.txt"))
+    with pytest.raises(UserError, match=r"chosen\.txt is another one than when the run began"):
         run(made, tmp_path / "run")
 
 
@@ -318,9 +321,11 @@ def test_rows_to_stop_on_and_the_rest_are_the_test_set(config, tmp_path):
     assert facts["attacked_samples"] == facts["training_samples"] == 200
 
 
-def test_two_processes_stop_where_one_does(config, command_line, tmp_path):
+def test_two_processes_weigh_and_stop_as_one_does(config, command_line, tmp_path):
     given = [
         "method=sat",
+        "method.subset.fraction=0.5",  # of which the processes have unequal shares in a batch
+        "method.weights=increasing",
         "method.optimizer={name: sgd, lr: 0.3, momentum: 0.9, milestones: []}",
         "method.stopping={samples: 20, batch_size: 8, at: [0.3, 1.0]}",  # two batches for one, one for the other
         "size=smoke",
@@ -385,7 +390,6 @@ def alarm(network, epsilon: float, step_size: float) -> OverfittingAlarm:
 
 def test_the_alarm_is_raised_once_where_one_step_hides_what_several_find(network):
     blind = alarm(network, 0.8, 1e-6)  # a step that goes nowhere: random starts alone break no one
-    blind.epsilon = 0.8
     found, first = blind.check(network[0], 10)
     assert found["fgsm_accuracy"] > 0.7
     assert found["pgd_accuracy"] < 0.1

@@ -48,9 +48,8 @@ def test_where_all_are_attacked_weights_are_1():
 def test_the_loss_is_the_weighted_mean():
     losses, weights = torch.rand(6, dtype=torch.float64), torch.tensor([1.0, 1, 18, 1, 18, 1], dtype=torch.float64)
     total = sum(float(weight) * float(loss) for weight, loss in zip(weights, losses, strict=True))
-    assert mean_loss(losses, weights).item() == pytest.approx(total / 40)
-    assert mean_loss(losses, weights, "plain").item() == pytest.approx(total / 6)
-    assert mean_loss(losses, torch.ones(6), "plain") == mean_loss(losses, torch.ones(6)) == losses.mean()
+    assert mean_loss(losses, weights, weights.sum()).item() == pytest.approx(total / 40)
+    assert mean_loss(losses, weights, 6).item() == pytest.approx(total / 6)
 
 
 def test_the_divergence_is_that_of_the_softmaxes_and_has_two_gradients():
@@ -221,7 +220,7 @@ def test_a_ranking_that_does_not_fit_is_refused(ranking, tmp_path):
     one = tmp_path / "one.npz"
     rows = np.flatnonzero(Digits("digits").labels("train").numpy() != 4)
     write_ranking(one, ranked("entropy", rows, score[rows], facts, "run"))
-    with pytest.raises(UserError, match="ranks no sample of class 4"):
+    with pytest.raises(UserError, match="has no sample of the class 4; take a run that was trained on all classes"):
         subset(count=5, by="class", order="hardest", ranking=str(one))
     with pytest.raises(UserError, match="there is no ranking"):
         subset(count=5, order="hardest", ranking=str(path.parent.parent), measure="vog")
@@ -242,6 +241,9 @@ def test_a_ranking_that_does_not_fit_is_refused(ranking, tmp_path):
         ({"count": 0}, "must be at least 1"),
         ({"order": "hardest"}, "method.subset.order=hardest needs method.subset.ranking"),
         ({"ranking": "x.npz"}, "means nothing with method.subset.order=random"),
+        ({"classes": ["12"]}, "method.subset.classes names class 12; there are 0 to 9"),
+        ({"order": "hardest", "ranking": "x.npz"}, "means nothing where all are attacked"),
+        ({"measure": "svar"}, "method.subset.measure=svar means nothing without method.subset.ranking"),
         ({"index_file": "x", "fraction": 0.5}, "leave out method.subset.fraction"),
         ({"index_file": "x", "by": "class"}, "leave out method.subset.by=class"),
         ({"index_file": "nowhere.txt"}, "method.subset.index_file=nowhere.txt"),
@@ -254,10 +256,11 @@ def test_a_choice_that_cannot_be_is_one_sentence(fields, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_classes_that_are_not_served_leave_nothing_to_attack():
-    data = Digits("digits", classes=["1", "2"])
-    with pytest.raises(UserError, match="'3' does not exist"):
-        choose(SubsetConfig(classes=["3"]), data)
+def test_classes_that_are_not_served_leave_nothing_to_attack(tmp_path):
+    path = tmp_path / "ones.txt"
+    np.savetxt(path, np.flatnonzero(Digits("digits").labels("train").numpy() == 1), "%d")
+    with pytest.raises(UserError, match="no training sample of dataset=digits that is served is of the classes 3"):
+        choose(SubsetConfig(classes=["3"]), Digits("digits", index_file=str(path)))
 
 
 # --- the alarm and the rows to stop on --------------------------------------------------------------------------------

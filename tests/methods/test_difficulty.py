@@ -159,7 +159,7 @@ def test_what_a_ranking_says_of_its_origin(composed, uninterrupted):
         check_fits(ranking, data.sample_facts())
         result = uninterrupted.read("result.json") or {}
         told = result["facts"]["difficulty"][name]
-        order = class_order(ranking, data.labels("train").numpy(), 10)
+        order = class_order(ranking, data.labels("train").numpy(), data.info.classes, np.arange(10))
         assert [int(digit) for digit in told["classes"]] == order.tolist()
         assert told["samples"] == len(ranking.index)
         assert f"figures/difficulty_{name}.png" in result["figures"]

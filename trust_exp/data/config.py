@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from omegaconf import MISSING
 
-from trust_exp.config import free, late
+from trust_exp.config import free, late, reference
 from trust_exp.errors import UserError, check_choice, check_range
 
 UNKNOWN = -1  # in a label map: not labelled, says nothing
@@ -95,7 +95,7 @@ class DataConfig:
     limit_test: int | None = None
     keep_on_device: bool = free(True)  # in the accelerator's memory if it fits
     classes: list[str] | None = late(None)  # only these, by name or number, numbered anew in this order
-    index_file: str | None = late(None)  # only the training samples whose numbers stand in this file
+    index_file: str | None = reference(came_late=True)  # only the training samples whose numbers stand in this file
     fraction: float | None = late(None)  # only this part of the training samples, the same part of each class
     imbalance: float | None = late(None)  # first training class over the last: sizes fall exponentially
 

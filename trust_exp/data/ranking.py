@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,22 +134,24 @@ def class_means(ranking: Ranking, labels: np.ndarray, classes: int) -> np.ndarra
     return np.divide(sums, counts, out=np.full(classes, np.nan), where=counts > 0)
 
 
-def class_order(ranking: Ranking, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Numbers of the classes, int64 [C], by decreasing mean score; of equal ones the lower number comes first.
+def class_order(ranking: Ranking, labels: np.ndarray, names: Sequence[str], among: np.ndarray) -> np.ndarray:
+    """Numbers of classes, int64 [C], by decreasing mean score; of equal ones the one that is named first comes first.
 
     Args:
         labels: as of ``class_means``.
+        names: of all classes.
+        among: the numbers to be ordered, int64 [C].
 
     Raises:
         UserError: if no sample of a class is ranked.
 
     Source: Losch 2024, Eq. 3.3.
     """
-    means = class_means(ranking, labels, classes)
+    means = class_means(ranking, labels, len(names))[among]
     if np.isnan(means).any():
-        missing = np.flatnonzero(np.isnan(means)).tolist()
+        missing = ", ".join(names[number] for number in among[np.isnan(means)])
         raise UserError(
-            f"the ranking by {ranking.measure} of run {ranking.run} has no sample of the classes {missing}; "
-            "rank data that have all of them"
+            f"the ranking by {ranking.measure} of run {ranking.run} has no sample of the class {missing}; take a run "
+            "that was trained on all classes"
         )
-    return np.argsort(-means, kind="stable")
+    return among[np.argsort(-means, kind="stable")]

@@ -1,6 +1,7 @@
 """Which samples of a data set are served: by class, by a file of numbers, by fraction."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
 from trust_exp.data.provenance import check_same, split_facts
-from trust_exp.data.store import sha256
 from trust_exp.errors import UserError, unknown
 
+ATTACKED = "attacked.txt"  # the index file that a run leaves
 OF_DATA = "# samples of "  # begins the first line of an index file that says of which data it is; the rest is JSON
 
 
@@ -22,7 +23,7 @@ class Subset:
 
     Args:
         classes: only these, by name or number, numbered anew in this order; of both splits.
-        index_file: only the training samples whose numbers stand in this file: a ``.npy`` array or a text, one a line.
+        index_file: only the training samples whose numbers stand in this file, see ``read_index``.
         fraction: only this part of the training samples, the same part of each class (of dense data: of all), its
             first samples.
 
@@ -35,10 +36,6 @@ class Subset:
         self, classes: list[str] | None = None, index_file: str | Path | None = None, fraction: float | None = None
     ) -> None:
         self.classes, self.index_file, self.fraction = classes, index_file, fraction
-
-    def facts(self) -> dict[str, str]:
-        """What the configuration does not say of the choice: the checksum of the index file."""
-        return {} if self.index_file is None else {"index_file": sha256(Path(self.index_file))}
 
     def narrow(self, info: DatasetInfo) -> DatasetInfo:
         """``info`` with the chosen classes only."""
@@ -98,6 +95,8 @@ def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key:
             numbers.append(classes.index(given))
         elif given.isdecimal() and int(given) < len(classes):
             numbers.append(int(given))
+        elif given.lstrip("-").isdecimal():
+            raise UserError(f"{key} names class {given}; there are 0 to {len(classes) - 1}")
         else:
             raise unknown(what, given, classes)
     if len(set(numbers)) < len(numbers):
@@ -109,23 +108,32 @@ def read_index(path: str | Path, name: str, labels: Tensor, key: str = "dataset.
     """The numbers in a file, int64 [M], each of a sample of the training split of data set ``name``.
 
     Args:
+        path: a ``.npy`` array, a text with one a line, or the folder of a run that left one.
         labels: of the whole split, [N, ...].
         key: what the user calls the file.
 
     Raises:
         UserError: if the file cannot be read, holds anything else, or was written for other data.
     """
+    path = Path(path)
+    if path.is_dir():
+        path = path / ATTACKED
+        if not path.exists():
+            raise UserError(f"{key}={path.parent.name}: the run chose no samples; those of method=sat leave {ATTACKED}")
     try:
         told = _facts_in(path)
-        numbers = (
-            np.load(path, allow_pickle=False) if Path(path).suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
-        )
+        with warnings.catch_warnings(action="ignore"):  # numpy's, of a file without numbers
+            numbers = (
+                np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
+            )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}={path} cannot be read as whole numbers, one a line: {reason}") from error
     if told is not None:
         check_same(f"{key}={path}", told, split_facts(name, labels.numpy()), "choose anew from these data")
-    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer) or not numbers.size:
+    if not numbers.size:
+        raise UserError(f"{key}={path} names no sample")
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
         raise UserError(f"{key}={path} must hold whole numbers; it has {numbers.dtype} {numbers.shape}")
     if numbers.min() < 0 or numbers.max() >= len(labels):
         odd = int(numbers.min() if numbers.min() < 0 else numbers.max())
@@ -144,13 +152,16 @@ def write_index(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
-def _facts_in(path: str | Path) -> dict[str, Any] | None:
+def _facts_in(path: Path) -> dict[str, Any] | None:
     """What an index file says of its data; None: nothing, and its numbers are believed."""
     with open(path, "rb") as file:
         line = file.readline(2**16)
     if not line.startswith(OF_DATA.encode()):
         return None
-    facts = json.loads(line.removeprefix(OF_DATA.encode()))
+    try:
+        facts = json.loads(line.removeprefix(OF_DATA.encode()))
+    except ValueError as error:
+        raise ValueError("its first line does not say of which data they are, as a run wrote it") from error
     return facts if isinstance(facts, dict) else {}
 
 

@@ -1,6 +1,6 @@
 """What one attack of a test set says of attacked and other classes, and of each class (Losch 2024, ch. 3)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +26,18 @@ def robustness_rows(found: Outcomes, classes: Sequence[str], attacked: Sequence[
 
     Source: Losch 2024, sec. 3.3.1 and A.4.
     """
-    label, rows = found["label"], list[Row]()
-    for name, chosen in _domains(label, classes, attacked):
-        rows += [row for row in _rates(found, chosen, "robust/{}" + name) if row.metric != "robust/accuracy"]
+    label = found["label"]
+    rows = _rates(found, torch.ones_like(label, dtype=torch.bool), "robust/{}")[1:]
+    if attacked is not None:
+        in_a = torch.isin(label, torch.tensor([classes.index(name) for name in attacked], dtype=torch.int64))
+        rows += [*_rates(found, in_a, "robust/{}_a"), *_rates(found, ~in_a, "robust/{}_b")]
     for number, name in enumerate(classes):
         rows += _rates(found, label == number, "robust/class_{}", **{"class": name})
     return rows
 
 
-def _domains(label: Tensor, classes: Sequence[str], attacked: Sequence[str] | None) -> Iterator[tuple[str, Tensor]]:
-    yield "", torch.ones_like(label, dtype=torch.bool)
-    if attacked is not None:
-        in_a = torch.isin(label, torch.tensor([classes.index(name) for name in attacked], dtype=torch.int64))
-        yield "_a", in_a
-        yield "_b", ~in_a
-
-
 def _rates(found: Outcomes, chosen: Tensor, name: str, **detail: Any) -> list[Row]:
+    """Robust and clean accuracy of the chosen samples (bool [N]), and their defense rate."""
     n, correct = int(chosen.sum()), int(found["correct"][chosen].sum())
     robust = int(found["survived"][chosen, -1].sum())
     rows = []

@@ -1,7 +1,8 @@
 """Settings of subset adversarial training, TRADES and single-step training. Imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from omegaconf import MISSING
 
@@ -20,6 +21,21 @@ Average = Literal["weighted", "plain"]
 BatchNorm = Literal["joint", "split"]
 
 
+def why_no_ranking(subset: Mapping[str, Any], source: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """Why a run with the checked configuration ``source`` leaves no ranking for a subset; empty if it leaves one.
+
+    Args:
+        subset: the node that names the run.
+        run: the checked configuration of which the node is a part.
+    """
+    measure, name = subset["measure"], run["dataset"]["name"]
+    if measure not in source["method"].get("difficulty", []):
+        return f"it makes no ranking by {measure}; one with method=standard method.difficulty=[{measure}] does"
+    if source["dataset"]["name"] != name:
+        return f"it ranks dataset={source['dataset']['name']}; this is dataset={name}"
+    return ""
+
+
 @dataclass
 class SubsetConfig:
     """A, the training samples that are attacked; without any choice all of them (Losch 2024, sec. 3.2.2)."""
@@ -29,15 +45,18 @@ class SubsetConfig:
     count: int | None = None
     classes: list[str] | None = None  # only of these, by name or number
     order: str = "random"  # which come first; random: by the run's seed
-    ranking: str | None = reference()  # a run with method.difficulty, or a ranking file; for hardest and easiest
+    ranking: str | None = reference(why_not=why_no_ranking)  # a run with method.difficulty, or a ranking file
     measure: str = "entropy"  # which of the folder's rankings
-    index_file: str | None = None  # exactly the samples whose numbers stand here: .npy, or a text, one a line
+    index_file: str | None = reference()  # exactly the samples whose numbers stand here: .npy, or a text, one a line
 
     def __post_init__(self) -> None:
         check_choice("method.subset.by", self.by, get_args(By))
         check_choice("method.subset.order", self.order, get_args(Order))
         check_choice("method.subset.measure", self.measure, get_args(Measure))
         self._check_amount()
+        self._check_order()
+
+    def _check_order(self) -> None:
         if self.order != "random" and self.ranking is None:
             raise UserError(
                 f"method.subset.order={self.order} needs method.subset.ranking=<a run with method.difficulty=[entropy] "
@@ -48,6 +67,13 @@ class SubsetConfig:
                 f"method.subset.ranking={self.ranking} means nothing with method.subset.order=random; "
                 "choose method.subset.order=hardest or easiest"
             )
+        if self.order != "random" and self.fraction is None and self.count is None:
+            raise UserError(
+                f"method.subset.order={self.order} means nothing where all are attacked; give method.subset.fraction "
+                "or method.subset.count"
+            )
+        if self.ranking is None and self.measure != "entropy":
+            raise UserError(f"method.subset.measure={self.measure} means nothing without method.subset.ranking")
 
     def _check_amount(self) -> None:
         if self.fraction is not None and not 0 < self.fraction <= 1:
@@ -87,6 +113,8 @@ class PgdConfig:
         check_range("method.attack.step_size", self.step_size, above=0)
         check_range("method.attack.steps", self.steps, least=1)
         check_choice("method.attack.keep", self.keep, ("best", "last"))
+        if self.keep == "last" and not self.score_last:
+            raise UserError("method.attack.score_last=false means nothing with method.attack.keep=last")
 
 
 @dataclass
@@ -96,7 +124,7 @@ class StoppingConfig:
     samples: int = 1000  # at most; and at most half of the test set
     at: list[float] = field(default_factory=lambda: [0.08, 0.25, 0.51, 0.76, 1.0])  # fractions of the training
     version: str = "fast"  # of AutoAttack
-    batch_size: int = 500
+    batch_size: int = free(500)
     seed: int = 90622  # of the choice of the samples
 
     def __post_init__(self) -> None:
@@ -144,6 +172,7 @@ class AdversarialConfig:
 
     def __post_init__(self) -> None:
         check_choice("method.norm", self.norm, get_args(Norm))
+        check_range("method.epsilon", self.epsilon)
         if not self.epsilon > 0:
             raise UserError(
                 f"method.epsilon must be greater than 0; got {self.epsilon:g}: without an attack it would be "

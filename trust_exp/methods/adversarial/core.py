@@ -27,12 +27,16 @@ def weight_of_attacked(attacked: int, others: int, scheme: str) -> float:
     return balance if scheme == "balanced" else (1 + 10 * attacked / (attacked + others)) * balance
 
 
-def mean_loss(losses: Tensor, weights: Tensor, average: str = "weighted") -> Tensor:
-    """sum(w l) / sum(w) of a batch, or with ``average="plain"`` sum(w l) / B.
+def mean_loss(losses: Tensor, weights: Tensor, total: Tensor | float) -> Tensor:
+    """sum(w l) / total of a batch.
 
-    Source: Losch 2024, Eq. 3.2 is the plain one, the released code divides by the weights. Vanilla: equal.
+    Args:
+        losses, weights: [B].
+        total: sum(w), or B; where a batch is spread over processes, whose gradients are averaged, the mean of theirs.
+
+    Source: Losch 2024, Eq. 3.2 divides by B, the released code by the weights. Vanilla: equal.
     """
-    return (weights * losses).sum() / (weights.sum() if average == "weighted" else len(losses))
+    return (weights * losses).sum() / total
 
 
 def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
@@ -47,11 +51,12 @@ def two_parts(model: nn.Module, clean: Tensor, attacked: Tensor, *, joint: bool)
     """Logits of clean and attacked samples, float32.
 
     Args:
-        clean, attacked: [M, ...] and [K, ...]; either may be empty.
+        clean, attacked: [M, ...] and [K, ...]; either may be empty. One sample is no sample to take statistics of, so
+            it goes with the others.
         joint: one pass, so that batch norm takes its statistics over both; else one pass each: each part is normalised
             by its own, and the running ones take in first those of the clean, then those of the attacked samples.
     """
-    if joint or not len(clean) or not len(attacked):
+    if joint or min(len(clean), len(attacked)) < 2:
         logits = model(torch.cat([clean, attacked])).float()
         return logits[: len(clean)], logits[len(clean) :]
     return model(clean).float(), model(attacked).float()

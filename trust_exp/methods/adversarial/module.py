@@ -12,7 +12,7 @@ from trust_exp.attacks.ball import Norm
 from trust_exp.attacks.pgd import fgsm_rs, pgd, trades_attack
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.data.module import DataModule
-from trust_exp.data.subset import write_index
+from trust_exp.data.subset import ATTACKED, write_index
 from trust_exp.errors import UserError
 from trust_exp.methods.adversarial.config import (
     EnsemblingConfig,
@@ -32,7 +32,6 @@ from trust_exp.results.table import say
 from trust_exp.rng import keyed_generator
 
 CHECKPOINT = "adversarial"  # where a checkpoint keeps what this family adds
-ATTACKED = "attacked.txt"  # in the run's folder: the samples of A, an index file
 
 
 class Outcome(NamedTuple):
@@ -107,7 +106,7 @@ class AdversarialTraining(Method):
                 x, batch.label[rows], keyed_generator(self.data.seed, "attack", self.global_step, self.global_rank)
             )
         outcome = self.outcome(batch, rows, x)
-        loss = mean_loss(outcome.losses, outcome.weights, self.average)
+        loss = mean_loss(outcome.losses, outcome.weights, self._total_weight(outcome.weights))
         if self.logs_now:
             parts = {"accuracy": outcome.clean, "robust_accuracy": outcome.attacked}
             self.log_step(loss, **{name: right.float().mean() for name, right in parts.items() if len(right)})
@@ -125,6 +124,15 @@ class AdversarialTraining(Method):
         right = clean.argmax(1) == label[: len(others)], attacked.argmax(1) == label[len(others) :]
         return Outcome(losses, weights, *right)
 
+    def _total_weight(self, weights: Tensor) -> Tensor | int:
+        """What the weighted losses are divided by: of all processes, as each has another share of A in its batch."""
+        if self.average == "plain":
+            return len(weights)
+        total = weights.sum()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(total)
+        return total / self.trainer.world_size
+
     def penalty(self, batch: Batch, rows: Tensor, attacked: Tensor) -> Tensor:
         """What temporal ensembling adds to the losses of the attacked samples, float32 [K]; zeros without it."""
         if self.ensemble is None:
@@ -135,11 +143,6 @@ class AdversarialTraining(Method):
 
     def on_fit_start(self) -> None:
         self.subset = choose(self.subset_config, self.data)
-        if self._resumed.get("subset", self.subset.checksum()) != self.subset.checksum():
-            raise UserError(
-                "the samples that method.subset chooses are not those that this run began to attack: the ranking or "
-                "the index file has changed; force=true starts anew"
-            )
         self.lookup = self.subset.lookup().to(self.device)
         self.weight = weight_of_attacked(
             len(self.subset.index), self.subset.samples - len(self.subset.index), self.scheme
@@ -209,9 +212,7 @@ class AdversarialTraining(Method):
 
     def extra_state(self) -> dict[str, Any]:
         """What a resumed training needs beside the weights."""
-        state: dict[str, Any] = {} if self.subset is None else {"subset": self.subset.checksum()}
-        if self.ensemble is not None:
-            state["ensembling"] = self.ensemble.mean
+        state: dict[str, Any] = {} if self.ensemble is None else {"ensembling": self.ensemble.mean}
         return state if self.stopping is None else {**state, "stopping": self.stopping.state_dict()}
 
     def weights(self) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.attacks.ball import Norm
+from trust_exp.attacks.mode import attack_mode
 from trust_exp.attacks.pgd import fgsm_rs, pgd
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.methods.adversarial.config import MonitorConfig
@@ -78,9 +79,6 @@ class OverfittingAlarm:
         """Go on where a checkpoint was saved."""
         self.best, self.raised_at, self.checked_at = state["best"], state["raised_at"], state["checked_at"]
 
-    @torch.no_grad()
     def _accuracy(self, model: nn.Module, image: Tensor) -> float:
-        training = model.training
-        logits = model.eval()(image)
-        model.train(training)
-        return (logits.argmax(1) == self.label).double().mean().item()
+        with attack_mode(model), torch.no_grad():
+            return (model(image).argmax(1) == self.label).double().mean().item()

@@ -50,7 +50,6 @@ class EarlyStopping:
             rank, world: this process and the number of processes; each attacks its share.
         """
         device, robust = next(model.parameters()).device, 0
-        # A batch takes part in the library's random draws: whole ones go to the processes, which then change nothing.
         for rows in self.rows.split(self.config.batch_size)[rank::world]:
             image, label, *_ = self.data.samples("test", rows)
             result = autoattack(
@@ -62,6 +61,7 @@ class EarlyStopping:
                 version=self.config.version,  # type: ignore[arg-type]  # checked by the schema
                 batch_size=len(rows),
                 domain=self.data.info.domain,
+                index=rows,
             )
             robust += int(result.robust.sum())
         accuracy = total(robust) / len(self.rows)

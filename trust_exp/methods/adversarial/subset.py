@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trust_exp.data.module import DataModule
-from trust_exp.data.ranking import Ranking, check_fits, class_means, read_ranking
+from trust_exp.data.ranking import Ranking, check_fits, class_order, read_ranking
 from trust_exp.data.subset import class_numbers, read_index
 from trust_exp.errors import UserError
 from trust_exp.methods.adversarial.config import SubsetConfig
@@ -53,7 +53,7 @@ def choose(config: SubsetConfig, data: DataModule) -> Subset:
     Raises:
         UserError: if a class, a number or a ranking does not fit the data, or nothing is left to attack.
     """
-    served = data.served("train").sort().values.unique()
+    served = data.served("train").unique()
     if config.index_file is not None:
         return Subset(_listed(config.index_file, data, served), len(served))
     label = data.labels("train")[served]
@@ -137,15 +137,7 @@ def _class_order(config: SubsetConfig, data: DataModule, classes: Tensor, candid
         return classes[torch.randperm(len(classes), generator=keyed_generator(data.seed, "subset"))]
     label = torch.full_like(data.labels("train"), -1)
     label[candidates] = data.labels("train")[candidates]  # of what is served alone
-    ranking = _ranking(config, data)
-    means = torch.from_numpy(class_means(ranking, label.numpy(), len(data.info.classes)))[classes]
-    if means.isnan().any():
-        missing = data.info.classes[int(classes[means.isnan()][0])]
-        raise UserError(
-            f"method.subset.ranking={config.ranking} ranks no sample of class {missing}; take a run that was trained "
-            "on all classes"
-        )
-    order = classes[means.argsort(descending=True, stable=True)]
+    order = torch.from_numpy(class_order(_ranking(config, data), label.numpy(), data.info.classes, classes.numpy()))
     return order if config.order == "hardest" else order.flip(0)
 
 

@@ -59,6 +59,11 @@ class DifficultyWatch(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, method: L.LightningModule) -> None:
         self.strategy, self.facts = trainer.strategy, trainer.datamodule.sample_facts()  # type: ignore[attr-defined]
+        if "vog" in self.measures and not self._steps(method):  # type: ignore[arg-type]
+            raise UserError(
+                "method.difficulty=[vog] compares the weights of several steps; this training has one, so give more "
+                "fit.steps"
+            )
         names = ["times", *(name for name in self.measures if name in OF_LOGITS)]
         # each process goes on with its own sums; those of all until a stop are the first one's
         before = self.sums if trainer.is_global_zero else {}
