@@ -1,0 +1,109 @@
+"""A head in prototypes: exact whatever the prototypes are, and the paper's convex problems in closed form."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trust_exp.explain.linear_head import (
+    augmented,
+    coefficients,
+    residual,
+    residual_map,
+    unconstrained_encoding,
+    unit_rows,
+)
+
+
+def head_and_basis(seed=0, classes=4, count=3, width=12):
+    generator = torch.Generator().manual_seed(seed)
+    head = torch.randn(classes, width, generator=generator, dtype=torch.float64)
+    return head, unit_rows(torch.rand(classes, count, width, generator=generator, dtype=torch.float64))
+
+
+def test_the_coefficients_are_those_of_a_convex_solver():
+    pytest.importorskip("cvxpy", reason="cvxpy is not installed")
+    head, basis = head_and_basis()
+    basis[1, 2] = 0
+    torch.testing.assert_close(coefficients(head, basis), coefficients(head, basis, "cvxpy"), rtol=0, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 5))
+def test_the_residual_is_orthogonal_to_the_prototypes(seed, count):
+    head, basis = head_and_basis(seed, count=count)
+    weights = coefficients(head, basis)
+    rest = residual(head, basis, weights)
+    assert (basis @ rest[..., None]).abs().max() < 1e-9
+    torch.testing.assert_close((weights[:, None] @ basis).squeeze(1) + rest, head)
+
+
+def test_a_prototype_of_length_zero_has_no_coefficient():
+    head, basis = head_and_basis()
+    basis[0, 1] = 0
+    weights = coefficients(head, basis)
+    assert weights[0, 1] == 0
+    assert (weights[1:] != 0).all()
+
+
+def test_equal_prototypes_share_their_coefficient():
+    head, basis = head_and_basis(count=2)
+    basis[:, 1] = basis[:, 0]
+    weights = coefficients(head, basis)
+    torch.testing.assert_close(weights[:, 0], weights[:, 1])
+
+
+def test_contributions_do_not_know_the_scale_of_a_prototype():
+    """And Eq. 8 does: the sum of the coefficients is another one (explanations, trap 10)."""
+    head, basis = head_and_basis()
+    scaled = basis * torch.tensor([0.1, 1.0, 7.0], dtype=torch.float64)[:, None]
+    features = torch.rand(5, 12, dtype=torch.float64)
+    one, other = (coefficients(head, rows)[..., None] * rows @ features.T for rows in (basis, scaled))
+    torch.testing.assert_close(one, other)
+    assert not torch.allclose(coefficients(head, basis).sum(1), coefficients(head, scaled).sum(1))
+    torch.testing.assert_close(unit_rows(scaled), basis)
+
+
+def test_the_residual_is_placed_as_the_papers_problem_places_it():
+    """min_H of the norm of A - E B - H R for any E: least squares over H alone."""
+    head, basis = head_and_basis()
+    rest = residual(head, basis, coefficients(head, basis))[0]
+    features, encoding = torch.rand(7, 12, dtype=torch.float64), torch.rand(7, 3, dtype=torch.float64)
+    left = features - encoding @ basis[0]
+    slow = torch.linalg.lstsq(rest[:, None], left.T).solution.squeeze(0)
+    torch.testing.assert_close(residual_map(features, rest), slow)
+    assert (residual_map(features, rest * 0) == 0).all()
+
+
+@pytest.mark.parametrize("shares", ["sum", "abs", "energy"])
+def test_augmented_prototypes_give_the_head_without_a_residual(shares):
+    head, basis = head_and_basis(classes=50)
+    weights = coefficients(head, basis)
+    found, _ = augmented(basis, weights, residual(head, basis, weights), shares)
+    torch.testing.assert_close((weights[:, None] @ found).squeeze(1), head)
+
+
+def test_the_papers_share_is_eq_8_unless_coefficients_cancel():
+    basis, rest = torch.eye(3, dtype=torch.float64)[None, :2].repeat(3, 1, 1), torch.zeros(3, 3, dtype=torch.float64)
+    rest[:, 2] = 1
+    weights = torch.tensor([[3.0, -1.0], [1.0, -1.05], [-2.0, -1.0]], dtype=torch.float64)
+    found, guarded = augmented(basis, weights, rest)
+    assert guarded.tolist() == [False, True, True]
+    torch.testing.assert_close(found[0], basis[0] + rest[0] / 2)
+    bounded, _ = augmented(basis, weights, rest, "abs")
+    torch.testing.assert_close(found[1:], bounded[1:])
+    torch.testing.assert_close((weights[:, None] @ found).squeeze(1), (weights[:, None] @ basis).squeeze(1) + rest)
+
+
+def test_without_coefficients_nothing_is_shared():
+    _, basis = head_and_basis(classes=1)
+    for shares in ("sum", "abs", "energy"):
+        found, _ = augmented(basis, torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 12).double(), shares)
+        torch.testing.assert_close(found, basis)
+
+
+def test_the_unconstrained_encoding_is_least_squares():
+    _, basis = head_and_basis(classes=1)
+    features = torch.randn(6, 12, dtype=torch.float64)
+    slow = torch.linalg.lstsq(basis[0].T, features.T).solution.T
+    torch.testing.assert_close(unconstrained_encoding(features, basis[0]), slow)

@@ -1,0 +1,1 @@
+"""Explanations of what a network computes, as plain functions and modules."""

@@ -1,0 +1,111 @@
+"""A linear head written in a few prototypes: V = a_1 b_1 + ... + a_p b_p + R (ProtoNMF, 2023, Eq. 4 to 9).
+
+V [N, D] are the weights of N classes, B [N, p, D] the prototypes of each, a [N, p] their coefficients and R [N, D] what
+they leave, the residual prototype. All is exact whatever the prototypes are.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Solver = Literal["lstsq", "cvxpy"]
+Shares = Literal["sum", "abs", "energy"]
+
+_DEAD = 1e-8  # shorter rows are no prototypes
+_CANCELLED = 0.1  # |sum a| below this part of sum |a|: Eq. 8 divides by next to nothing
+
+
+def unit_rows(basis: Tensor) -> Tensor:
+    """Prototypes [..., p, D] of length 1, those shorter than 1e-8 of length 0.
+
+    E diag(s) and diag(1/s) B are the same product for every s > 0, so the scale of a prototype means nothing until it
+    is fixed, nor does its coefficient.
+    """
+    length = basis.norm(dim=-1, keepdim=True)
+    return torch.where(length > _DEAD, basis / length.clamp_min(_DEAD), 0.0)
+
+
+def coefficients(head: Tensor, basis: Tensor, solver: Solver = "lstsq") -> Tensor:
+    """a = argmin ‖V - a B‖ of each class, [N, p]; 0 for prototypes of length 0.
+
+    Args:
+        head: V, [N, D].
+        basis: B, [N, p, D].
+        solver: "lstsq": in closed form, the shortest of several solutions; "cvxpy": as the paper does.
+
+    Source: Eq. 4.
+    """
+    if solver == "cvxpy":
+        return torch.stack([_by_cvxpy(row, rows) for row, rows in zip(head, basis, strict=True)]).to(head)
+    return (head.double()[:, None] @ torch.linalg.pinv(basis.double())).squeeze(1).to(head.dtype)
+
+
+def _by_cvxpy(head: Tensor, basis: Tensor) -> Tensor:
+    import cvxpy
+
+    alive = (basis.norm(dim=1) > 0).cpu()
+    found = torch.zeros(len(basis), dtype=torch.float64)
+    if alive.any():
+        unknown = cvxpy.Variable(int(alive.sum()))
+        rows = basis.double().cpu()[alive].numpy()
+        distance = cvxpy.sum_squares(unknown @ rows - head.double().cpu().numpy())  # type: ignore[attr-defined]
+        cvxpy.Problem(cvxpy.Minimize(distance)).solve()
+        found[alive] = torch.from_numpy(unknown.value)
+    return found
+
+
+def residual(head: Tensor, basis: Tensor, weights: Tensor) -> Tensor:
+    """R = V - a B of each class, [N, D]; orthogonal to the prototypes where ``weights`` [N, p] are the best.
+
+    Source: Eq. 5.
+    """
+    return head - (weights[:, None] @ basis).squeeze(1)
+
+
+def residual_map(features: Tensor, rest: Tensor) -> Tensor:
+    """How much of the residual prototype R [D] is in features [..., D]: A R^T / ‖R‖², [...]; 0 where R is.
+
+    Of min_H ‖A - E B - H R‖ this is the solution for every E, as R is orthogonal to B.
+
+    Source: Eq. 6.
+    """
+    return features @ rest / rest.square().sum().clamp_min(1e-30)
+
+
+def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "sum") -> tuple[Tensor, Tensor]:
+    """Prototypes that take over the residual, V = sum_i a_i b'_i, and for which classes another share was needed.
+
+    b'_i = b_i + (w_i / a_i) R is exact for every w with sum 1 that is 0 where a_i is.
+
+    Args:
+        basis, weights, rest: B [N, p, D], a [N, p], R [N, D].
+        shares: "sum": w_i = a_i / sum a, Eq. 8, which shifts all prototypes alike and grows without bound as the
+            coefficients cancel: where |sum a| < 0.1 sum |a| or sum a < 0, when the prototypes would turn against the
+            class, "abs" is taken instead. "abs": w_i = |a_i| / sum |a|; "energy": w_i = a_i² / sum a².
+
+    Returns:
+        b' [N, p, D], and bool [N]: "abs" was taken for "sum". Where all coefficients are 0 b' is b, and V is not
+        their sum.
+
+    Source: Eq. 8; the others have the same sum.
+    """
+    total, absolute = weights.sum(1, keepdim=True), weights.abs().sum(1, keepdim=True)
+    guarded = torch.zeros_like(total, dtype=torch.bool)
+    least = torch.finfo(weights.dtype).tiny
+    if shares == "energy":
+        factor = weights / weights.square().sum(1, keepdim=True).clamp_min(least)
+    else:
+        factor = weights.sign() / absolute.clamp_min(least)
+        if shares == "sum":
+            guarded = total < _CANCELLED * absolute
+            factor = torch.where(guarded, factor, (weights != 0) / torch.where(guarded, 1.0, total.clamp_min(least)))
+    return basis + factor[..., None] * rest[:, None], guarded.squeeze(1)
+
+
+def unconstrained_encoding(features: Tensor, basis: Tensor) -> Tensor:
+    """E' = argmin ‖A - E' B‖ of any sign, [..., p], for features A [..., D] and prototypes B [p, D].
+
+    Source: Eq. 9.
+    """
+    return features @ torch.linalg.pinv(basis.double()).to(features)
