@@ -132,10 +132,9 @@ class TimmConfig(DeepNetConfig):
 
 
 @dataclass
-class FrozenConfig(ModelConfig):
-    """The network of an earlier run without its last layer, frozen, and a new head."""
+class SourceConfig(ModelConfig):
+    """A network that was trained before."""
 
-    _target_: str = "trust_exp.models.frozen.frozen_features"
     source: str | None = reference()  # the run, or a file of weights; then the network has to be given
     network: Any = None  # that of a file of weights: +model@model.network=conv_4c3f
 
@@ -147,3 +146,30 @@ class FrozenConfig(ModelConfig):
             )
         if self.network is not None:
             self.network = check_node(self.network, "model.network")
+
+
+@dataclass
+class FrozenConfig(SourceConfig):
+    """The network of an earlier run without its last layer, frozen, and a new head."""
+
+    _target_: str = "trust_exp.models.frozen.frozen_features"
+
+
+@dataclass
+class TrainedConfig(SourceConfig):
+    """The network of an earlier run, as it was trained."""
+
+    _target_: str = "trust_exp.models.trained.trained_network"
+
+
+@dataclass
+class CifarResNetConfig(DeepNetConfig):
+    """ResNet for CIFAR of 6n + 2 layers (He 2016, sec. 4.2)."""
+
+    _target_: str = "trust_exp.models.cifar_resnet.cifar_resnet"
+    depth: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth < 8 or (self.depth - 2) % 6:
+            raise UserError(f"model.depth must be 6n + 2, such as 20, 32, 44, 56 or 110; got {self.depth}")

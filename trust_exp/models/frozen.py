@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trust_exp.errors import UserError
 from trust_exp.models.nets import start_kaiming
+from trust_exp.models.trained import network_and_state, why_unfit
 
 
 class Frozen(nn.Sequential):
@@ -40,21 +41,9 @@ def frozen_features(
     Raises:
         UserError: if it is not said which network that is, or its weights do not fit it or the data.
     """
-    from trust_exp.config import build
-
-    source = Path(source)
-    folder = source if source.is_dir() else source.parent
-    alone = not (folder / "config.json").is_file() or (source.is_file() and source.name != "weights.pt")
-    if alone == (network is None):
-        raise UserError(
-            f"the file {source} does not say which network it is of: +model@model.network=<model>"
-            if alone
-            else f"the run in {folder} says which network it has; leave out model.network"
-        )
-    node = network if network is not None else _node_of(folder, shape)
+    model, state = network_and_state(shape, classes, source, network)
     try:
-        model = build({**node, **({"pretrained": False} if "pretrained" in node else {})}, shape=shape, classes=classes)
-        layers = without_head(model, _read(folder / "weights.pt" if source.is_dir() else source))
+        layers = without_head(model, state)
     except UserError as error:
         raise UserError(f"source {source}: {error}") from error
     with torch.no_grad():
@@ -98,34 +87,5 @@ def without_head(model: nn.Module, state: Mapping[str, Tensor]) -> Frozen:
     try:
         layers.load_state_dict({name: value for name, value in state.items() if name not in lost}, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split("\n", 2)[1].split())
-        raise UserError(f"the weights do not fit the network for these data: {reason}") from error
+        raise UserError(why_unfit(error)) from error
     return layers
-
-
-def _node_of(folder: Path, shape: tuple[int, ...]) -> Mapping[str, Any]:
-    """The model of a run, if it takes inputs of ``shape``."""
-    from trust_exp.references import at_paths
-    from trust_exp.runs import Run
-
-    run = Run(folder)
-    took = (run.read("result.json") or {}).get("input_shape")
-    if took is not None and tuple(took) != tuple(shape):
-        raise UserError(
-            f"source {folder.name} was trained on inputs of the shape {tuple(took)}; these have {tuple(shape)}"
-        )
-    stored = run.read("config.json") or {}
-    node: Mapping[str, Any] = at_paths(stored["config"], "model", folder.parent)
-    return node
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as weights: {reason}") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state of a network")
-    return state

@@ -13,7 +13,7 @@ ACTIVATIONS = {"minmax": MinMax, "relu": nn.ReLU}
 
 
 def classifier(
-    body: Sequence[nn.Module],
+    body: Sequence[nn.Module] | nn.Sequential,
     head: nn.Linear,
     channels: int,
     mean: Sequence[float] | None,
@@ -25,7 +25,7 @@ def classifier(
         if not len(mean) == len(std) == channels:
             raise UserError(f"model.mean and model.std need {channels} values, one a channel; got {mean} and {std}")
         parts["normalize"] = Normalize(mean, std)
-    parts["features"] = nn.Sequential(*body)
+    parts["features"] = body if isinstance(body, nn.Sequential) else nn.Sequential(*body)
     parts["head"] = head
     model = nn.Sequential(parts)
     start_kaiming(model)

@@ -1,0 +1,77 @@
+"""Weights of other people's files, and networks of earlier runs."""
+
+import pytest
+import torch
+
+from trust_exp.errors import UserError
+from trust_exp.models.cifar_resnet import cifar_resnet
+from trust_exp.models.timm import timm_model
+from trust_exp.models.trained import load_published
+
+SHAPE = (3, 32, 32)
+
+
+def published(model, *, lead="module.", head="linear", under="state_dict") -> dict:
+    """The weights of one of our models as others write them."""
+    state = {}
+    for name, value in model.state_dict().items():
+        if name.startswith("normalize.") or name.endswith("num_batches_tracked"):
+            continue
+        state[lead + name.removeprefix("features.").replace("head.", f"{head}.")] = value
+    return {under: state, "best_prec1": 91.7} if under else state
+
+
+@pytest.mark.parametrize("given", [{}, {"lead": "", "head": "fc", "under": None}, {"lead": "model.", "under": "model"}])
+def test_published_weights_are_loaded_whatever_their_names_begin_with(tmp_path, given):
+    source, model = (cifar_resnet(SHAPE, 10, 8, [0.5] * 3, [0.2] * 3) for _ in range(2))
+    torch.save(published(source, **given), tmp_path / "weights.th")
+    load_published(model, tmp_path / "weights.th")
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_a_state_of_the_project_is_loaded_from_its_run(tmp_path):
+    source, model = (cifar_resnet(SHAPE, 10, 8) for _ in range(2))
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "weights.pt")
+    load_published(model, tmp_path)
+    assert torch.equal(model.head.weight, source.head.weight)
+
+
+def test_weights_of_timms_networks_are_loaded(tmp_path):
+    timm = pytest.importorskip("timm")
+    source = timm.create_model("resnet10t", num_classes=7).eval()
+    torch.save(source.state_dict(), tmp_path / "resnet.pth")
+    model = timm_model(SHAPE, 7, "resnet10t", mean=[0.0] * 3, std=[1.0] * 3).eval()
+    load_published(model, tmp_path / "resnet.pth")
+    images = torch.rand(2, *SHAPE)
+    assert torch.equal(model(images), source(images))
+
+
+def test_weights_of_another_network_are_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "w.th"
+    torch.save(published(cifar_resnet(SHAPE, 10, 14)), path)
+    with pytest.raises(UserError, match=r"w\.th is of another network: 'layer1\.1\..*' is not among the network's"):
+        load_published(cifar_resnet(SHAPE, 10, 8), path)
+    torch.save(published(cifar_resnet(SHAPE, 10, 8)), path)
+    with pytest.raises(UserError, match=r"w\.th is of another network: it lacks"):
+        load_published(cifar_resnet(SHAPE, 10, 14), path)
+    with pytest.raises(UserError, match="the weights do not fit the network for these data: size mismatch for head"):
+        load_published(cifar_resnet(SHAPE, 20, 8), path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"w\.th cannot be read as weights"):
+        load_published(cifar_resnet(SHAPE, 10, 8), path)
+
+
+def test_the_published_resnet_has_its_accuracy(shared_data):
+    """91.67 % on the lossless test images (shared/data); here on the first 500 of the subset."""
+    import numpy as np
+    from PIL import Image
+
+    labels = np.load(shared_data / "cifar10" / "cifar10_core_labels.npz")["test_labels"]
+    sheet = np.asarray(Image.open(shared_data / "cifar10" / "cifar10_core_test.webp").convert("RGB"))
+    images = sheet.reshape(-1, 32, 40, 32, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32)[: len(labels)]
+    model = cifar_resnet(SHAPE, 10, 20, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    load_published(model, shared_data / "weights" / "cifar10_resnet20-12fca82f.th")
+    with torch.no_grad():
+        found = model.eval()(torch.from_numpy(images.copy()).float() / 255).argmax(1).numpy()
+    assert (found == labels).mean() == pytest.approx(0.9167, abs=0.03)

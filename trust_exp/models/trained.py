@@ -1,0 +1,151 @@
+"""The network of an earlier run, or of a file of weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.errors import UserError
+
+
+def trained_network(
+    shape: tuple[int, ...], classes: int, source: str | Path, network: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The network of a run with its weights, head and all.
+
+    Args:
+        source, network: as of ``network_and_state``.
+
+    Raises:
+        UserError: as ``network_and_state``, or if the weights do not fit the network for these data.
+    """
+    model, state = network_and_state(shape, classes, source, network)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"source {source}: {why_unfit(error)}") from error
+    return model
+
+
+def network_and_state(
+    shape: tuple[int, ...], classes: int, source: str | Path, network: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, Mapping[str, Tensor]]:
+    """The network of a run, made anew for inputs of ``shape``, and the weights that it was left with.
+
+    Args:
+        source: the folder of a run, its file of weights, or a file of weights alone.
+        network: the checked node of the model behind a file of weights alone.
+
+    Raises:
+        UserError: if it is not said which network that is, it takes other inputs, or the file cannot be read.
+    """
+    from trust_exp.config import build
+
+    source = Path(source)
+    folder = source if source.is_dir() else source.parent
+    alone = not (folder / "config.json").is_file() or (source.is_file() and source.name != "weights.pt")
+    if alone == (network is None):
+        raise UserError(
+            f"the file {source} does not say which network it is of: +model@model.network=<model>"
+            if alone
+            else f"the run in {folder} says which network it has; leave out model.network"
+        )
+    node = network if network is not None else _node_of(folder, shape)
+    node = {**node, **({"pretrained": False} if "pretrained" in node else {})}
+    try:
+        return build(node, shape=shape, classes=classes), read_state(
+            folder / "weights.pt" if source.is_dir() else source
+        )
+    except UserError as error:
+        raise UserError(f"source {source}: {error}") from error
+
+
+def _node_of(folder: Path, shape: tuple[int, ...]) -> Mapping[str, Any]:
+    """The model of a run, if it takes inputs of ``shape``."""
+    from trust_exp.references import at_paths
+    from trust_exp.runs import Run
+
+    run = Run(folder)
+    took = (run.read("result.json") or {}).get("input_shape")
+    if took is not None and tuple(took) != tuple(shape):
+        raise UserError(
+            f"source {folder.name} was trained on inputs of the shape {tuple(took)}; these have {tuple(shape)}"
+        )
+    stored = run.read("config.json") or {}
+    node: Mapping[str, Any] = at_paths(stored["config"], "model", folder.parent)
+    return node
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """The state of a network in a file, which may hold it under "state_dict" or "model".
+
+    Raises:
+        UserError: if the file cannot be read without unpickling objects, or holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as weights: {reason}") from error
+    if isinstance(content, dict):
+        content = content.get("state_dict", content.get("model", content))
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no state of a network")
+    return content
+
+
+def why_unfit(error: RuntimeError) -> str:
+    """In one sentence what ``load_state_dict`` said."""
+    reason = " ".join(str(error).split("\n", 2)[1].split())
+    return f"the weights do not fit the network for these data: {reason}"
+
+
+def load_published(model: nn.Module, path: Path) -> None:
+    """Load a file of weights into a model, whatever its author put before the names.
+
+    The names are compared without what they begin with: "module." and the like of the file, "features." of the model.
+    A linear head may have any name. What the pixels are normalised by is the model's own.
+
+    Args:
+        path: of a file, or of a run.
+
+    Raises:
+        UserError: if the file cannot be read, or its weights are of another network.
+    """
+    state = read_state(path / "weights.pt" if path.is_dir() else path)
+    own = model.state_dict()
+    if set(state) != set(own):
+        state = _renamed(state, own, path)
+    try:
+        model.load_state_dict({**{name: own[name] for name in own if _may_be_missing(name)}, **state}, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"checkpoint {path}: {why_unfit(error)}") from error
+
+
+def _may_be_missing(name: str) -> bool:
+    """What files lack that other code wrote: our first layer, and a counter that came to torch later."""
+    return name in ("normalize.mean", "normalize.std") or name.endswith(".num_batches_tracked")
+
+
+def _renamed(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """``state`` with the names of ``own``."""
+    for lead in ("", "module.", "model.", "network."):
+        if all(name.startswith(lead) for name in state):
+            state = {name.removeprefix(lead): value for name, value in state.items()}
+    names = {name.removeprefix("features.").removeprefix("network."): name for name in own}
+    found = {names[name]: value for name, value in state.items() if name in names}
+    left = [name for name in state if name not in names]
+    linear = [name for name in left if name.endswith(".weight") and state[name].dim() == 2]
+    if "head.weight" in own and "head.weight" not in found and len(linear) == 1:
+        stem = linear[0].removesuffix("weight")
+        for part in ("weight", "bias"):
+            if stem + part in left:
+                found[f"head.{part}"] = state[stem + part]
+                left.remove(stem + part)
+    missing = [name for name in own if name not in found and not _may_be_missing(name)]
+    if left or missing:
+        odd = f"{left[0]!r} is not among the network's" if left else f"it lacks {missing[0]!r}"
+        raise UserError(f"checkpoint {path} is of another network: {odd} ({len(found)} of {len(own)} names are equal)")
+    return found
