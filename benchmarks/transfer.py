@@ -21,7 +21,7 @@ from torch import nn
 
 from trust_exp.data.config import AugmentConfig
 from trust_exp.data.digits import Digits
-from trust_exp.methods.base import Method
+from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.standard.module import Standard
 from trust_exp.methods.transfer.module import Transfer
 from trust_exp.models.frozen import new_head, without_head
@@ -78,7 +78,7 @@ def digits(classes: str, seed: int) -> Digits:
     return Digits("digits", classes=list(classes), batch_size=64, augment=AUGMENT, seed=seed)
 
 
-def fit(method: Method, data: Digits, epochs: int) -> None:
+def fit(method: GradientMethod, data: Digits, epochs: int) -> None:
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = L.Trainer(accelerator="cpu", max_epochs=epochs, enable_model_summary=False, **options)
     trainer.fit(method, datamodule=method.training_data(data))

@@ -127,6 +127,7 @@ class RootConfig:
     seed: int = 0
     size: str = MISSING
     source: str | None = reference(came_late=True)  # the run that this one builds on: an id, a path, '[overrides]'
+    checkpoint: str | None = reference(came_late=True)  # weights that the model starts from: a file, or a run
     recipe: str | None = free(None)
     paths: PathsConfig = free(PathsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -175,6 +176,7 @@ def register() -> None:
             if isinstance(value, type) and value.__module__.startswith("hydra_plugins."):
                 Plugins.instance().register(value)
     OmegaConf.register_new_resolver("model_for", model_for, replace=True)
+    OmegaConf.register_new_resolver("evals_for", evals_for, replace=True)
     OmegaConf.register_new_resolver("attack_radius", attack_radius, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda *, _root_: sweep_name(_root_), replace=True)
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
@@ -198,6 +200,11 @@ def model_for(method: str, dataset: str) -> str:
     """The model when none is asked for: that of the pair, else of the method, else of the data set, else timm's."""
     choices = (f"for/{method}/{dataset}", f"for/{method}/any", f"for/any/{dataset}")
     return next((choice for choice in choices if (CONF / "model" / f"{choice}.yaml").exists()), "timm")
+
+
+def evals_for(method: str) -> str:
+    """The evals when none are asked for: those of the method, else the usual ones."""
+    return f"for/{method}" if (CONF / "eval" / "for" / f"{method}.yaml").exists() else "usual"
 
 
 def attack_radius(norm: str, *, _root_: DictConfig) -> Any:
@@ -232,6 +239,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     chosen = {name: node for name, node in evals.items() if node and "_schema_" in node}
     checked["eval"] = {name: _check_node(node, None, f"eval.{name}") for name, node in chosen.items()}
     _check_task(checked["method"], checked["dataset"])
+    _check_trained(checked)
     settle(checked)
     if checked["mode"] == "train":  # else the model is that of the stored run
         leave_out_evals(checked)
@@ -257,6 +265,27 @@ def _check_task(method: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
             f"method={method['name']} needs {wanted}; dataset={dataset['name']} has {TASKS[has]}; "
             f"data sets that fit: {', '.join(fit)}"
         )
+
+
+def _check_trained(checked: Mapping[str, Any]) -> None:
+    """Refuse to explain a network that nobody has trained."""
+    method, model = checked["method"], checked["model"]
+    needs = getattr(find_schema(method["_schema_"]), "needs_trained_model", False)
+    if (
+        needs
+        and checked["mode"] == "train"
+        and not (checked["checkpoint"] or model.get("pretrained") or model.get("source"))
+    ):
+        raise UserError(
+            f"method={method['name']} needs a trained network: source=<a run> without model=, or "
+            f"model={model['name']} with checkpoint=<a file of weights>, or model=timm with model.pretrained=true"
+        )
+
+
+def target_of(node: Mapping[str, Any]) -> Any:
+    """The class or function that a checked node is made with."""
+    module, _, name = str(node["_target_"]).rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def leave_out_evals(checked: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from trust_exp.callbacks import ProgressLine, SafePoint, StopRequest
-from trust_exp.config import build, eval_id
+from trust_exp.config import build, eval_id, target_of
 from trust_exp.data.batch import Split
 from trust_exp.data.module import DataModule
 from trust_exp.errors import Interrupted, UserError
@@ -30,7 +30,8 @@ from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
 from trust_exp.jobs import Job, is_first
 from trust_exp.loggers.base import RunLogger, open_logger
 from trust_exp.messages import RunFailed
-from trust_exp.methods.base import Method
+from trust_exp.methods.base import ClosedForm, GradientMethod, Method
+from trust_exp.models.trained import load_published
 from trust_exp.progress import track
 from trust_exp.references import at_paths
 from trust_exp.results.record import Record, environment
@@ -164,17 +165,26 @@ class Pipeline:
         record.write(data=found)  # at once, for a run that is killed
 
     def _model(self, data: DataModule) -> nn.Module:
+        """What the method makes of the chosen model, which starts from the checkpoint if there is one."""
         node = at_paths(self.config, "model")
         model: nn.Module = build(node, shape=data.info.shape, classes=len(data.info.classes))
-        return model
+        checkpoint = at_paths(self.config, "checkpoint")
+        if checkpoint is not None and not self.run.weights.exists():
+            load_published(model, Path(checkpoint))
+        method = self.config["method"]
+        network: nn.Module = target_of(method).network(model, data.info, method)
+        return network
 
     def _fit(self, data: DataModule) -> None:
         fit = self.config["fit"]
         model = self._model(data)
         node = at_paths(self.config, "method")
-        method: Method = build(node, model=model, info=data.info, log_every=fit["log_every"])
         if self.record is not None:
             self.record.values["input_shape"] = list(data.info.shape)
+        if node["fit"] == "closed_form":
+            self._solve(build(node, model=model, info=data.info), data)
+            return
+        method: GradientMethod = build(node, model=model, info=data.info, log_every=fit["log_every"])
         if self.config["accelerator"]["channels_last"]:
             model.to(memory_format=torch.channels_last)
         if self.config["accelerator"]["compile"]:
@@ -195,6 +205,14 @@ class Pipeline:
         # no first step: the run was stopped between its last step and its weights
         steps = 0 if progress.first_step is None else trainer.global_step - progress.first_step
         self._keep(method, trainer, steps * data.batch_size / (time.perf_counter() - began))
+
+    def _solve(self, method: ClosedForm, data: DataModule) -> None:
+        """Fit without steps: one pass over the training data."""
+        method.data = data
+        trainer = self._trainer(ProgressLine(self.config["method"]["name"]), logger=False)
+        began = time.perf_counter()
+        trainer.test(method.eval(), verbose=False)
+        self._keep(method, trainer, data.size("train") / (time.perf_counter() - began))
 
     def _keep(self, method: Method, trainer: L.Trainer, speed: float) -> None:
         state = method.weights()

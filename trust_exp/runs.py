@@ -24,7 +24,7 @@ from trust_exp.errors import UserError
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
-TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "source")
+TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "source", "checkpoint")
 
 
 class Ambiguous(UserError):

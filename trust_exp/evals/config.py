@@ -51,6 +51,17 @@ class CertifyConfig:
 
 
 @dataclass
+class PrototypesConfig:
+    """What a network's prototypes carry of its decision; of method=protonmf."""
+
+    _target_: str = "trust_exp.evals.prototypes.PrototypeSuite"
+    splits: list[str] = field(default_factory=lambda: ["test"])
+
+    def __post_init__(self) -> None:
+        check_splits("eval.prototypes.splits", self.splits)
+
+
+@dataclass
 class AutoAttackConfig:
     """Accuracy under AutoAttack."""
 

@@ -1,6 +1,6 @@
-"""What every method that is trained by gradients shares: the model, the optimiser, schedules and the log."""
+"""What every method promises; what those share that are trained by gradients, and those that are solved in a pass."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,26 @@ def polynomial(start: float, end: float, power: float, progress: float) -> float
 
 
 class Method(L.LightningModule):
-    """A model and the way it is trained.
+    """A model and the way it comes to its weights.
 
     Args:
-        model: maps images to logits [B, C].
+        model: maps images to logits [B, C]; what ``network`` made of the chosen one.
         info: what the data are.
-        optimizer: the values of ``OptimizerConfig``.
-        log_every: optimiser steps between two lines of the learning curves.
     """
 
-    def __init__(self, model: nn.Module, info: DatasetInfo, optimizer: Mapping[str, Any], log_every: int = 50) -> None:
+    def __init__(self, model: nn.Module, info: DatasetInfo) -> None:
         super().__init__()
         self.model = model
         self.info = info
-        self.optimizer = dict(optimizer)
-        self.log_every = log_every
-        self._total_steps: int | None = None
+
+    @classmethod
+    def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> nn.Module:
+        """What is trained, kept and evaluated: the model, or one that is built around it.
+
+        Args:
+            options: the checked node of the method.
+        """
+        return model
 
     def derived(self) -> dict[str, float]:
         """Numbers that follow from the configuration and help to read it; logged as derived/*."""
@@ -59,6 +63,21 @@ class Method(L.LightningModule):
     def weights(self) -> dict[str, Tensor]:
         """The state of the model that is kept and evaluated: that of the last step, if a method has no better one."""
         return self.model.state_dict()
+
+
+class GradientMethod(Method):
+    """A method that is trained by gradients.
+
+    Args:
+        optimizer: the values of ``OptimizerConfig``.
+        log_every: optimiser steps between two lines of the learning curves.
+    """
+
+    def __init__(self, model: nn.Module, info: DatasetInfo, optimizer: Mapping[str, Any], log_every: int = 50) -> None:
+        super().__init__(model, info)
+        self.optimizer = dict(optimizer)
+        self.log_every = log_every
+        self._total_steps: int | None = None
 
     def training_data(self, data: DataModule) -> L.LightningDataModule:
         """What the training takes its batches from, made of the run's data; most methods take them as they are."""
@@ -103,3 +122,53 @@ class Method(L.LightningModule):
         steps = [round(point * self.total_steps) for point in values["milestones"]]
         decay = torch.optim.lr_scheduler.MultiStepLR(optimizer, steps, values["gamma"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+
+
+class ClosedForm(Method):
+    """A method that is solved in one pass, task by task, and has no step of an optimiser; under ``Trainer.test``.
+
+    Each process solves its own tasks; what all found is put together at the end.
+    """
+
+    data: DataModule
+
+    def tasks(self, rank: int, world: int) -> Sequence[Any]:
+        """The tasks of a process, in order."""
+        raise NotImplementedError
+
+    def solve(self, task: Any) -> dict[Any, Any]:
+        """What a task gives, by a name that no other task gives; on the CPU."""
+        raise NotImplementedError
+
+    def keep(self, found: dict[Any, Any]) -> None:
+        """Put what all tasks of all processes gave into the model."""
+        raise NotImplementedError
+
+    def test_dataloader(self) -> "Tasks":
+        self.data.trainer = self.trainer  # which knows the device only now
+        self.found: dict[Any, Any] = {}
+        return Tasks(self.tasks(self.trainer.global_rank, self.trainer.world_size))
+
+    def test_step(self, task: Any, batch_idx: int) -> None:
+        with torch.no_grad():
+            self.found.update(self.solve(task))
+
+    def on_test_epoch_end(self) -> None:
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self.found)
+            self.found = {name: value for part in parts for name, value in part.items()}
+        self.keep(dict(sorted(self.found.items())))
+
+
+class Tasks:
+    """What Lightning takes for a loader; a list it would take for several."""
+
+    def __init__(self, tasks: Sequence[Any]) -> None:
+        self.tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.tasks)

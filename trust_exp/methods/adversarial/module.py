@@ -27,7 +27,7 @@ from trust_exp.methods.adversarial.ensembling import TemporalEnsemble
 from trust_exp.methods.adversarial.overfitting import OverfittingAlarm
 from trust_exp.methods.adversarial.stopping import EarlyStopping
 from trust_exp.methods.adversarial.subset import Subset, choose, rows_in
-from trust_exp.methods.base import Method
+from trust_exp.methods.base import GradientMethod
 from trust_exp.results.table import say
 from trust_exp.rng import keyed_generator
 
@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
     attacked: Tensor
 
 
-class AdversarialTraining(Method):
+class AdversarialTraining(GradientMethod):
     """Training that attacks the samples of A and no others; each method says how, and what the loss is.
 
     Args:

@@ -10,7 +10,7 @@ from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.errors import UserError
 from trust_exp.lipschitz.bound import Bound, LipschitzBound
 from trust_exp.lipschitz.certificate import certified_radius
-from trust_exp.methods.base import Method
+from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.lipschitz_margin.core import (
     calibrated_scale,
     cll_binary_loss,
@@ -21,7 +21,7 @@ from trust_exp.methods.lipschitz_margin.core import (
 )
 
 
-class LipschitzMargin(Method):
+class LipschitzMargin(GradientMethod):
     """A network trained with its own Lipschitz bound in the loss; each rival says how, in ``loss``."""
 
     def __init__(

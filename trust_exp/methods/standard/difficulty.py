@@ -16,7 +16,7 @@ from trust_exp.attacks.mode import attack_mode
 from trust_exp.data.batch import Batch
 from trust_exp.data.ranking import Ranking, class_means, ranked, write_ranking
 from trust_exp.errors import UserError
-from trust_exp.methods.base import Method
+from trust_exp.methods.base import GradientMethod
 from trust_exp.metrics.difficulty import entropy, logit_gradient, standardised_by_class, svar, variance_of_gradients
 from trust_exp.progress import track
 from trust_exp.results.table import say
@@ -84,7 +84,7 @@ class DifficultyWatch(L.Callback):
             torch.save(method.model.state_dict(), path.with_suffix(".part"))
             os.replace(path.with_suffix(".part"), path)
 
-    def _steps(self, method: Method) -> list[int]:
+    def _steps(self, method: GradientMethod) -> list[int]:
         """The optimiser steps before which weights are kept."""
         total = method.total_steps
         return sorted({round(number * total / self.snapshots) for number in range(1, self.snapshots)} - {0, total})
@@ -100,7 +100,7 @@ class DifficultyWatch(L.Callback):
 
     # --- at the end -----------------------------------------------------------------------------------------------
 
-    def conclude(self, method: Method, folder: Path) -> list[Path]:
+    def conclude(self, method: GradientMethod, folder: Path) -> list[Path]:
         """Write ``rankings/<measure>.npz`` and draw them; called on every process. Returns the figures."""
         scores = self._scores(method, folder)
         if not method.trainer.is_global_zero:
@@ -109,7 +109,7 @@ class DifficultyWatch(L.Callback):
         shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
         return figures
 
-    def _scores(self, method: Method, folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    def _scores(self, method: GradientMethod, folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
         """Of each measure the samples (int64 [N]) that have a score, and their scores (float64 [N])."""
         totals = {name: self._of_all(value).cpu() for name, value in self.sums.items()}
         times = totals.pop("times")
@@ -119,7 +119,7 @@ class DifficultyWatch(L.Callback):
             scores["vog"] = self._variances(method, folder)
         return scores
 
-    def _variances(self, method: Method, folder: Path) -> tuple[Tensor, Tensor]:
+    def _variances(self, method: GradientMethod, folder: Path) -> tuple[Tensor, Tensor]:
         trainer = method.trainer
         model, device = method.model.to(trainer.strategy.root_device), trainer.strategy.root_device
         states = [*self._states(method, folder, device), model.state_dict()]
@@ -138,7 +138,7 @@ class DifficultyWatch(L.Callback):
             found = standardised_by_class(found, trainer.datamodule.labels("train")[index])  # type: ignore[attr-defined]
         return index, found
 
-    def _states(self, method: Method, folder: Path, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    def _states(self, method: GradientMethod, folder: Path, device: torch.device) -> Iterator[dict[str, Tensor]]:
         """The weights that were kept on the way."""
         for step in self._steps(method):
             try:
@@ -146,7 +146,7 @@ class DifficultyWatch(L.Callback):
             except FileNotFoundError as error:
                 raise UserError(f"{error.filename} is gone, which vog needs; force=true starts the run anew") from error
 
-    def _write(self, method: Method, folder: Path, name: str, index: Tensor, score: Tensor) -> Path:
+    def _write(self, method: GradientMethod, folder: Path, name: str, index: Tensor, score: Tensor) -> Path:
         """Write a ranking and draw it; what it says of the classes is kept in ``found``."""
         ranking = ranked(name, index.numpy(), score.numpy(), self.facts, folder.name.rpartition("-")[2])
         write_ranking(folder / "rankings" / f"{name}.npz", ranking)

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trust_exp.data.batch import Batch, DatasetInfo
-from trust_exp.methods.base import Method
+from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.standard.difficulty import DifficultyWatch
 
 
-class Standard(Method):
+class Standard(GradientMethod):
     """Cross-entropy on clean images; what is ranked meanwhile is said in ``StandardConfig``."""
 
     def __init__(

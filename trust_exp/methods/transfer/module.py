@@ -13,12 +13,12 @@ from trust_exp.data.config import AugmentConfig
 from trust_exp.data.loader import Loader
 from trust_exp.data.module import DataModule
 from trust_exp.errors import UserError
-from trust_exp.methods.base import Method
+from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.transfer.core import FeatureCache
 from trust_exp.progress import track
 
 
-class Transfer(Method):
+class Transfer(GradientMethod):
     """Cross-entropy on clean images; only the head of the model learns.
 
     Raises:

@@ -1,0 +1,117 @@
+"""What prototypes say of a network: how much of its decision they carry, and what an expert could set right."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trust_exp.data.batch import Batch, Split
+from trust_exp.errors import UserError
+from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.models.prototypes import PrototypeModel
+from trust_exp.results.record import Row, fraction
+
+MEASURED = ("feature_error", "relative_feature_error", "head_error", "relative_head_error")
+
+
+class PrototypeSuite(Suite):
+    """Accuracy with the prototypes alone, with the residual alone and with both, for every number of prototypes.
+
+    The bias counts as neither: all three have it. The intervention is an oracle's: where the prediction is wrong, the
+    prototype with the largest coefficient of the predicted class contributes nothing, once. It can gain no more than
+    dropping the predicted class altogether would, which is printed beside it.
+
+    Args:
+        splits: which are asked.
+
+    Source: ProtoNMF (2023), tables 3 and 4 and figure 5.
+    """
+
+    name = "prototypes"
+    model: PrototypeModel
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        super().__init__()
+        self.splits = tuple(splits)
+
+    def prepare(self) -> None:
+        if not isinstance(self.context.model, PrototypeModel):
+            raise UserError(f"eval={self.name} is of prototypes; method={self.context.method} has none")
+        self.model = self.context.model
+
+    def step(self, batch: Batch) -> Outcomes:
+        tokens, logits = self.model.reader(batch.image)
+        read = self.model.reader.pooled(tokens)
+        found: Outcomes = {"second": _second(logits, batch.label)}
+        gaps = []
+        for count in self.model.counts:
+            parts = self.model.contributions(read, count)
+            whole, bias = parts.sum(2), parts[..., -1]
+            gaps.append((whole - logits).abs().amax(1))
+            found[f"both@{count}"] = whole.argmax(1) == batch.label
+            found[f"only@{count}"] = parts[..., :-2].sum(2).add(bias).argmax(1) == batch.label
+            found[f"rest@{count}"] = parts[..., -2].add(bias).argmax(1) == batch.label
+            found[f"intervened@{count}"] = self._intervened(read, whole, count) == batch.label
+            found[f"intervened@{count}"] |= found[f"both@{count}"]
+        found["black_box"] = logits.argmax(1) == batch.label
+        return {**found, "gap": torch.stack(gaps, 1).amax(1)}
+
+    def _intervened(self, read: Tensor, logits: Tensor, count: int) -> Tensor:
+        """Predictions without the strongest prototype of the class that was predicted, int64 [B].
+
+        Prototypes are the augmented ones, as the residual would go on voting for the class.
+        """
+        basis, _ = self.model.augmented("sum", count)
+        weights = self.model.prototypes(count).weights
+        predicted = logits.argmax(1)
+        strongest = weights.argmax(1)[predicted]
+        lost = weights[predicted, strongest] * (read * basis[predicted, strongest]).sum(1)
+        return logits.scatter_add(1, predicted[:, None], -lost[:, None]).argmax(1)
+
+    def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
+        rows = self._measured()
+        for split, found in outcomes.items():
+            lead = "prototypes/" if split == "test" else f"prototypes/{split}_"
+            for key, name in (("black_box", "black_box_accuracy"), ("second", "without_predicted_class_accuracy")):
+                rows.append(_share(lead + name, found[key]))
+            rows.append(Row(f"{lead}largest_logit_gap", float(found["gap"].max()), "logits", len(found["gap"])))
+            for count in sorted(self.model.counts):
+                for key, name in (
+                    ("both", "accuracy"),
+                    ("only", "accuracy_prototypes_only"),
+                    ("rest", "accuracy_residual_only"),
+                    ("intervened", "intervened_accuracy"),
+                ):
+                    rows.append(_share(f"{lead}{name}@{count}", found[f"{key}@{count}"]))
+        return Report(rows)
+
+    def _measured(self) -> list[Row]:
+        """What the training kept, means over the classes, and how alike a class's prototypes are."""
+        rows = []
+        told: Mapping[str, Any] = self.context.facts.get("prototypes", {})
+        for count in sorted(self.model.counts):
+            for name in MEASURED:
+                unit = "fraction" if name.startswith("relative") else "features" if "feature" in name else "weights"
+                rows.append(Row(f"prototypes/{name}@{count}", told[str(count)][name], unit))
+            if count > 1:
+                rows.append(
+                    Row(f"prototypes/similarity@{count}", similarity(self.model.prototypes(count).basis), "cosine")
+                )
+        return rows
+
+
+def similarity(basis: Tensor) -> float:
+    """Mean cosine of two prototypes of the same class, for prototypes [N, p, D] of length 1."""
+    cosines = basis @ basis.mT
+    count = basis.shape[1]
+    return float((cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)).mean() / (count * (count - 1)))
+
+
+def _second(logits: Tensor, label: Tensor) -> Tensor:
+    """Whether the label is among the two largest logits, bool [B]: right, or right without the predicted class."""
+    return (logits.topk(2, 1).indices == label[:, None]).any(1)
+
+
+def _share(metric: str, hits: Tensor) -> Row:
+    return fraction(metric, int(hits.sum()), len(hits))

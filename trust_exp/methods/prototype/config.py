@@ -1,0 +1,61 @@
+"""Settings of prototypes for trained classifiers. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from omegaconf import MISSING
+
+from trust_exp.config import free
+from trust_exp.errors import UserError, check_choice, check_range
+
+Tokens = Literal["all", "patches", "class"]
+Init = Literal["abs_scaled", "nndsvda", "paper"]
+Stop = Literal["update", "tenth"]
+Negative = Literal["clamp", "semi"]
+Solver = Literal["lstsq", "cvxpy"]
+
+
+@dataclass
+class ProtoNmfConfig:
+    """Prototypes of each class by NMF of its features, and the head written in them (ProtoNMF, 2023)."""
+
+    needs_trained_model = True  # unannotated, as it is no field
+
+    _target_: str = "trust_exp.methods.prototype.module.ProtoNmf"
+    name: str = MISSING
+    fit: str = free("closed_form")
+    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
+    prototypes: int = 3  # of each class
+    compare: list[int] = field(default_factory=lambda: [1, 5, 10])  # further numbers, to be shown side by side
+    tokens: str = "all"  # of a network with a class token; patches: the head reads their mean, as in the paper
+    negative: str = "clamp"  # negative features to 0, for the prototypes only; semi: prototypes of any sign
+    init: str = "abs_scaled"  # or nndsvda, or as the paper's text
+    steps: int = 200  # at most
+    tolerance: float = 1e-4  # part of the first error by which an update has to lower it
+    stop: str = "update"  # looked at after each, of the squared error; tenth: after every tenth, of the error
+    inner: int = 1  # updates of a factor for one product with the features
+    restarts: int = 1
+    head_solver: str = "lstsq"  # or cvxpy, as the paper
+    max_per_class: int | None = None  # the first so many images; None: all
+
+    def __post_init__(self) -> None:
+        for key, values in (
+            ("tokens", Tokens),
+            ("negative", Negative),
+            ("init", Init),
+            ("stop", Stop),
+            ("head_solver", Solver),
+        ):
+            check_choice(f"method.{key}", getattr(self, key), get_args(values))
+        for key in ("prototypes", "steps", "inner", "restarts", "max_per_class"):
+            check_range(f"method.{key}", getattr(self, key), least=1)
+        check_range("method.tolerance", self.tolerance, least=0)
+        for count in self.compare:
+            check_range("method.compare", count, least=1)
+        if len({*self.compare, self.prototypes}) <= len(self.compare):
+            raise UserError(
+                "method.compare must hold other numbers than method.prototypes, none twice; "
+                f"got {self.compare} and {self.prototypes}"
+            )
+        if self.negative == "semi" and (self.restarts > 1 or self.inner > 1 or self.init != "abs_scaled"):
+            raise UserError("method.negative=semi has one start of its own; leave out restarts, inner and init")

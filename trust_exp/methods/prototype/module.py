@@ -1,0 +1,117 @@
+"""Prototypes for a trained classifier, class by class: what a step is; the maths is in trust_exp.explain."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.data.batch import DatasetInfo
+from trust_exp.errors import UserError
+from trust_exp.explain.linear_head import coefficients, residual, unit_rows
+from trust_exp.explain.nmf import Factors, check_matrix, nmf_many, semi_nmf
+from trust_exp.methods.base import ClosedForm
+from trust_exp.methods.prototype.config import ProtoNmfConfig
+from trust_exp.models.prototypes import PrototypeModel, Prototypes
+from trust_exp.models.tokens import TokenReader
+
+
+class ProtoNmf(ClosedForm):
+    """ProtoNMF (2023): for each class the NMF of the features of its training images, and its head in these prototypes.
+
+    One pass over the images, class by class: no more than the features of as many classes as there are threads are in
+    memory. Processes take turns with the classes.
+
+    Args:
+        model: a ``PrototypeModel``.
+        info: what the data are.
+        options: the values of ``ProtoNmfConfig``.
+    """
+
+    model: PrototypeModel
+
+    def __init__(self, model: PrototypeModel, info: DatasetInfo, **options: Any) -> None:
+        super().__init__(model, info)
+        self.config = ProtoNmfConfig(name="protonmf", **options)
+        self.measured: dict[str, dict[str, float]] = {}
+
+    @classmethod
+    def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> PrototypeModel:
+        reader = TokenReader(model, info.shape, options["tokens"])
+        return PrototypeModel(reader, [options["prototypes"], *options["compare"]])
+
+    # --- the pass --------------------------------------------------------------------------------------------------
+
+    def tasks(self, rank: int, world: int) -> list[list[int]]:
+        """The classes of a process, as many together as there are threads."""
+        together = torch.get_num_threads() if self.device.type == "cpu" else 1
+        mine = list(range(len(self.info.classes)))[rank::world]
+        return [mine[at : at + together] for at in range(0, len(mine), together)]
+
+    def solve(self, task: list[int]) -> dict[int, Any]:
+        """For each class and number of prototypes the ``Prototypes``, and what is to be told of them."""
+        features = {label: self._features(label) for label in task}
+        found: dict[int, dict[int, Any]] = {label: {} for label in task}
+        for count in self.model.counts:
+            for label, factors in zip(task, self._factorise(features, count), strict=True):
+                found[label][count] = self._in_prototypes(label, factors, features[label])
+        return found
+
+    def _features(self, label: int) -> Tensor:
+        """All tokens of a class's training images, float32 [n T, D]."""
+        name = self.info.classes[label]
+        labels = self.data.labels("train")[self.data.served("train")]
+        rows = (labels == label).nonzero().squeeze(1)[: self.config.max_per_class]
+        if not len(rows):
+            raise UserError(f"class {name} of dataset={self.info.name} has no training image to make prototypes of")
+        loader = self.data.eval_loader("train", rows)
+        loader.rank, loader.world = 0, 1  # the whole class is this process's
+        reader = self.model.reader
+        features = torch.cat([reader.material(reader(batch.image)[0]).float() for batch in loader]).flatten(0, 1)
+        signed = self.config.negative == "semi"
+        try:
+            check_matrix(features if signed else features.clamp_min(0), max(self.model.counts), signed=signed)
+        except ValueError as error:
+            raise UserError(
+                f"the features of class {name} give no prototypes: {error}; see method.prototypes and method.compare"
+            ) from error
+        return features
+
+    def _factorise(self, features: Mapping[int, Tensor], count: int) -> Sequence[Factors]:
+        config = self.config
+        given: Any = {"steps": config.steps, "tolerance": config.tolerance, "seed": self.data.seed}
+        if config.negative == "semi":
+            return [semi_nmf(values, count, name=label, **given) for label, values in features.items()]
+        given |= {"init": config.init, "stop": config.stop, "inner": config.inner, "restarts": config.restarts}
+        return nmf_many([values.clamp_min(0) for values in features.values()], count, names=list(features), **given)
+
+    def _in_prototypes(self, label: int, factors: Factors, features: Tensor) -> tuple[Prototypes, dict[str, float]]:
+        """The head of a class in its prototypes, the one with the largest coefficient first."""
+        head, basis = self.model.reader.weight[label : label + 1], unit_rows(factors.basis)[None]
+        weights = coefficients(head, basis, self.config.head_solver)  # type: ignore[arg-type]  # checked by the schema
+        order = weights[0].argsort(descending=True)
+        basis, weights = basis[:, order], weights[:, order]
+        rest = residual(head, basis, weights)
+        squares, positive = (float(v.square().sum(dtype=torch.float64)) for v in (features, features.clamp_min(0)))
+        told = {
+            "feature_error": factors.error,
+            "relative_feature_error": factors.error / (squares if self.config.negative == "semi" else positive) ** 0.5,
+            "head_error": float(rest.norm()),
+            "relative_head_error": float(rest.norm() / head.norm()),
+            "steps": float(factors.steps),
+            "restart_spread": max(factors.errors) - min(factors.errors),
+            "negative_energy": 1 - positive / squares,
+        }
+        return Prototypes(*(value.cpu() for value in (basis, weights, rest))), told
+
+    # --- what is kept ----------------------------------------------------------------------------------------------
+
+    def keep(self, found: dict[int, Any]) -> None:
+        for count in self.model.counts:
+            for label, counts in found.items():
+                self.model.put(count, label, counts[count][0])
+            told = [counts[count][1] for counts in found.values()]
+            self.measured[str(count)] = {name: sum(one[name] for one in told) / len(told) for name in told[0]}
+
+    def facts(self) -> dict[str, Any]:
+        return {"tokens": vars(self.model.reader.layout), "prototypes": self.measured}  # means over the classes

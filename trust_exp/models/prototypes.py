@@ -1,0 +1,115 @@
+"""A trained classifier written in prototypes: the same logits, as sums of what each prototype contributes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.explain.linear_head import Shares, augmented, residual_map
+from trust_exp.explain.nmf import encode
+from trust_exp.models.tokens import TokenReader
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The head of a classifier, V = a B + R, for one number of prototypes a class.
+
+    Attributes:
+        basis: B, [N, p, D], rows of length 1, or 0 where there are fewer.
+        weights: the coefficients a, [N, p], the largest first.
+        rest: the residual prototypes R, [N, D].
+    """
+
+    basis: Tensor
+    weights: Tensor
+    rest: Tensor
+
+    @property
+    def head(self) -> Tensor:
+        """V, [N, D]."""
+        return (self.weights[:, None] @ self.basis).squeeze(1) + self.rest
+
+
+class PrototypeModel(nn.Module):
+    """Maps images to the logits of its network, computed as contributions of prototypes.
+
+    logit_c(x) = sum_i a_ci (z · b_ci) + z · R_c + bias_c, with z what the head reads of the image: the mean of its
+    tokens. All numbers of prototypes are kept, as pictures and measures compare them; the first one is computed with.
+
+    Args:
+        reader: the network, as tokens and a linear head.
+        counts: numbers of prototypes a class.
+    """
+
+    def __init__(self, reader: TokenReader, counts: Sequence[int]) -> None:
+        super().__init__()
+        self.reader, self.counts = reader, tuple(counts)
+        classes, width = reader.weight.shape
+        for count in self.counts:
+            self.register_buffer(f"basis_{count}", torch.zeros(classes, count, width))
+            self.register_buffer(f"weights_{count}", torch.zeros(classes, count))
+            self.register_buffer(f"rest_{count}", reader.weight.detach().clone())
+
+    def prototypes(self, count: int | None = None) -> Prototypes:
+        """The prototypes; ``count``: how many a class, None: the first number."""
+        number = self.counts[0] if count is None else count
+        return Prototypes(*(getattr(self, f"{part}_{number}") for part in ("basis", "weights", "rest")))
+
+    def put(self, count: int, label: int, values: Prototypes) -> None:
+        """Set the prototypes of one class, [1, ...] each."""
+        for part in ("basis", "weights", "rest"):
+            getattr(self, f"{part}_{count}")[label] = getattr(values, part)[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens, _ = self.reader(images)
+        return self.contributions(self.reader.pooled(tokens)).sum(2)
+
+    def contributions(self, read: Tensor, count: int | None = None) -> Tensor:
+        """What adds up to the logits, [B, N, p + 2]: of each prototype, of the residual, and the bias.
+
+        Args:
+            read: z, [B, D]: ``reader.pooled(tokens)``.
+            count: how many prototypes a class.
+        """
+        found = self.prototypes(count)
+        classes, number, _ = found.basis.shape
+        similar = (read @ found.basis.flatten(0, 1).mT).view(len(read), classes, number)
+        rest = (read @ found.rest.mT)[..., None]
+        return torch.cat([similar * found.weights, rest, self.reader.bias.expand(len(read), -1)[..., None]], 2)
+
+    def places(self, tokens: Tensor, label: int, count: int | None = None) -> Tensor:
+        """How much of a class's prototypes is at each place, >= 0, [B, p, H, W]: E of A ~ E B for these B.
+
+        Args:
+            tokens: [B, T, D].
+        """
+        patches = self.reader.patches(tokens)
+        return self._map(encode(patches.flatten(0, 1).clamp_min(0), self.prototypes(count).basis[label]), len(tokens))
+
+    def places_of_rest(self, tokens: Tensor, label: int, count: int | None = None) -> Tensor:
+        """How much of a class's residual prototype is at each place, of any sign, [B, H, W] (Eq. 6)."""
+        found = residual_map(self.reader.patches(tokens), self.prototypes(count).rest[label])
+        return self._map(found.flatten()[:, None], len(tokens)).squeeze(1)
+
+    def _map(self, values: Tensor, images: int) -> Tensor:
+        """[B, p, H, W] of values [B H W, p]."""
+        height, width = self.reader.grid
+        return values.view(images, height, width, -1).permute(0, 3, 1, 2)
+
+    def augmented(self, shares: Shares = "sum", count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Prototypes that take over the residual (Eq. 8), see ``linear_head.augmented``."""
+        found = self.prototypes(count)
+        return augmented(found.basis, found.weights, found.rest, shares)
+
+
+def without(contributions: Tensor, dropped: Mapping[int, Sequence[int]]) -> Tensor:
+    """Contributions [B, N, p + 2] with those of some prototypes set to 0; a copy.
+
+    Args:
+        dropped: class -> numbers of its prototypes; the number p is its residual.
+    """
+    changed = contributions.clone()
+    for label, numbers in dropped.items():
+        changed[:, label, list(numbers)] = 0
+    return changed

@@ -1,0 +1,271 @@
+"""A classifier seen as tokens and a linear head: logits = pool(tokens) V^T + bias, found by looking at one pass."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.errors import UserError
+
+Chosen = Literal["all", "patches", "class"]
+
+_MOST_PREFIX = 8  # class, distillation and register tokens of a transformer
+_EXACT = 1e-4  # relative: two ways to the same number in float32
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where tokens are in what a module gives, and how the head reads them.
+
+    Attributes:
+        module: the name of the module.
+        channels_first: it gives [B, D, H, W], else [B, ..., D].
+        prefix: leading tokens that are no patches of the image.
+        grid: height and width of the patches.
+        class_token: the head reads the first token; else the mean of the patches, or of all tokens.
+        mean_of_all: the mean is that of the prefix too.
+        norm: the name of a layer norm after the pooling; None: there is none.
+    """
+
+    module: str
+    channels_first: bool
+    prefix: int
+    grid: tuple[int, int]
+    class_token: bool = False
+    mean_of_all: bool = False
+    norm: str | None = None
+
+
+class TokenReader(nn.Module):
+    """Tokens of a trained classifier, whatever its architecture, and its head.
+
+    The last step has to be one linear layer. What comes before it is searched for the largest map whose mean, or whose
+    first token, is what the head reads; a layer norm after the mean is applied to each token with the mean's own
+    statistics, which is the same. Where there is no such map the head's input is the only token. That the logits are
+    those of the network is checked, and a network for which they are not is refused.
+
+    Args:
+        network: maps images to logits [B, N]; becomes a part, and is in eval mode when it is read.
+        shape: of one image, (C, H, W), or of one vector.
+        tokens: of a network with a class token: "all": the head reads it, and prototypes are made of all tokens;
+            "class": of it alone, so that no picture shows where they are; "patches": the head reads the mean of the
+            patches instead, which makes another classifier.
+
+    Raises:
+        UserError: if the last step is no linear layer, or the logits are not those of the network.
+
+    Source: Tan et al. 2024 and ProtoNMF (2023) for the identity.
+    """
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], tokens: Chosen = "all") -> None:
+        super().__init__()
+        self.network, self.tokens = network, tokens
+        device = next(network.parameters()).device
+        images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+        self.head_name, self.layout = _look(network, images)
+        if tokens != "all" and not self.layout.class_token:
+            raise UserError(f"method.tokens={tokens} is for networks with a class token; this one has none")
+        self._caught: dict[str, Any] = {}
+        for name in {self.layout.module, self.layout.norm} - {None}:
+            network.get_submodule(str(name)).register_forward_hook(_keeper(self._caught, str(name)))
+        if tokens != "patches":
+            self._check(images)
+
+    @property
+    def weight(self) -> Tensor:
+        """V, [N, D]."""
+        weight: Tensor = self.network.get_submodule(self.head_name).weight  # type: ignore[assignment]
+        return weight
+
+    @property
+    def bias(self) -> Tensor:
+        """[N]; zeros for a head without."""
+        bias: Tensor | None = self.network.get_submodule(self.head_name).bias  # type: ignore[assignment]
+        return self.weight.new_zeros(len(self.weight)) if bias is None else bias
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the patches."""
+        return self.layout.grid
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B, T, D], the prefix first, and the logits [B, N] of the network itself."""
+        logits = self.network(images)
+        return _tokens(self._caught.pop(self.layout.module), self.layout, self._norm()), logits
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """What the head reads, [B, D]."""
+        if self.layout.class_token and self.tokens != "patches":
+            return tokens[:, 0]
+        return (tokens if self.layout.mean_of_all else tokens[:, self.layout.prefix :]).mean(1)
+
+    def material(self, tokens: Tensor) -> Tensor:
+        """The tokens that prototypes are made of, [B, T', D]."""
+        if self.layout.class_token and self.tokens == "class":
+            return tokens[:, :1]
+        return tokens if self.layout.class_token and self.tokens == "all" else self.patches(tokens)
+
+    def patches(self, tokens: Tensor) -> Tensor:
+        """The tokens that are at a place, [B, H W, D], row by row."""
+        return tokens[:, self.layout.prefix :]
+
+    def _norm(self) -> "Callable[[Tensor], Tensor] | None":
+        """What the norm after the pooling does to tokens, by the statistics that it has just met."""
+        if self.layout.norm is None:
+            return None
+        layer: Any = self.network.get_submodule(self.layout.norm)
+        self._caught.pop(self.layout.norm, None)
+        return lambda tokens: _normalised(tokens, layer)
+
+    @torch.no_grad()
+    def _check(self, images: Tensor) -> None:
+        with _reading(self.network):
+            tokens, logits = self(images)
+            again = self.pooled(tokens) @ self.weight.mT + self.bias
+        apart = float((again - logits).abs().max())
+        if not apart <= _EXACT * max(1.0, float(logits.abs().max())):
+            raise UserError(
+                f"the network's logits are not a linear head of the mean of its tokens: they differ by {apart:.2g} "
+                f"(tokens of {self.layout.module!r})"
+            )
+
+
+def _keeper(caught: dict[str, Any], name: str) -> Callable[..., None]:
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        caught[name] = output
+
+    return keep
+
+
+@contextmanager
+def _reading(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode, each module back in its own afterwards."""
+    training = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, flag in training:
+            module.training = flag
+
+
+# --- the search -----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _look(network: nn.Module, images: Tensor) -> tuple[str, Layout]:
+    """The name of the head, and where the tokens are."""
+    calls: list[tuple[str, Any, Any]] = []
+    hooks = [
+        module.register_forward_hook(lambda _, given, output, name=name: calls.append((name, given, output)))
+        for name, module in network.named_modules()
+        if name
+    ]
+    try:
+        with _reading(network):
+            logits = network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    heads = [call for call in calls if isinstance(network.get_submodule(call[0]), nn.Linear) and call[2] is logits]
+    heads = heads or [call for call in calls if _is_head(network.get_submodule(call[0]), call[2], logits)]
+    if not heads:
+        raise UserError(
+            f"the last step of {type(network).__name__} is no linear layer, so its decision is no sum over prototypes"
+        )
+    head, (read, *_), _ = heads[-1]
+    found = [
+        layout
+        for name, _, output in calls
+        if isinstance(output, Tensor) and (layout := _layout_of(name, output, read, images, calls, network)) is not None
+    ]
+    best = max(enumerate(found), key=lambda item: (math.prod(item[1].grid), item[0]), default=None)
+    return head, Layout(_before(head, calls, read), False, 0, (1, 1)) if best is None else best[1]
+
+
+def _is_head(module: nn.Module, output: Any, logits: Tensor) -> bool:
+    return isinstance(module, nn.Linear) and output.shape == logits.shape and torch.equal(output, logits)
+
+
+def _before(head: str, calls: list[tuple[str, Any, Any]], read: Tensor) -> str:
+    """The module that gives what the head reads, the last one that does."""
+    names = [name for name, _, output in calls if isinstance(output, Tensor) and output is read]
+    names = names or [
+        name
+        for name, _, output in calls
+        if isinstance(output, Tensor) and output.shape == read.shape and name != head and torch.equal(output, read)
+    ]
+    if not names:
+        raise UserError(f"no layer gives what the last linear layer {head!r} reads")
+    return names[-1]
+
+
+def _layout_of(
+    name: str, output: Tensor, read: Tensor, images: Tensor, calls: list[tuple[str, Any, Any]], network: nn.Module
+) -> Layout | None:
+    """How the head reads the tokens in ``output``, if it does."""
+    width = read.shape[-1]
+    if output.dim() not in (3, 4) or len(output) != len(read) or read.dim() != 2:
+        return None
+    for first in (True, False):
+        if (first and output.dim() != 4) or output.shape[1 if first else -1] != width:
+            continue
+        grid = tuple(output.shape[2:]) if first else tuple(output.shape[1:-1])
+        prefixes = [(0, grid)] if output.dim() == 4 else list(_prefixes(grid[0], images))
+        for prefix, places in prefixes:
+            layout = Layout(name, first, prefix, (int(places[0]), int(places[1])))
+            if (found := _reading_of(layout, output, read, calls, network)) is not None:
+                return found
+    return None
+
+
+def _prefixes(tokens: int, images: Tensor) -> Iterator[tuple[int, tuple[int, int]]]:
+    """How many tokens may stand before a grid with the proportions of the image."""
+    ratio = images.shape[2] / images.shape[3] if images.dim() == 4 else 1.0
+    for prefix in range(min(_MOST_PREFIX, tokens - 1) + 1):
+        height = round(math.sqrt((tokens - prefix) * ratio))
+        if height and (tokens - prefix) % height == 0 and abs(height * height / (tokens - prefix) / ratio - 1) < 0.2:
+            yield prefix, (height, (tokens - prefix) // height)
+
+
+def _reading_of(
+    layout: Layout, output: Tensor, read: Tensor, calls: list[tuple[str, Any, Any]], network: nn.Module
+) -> Layout | None:
+    tokens = _tokens(output, layout, None)
+    patches = tokens[:, layout.prefix :]
+    if _same(patches.mean(1), read):
+        return layout
+    if layout.prefix and _same(tokens.mean(1), read):
+        return Layout(**{**vars(layout), "mean_of_all": True})
+    if layout.prefix and _same(tokens[:, 0], read):
+        return Layout(**{**vars(layout), "class_token": True})
+    for name, given, after in calls:
+        if isinstance(network.get_submodule(name), nn.LayerNorm) and isinstance(after, Tensor):
+            fits = given[0].numel() == read.numel() == after.numel()
+            if fits and _same(after.flatten(1), read) and _same(patches.mean(1), given[0].flatten(1)):
+                return Layout(**{**vars(layout), "norm": name})
+    return None
+
+
+def _tokens(output: Tensor, layout: Layout, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """[B, T, D] from what a module gave."""
+    tokens = output.flatten(2).mT if layout.channels_first else output.reshape(len(output), -1, output.shape[-1])
+    return tokens if norm is None else norm(tokens)
+
+
+def _normalised(tokens: Tensor, layer: nn.LayerNorm) -> Tensor:
+    """Tokens [B, T, D] by the statistics that the layer norm takes of their mean, so that their mean is its output."""
+    mean = tokens.mean(1, keepdim=True)
+    scale = (mean.var(2, correction=0, keepdim=True) + layer.eps).rsqrt()
+    out = (tokens - mean.mean(2, keepdim=True)) * scale
+    if layer.weight is not None:
+        out = out * layer.weight
+    return out if layer.bias is None else out + layer.bias
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one - other).abs().max() <= _EXACT * other.abs().max().clamp_min(1e-6))
