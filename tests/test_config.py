@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from trust_exp.config import CONF, build, run_id, schemas
 from trust_exp.errors import UserError
 
-SOURCE = {"transfer": ["source='[method=standard,dataset=digits]'"]}  # what cannot be composed without one
+ORDINARY = ["source='[method=standard,dataset=digits]'"]
+SOURCE = {"transfer": ORDINARY, "protonmf": ORDINARY}  # what cannot be composed without one
 
 METHODS, DATASETS = (sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("method", "dataset"))
 # Every data set, and in turn every method; the rest is for the slow tests.
@@ -40,7 +41,8 @@ def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
     config = composed(f"method={method}", f"dataset={dataset}", *SOURCE.get(method, []))
     assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
     plain = config["model"]["_schema_"].endswith((":MlpConfig", ":ConvNetConfig", ":FrozenConfig"))
-    assert set(config["eval"]) == {"clean", "autoattack"} | ({"certify"} if plain else set())
+    usual = {"clean", "autoattack"} | ({"certify"} if plain else set())
+    assert set(config["eval"]) == ({"clean", "prototypes"} if method == "protonmf" else usual)
 
 
 @pytest.mark.parametrize(("method", "size"), [(method, SIZES[place % 3]) for place, method in enumerate(METHODS)])
@@ -52,7 +54,7 @@ def test_every_model_is_called_what_its_file_is_called(composed):
     """Methods and data sets are so among the pairs."""
     for path in (CONF / "model").glob("*.yaml"):
         extra = ["dataset=two_moons"] if "two_moons" in path.stem else []
-        extra += SOURCE["transfer"] if path.stem == "frozen" else []
+        extra += ["method=transfer", *ORDINARY] if path.stem in ("frozen", "trained") else []
         if path.stem != "timm":  # model.name says which of timm
             assert composed(f"model={path.stem}", *extra)["model"]["name"] == path.stem
 
