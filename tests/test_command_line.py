@@ -34,7 +34,10 @@ WRONG = [
     (["eval=null"], "eval"),
     (["-m", "sweep=../elsewhere"], "sweep must be a name, not a path"),
     (["eval=[clean]", "eval.certify.radii=[0.1]"], "changes nothing, as eval=certify is not chosen"),
-    (["method=protonmf", "model=cifar_resnet20", "dataset=cifar10"], "method=protonmf needs a trained network: source="),
+    (
+        ["method=protonmf", "model=cifar_resnet20", "dataset=cifar10"],
+        "method=protonmf needs a trained network: source=",
+    ),
     (["method=protonmf", "source='[method=standard]'", "method.compare=[3]"], "must hold other numbers than"),
     (["method=sat", "method.epsilon=inf"], "method.epsilon must be finite; got inf"),
     (["method=sat", "dataset=flowers102", "eval=certify"], "known of the layers of resnet50"),

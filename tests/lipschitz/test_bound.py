@@ -276,7 +276,10 @@ def test_layers_without_a_constant_are_refused(pool, message):
 SMALL = {"preact_resnet18": ["model.widths=[4,4,4,4]"], "wide_resnet": ["model.depth=10", "model.width=1"]}
 
 
-MODELS = {path.stem for path in (CONF / "model").glob("*.yaml")} - {"frozen", "trained"}  # which is their source's to say
+MODELS = {path.stem for path in (CONF / "model").glob("*.yaml")} - {
+    "frozen",
+    "trained",
+}  # which is their source's to say
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

@@ -56,9 +56,13 @@ class PrototypesConfig:
 
     _target_: str = "trust_exp.evals.prototypes.PrototypeSuite"
     splits: list[str] = field(default_factory=lambda: ["test"])
+    pictures: int = 10  # of the first so many classes; 0: none
+    images: int = 100  # of a class, that are looked through for its pictures
 
     def __post_init__(self) -> None:
         check_splits("eval.prototypes.splits", self.splits)
+        check_range("eval.prototypes.pictures", self.pictures, least=0)
+        check_range("eval.prototypes.images", self.images, least=1)
 
 
 @dataclass

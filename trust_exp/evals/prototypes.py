@@ -1,7 +1,9 @@
 """What prototypes say of a network: how much of its decision they carry, and what an expert could set right."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +13,18 @@ from trust_exp.errors import UserError
 from trust_exp.evals.suite import Outcomes, Report, Suite
 from trust_exp.models.prototypes import PrototypeModel
 from trust_exp.results.record import Row, fraction
+from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet
+from trust_exp.viz.prototypes import explanation, gallery, side_by_side
 
 MEASURED = ("feature_error", "relative_feature_error", "head_error", "relative_head_error")
+
+
+class Seen(NamedTuple):
+    """Images [B, ...] of a class, their tokens [B, T, D] and their numbers."""
+
+    images: Tensor
+    tokens: Tensor
+    rows: list[int]
 
 
 class PrototypeSuite(Suite):
@@ -23,7 +35,9 @@ class PrototypeSuite(Suite):
     dropping the predicted class altogether would, which is printed beside it.
 
     Args:
-        splits: which are asked.
+        splits: which are asked; pictures are of the last one.
+        pictures: of how many classes.
+        images: how many of a class are looked through for them.
 
     Source: ProtoNMF (2023), tables 3 and 4 and figure 5.
     """
@@ -31,9 +45,9 @@ class PrototypeSuite(Suite):
     name = "prototypes"
     model: PrototypeModel
 
-    def __init__(self, splits: Sequence[Split]) -> None:
+    def __init__(self, splits: Sequence[Split], pictures: int, images: int) -> None:
         super().__init__()
-        self.splits = tuple(splits)
+        self.splits, self.pictures, self.images = tuple(splits), pictures, images
 
     def prepare(self) -> None:
         if not isinstance(self.context.model, PrototypeModel):
@@ -84,7 +98,63 @@ class PrototypeSuite(Suite):
                     ("intervened", "intervened_accuracy"),
                 ):
                     rows.append(_share(f"{lead}{name}@{count}", found[f"{key}@{count}"]))
-        return Report(rows)
+        shown = self.context.rank == 0 and self.pictures and math.prod(self.model.reader.grid) > 1
+        return Report(rows, self._draw() if shown else [])
+
+    # --- pictures --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _draw(self) -> list[Path]:
+        """A gallery of each class, its first images with every number of prototypes, and some predictions explained."""
+        labels = self.context.data.labels(self.splits[-1])[self.context.data.served(self.splits[-1])]
+        paths, explained = [], []
+        for label in range(min(self.pictures, len(self.context.info.classes))):
+            rows = (labels == label).nonzero().squeeze(1)[: self.images]
+            if len(rows):
+                found = self._look(label, rows)
+                paths += self._draw_class(label, found)
+                explained.append(self._explain(label, found))
+        self.context.figures.mkdir(parents=True, exist_ok=True)
+        sheet = Sheet(explained, len(explained[0]))
+        return [*paths, self._save("prototypes_explained", "What adds up to the logit of the predicted class", sheet)]
+
+    def _look(self, label: int, rows: Tensor) -> "Seen":
+        batch = self.context.data.samples(self.splits[-1], rows)
+        tokens, _ = self.model.reader(batch.image.to(self.context.device))
+        return Seen(batch.image, tokens, rows.tolist())
+
+    def _draw_class(self, label: int, seen: "Seen") -> list[Path]:
+        name, weights = self.context.info.classes[label], self.model.prototypes().weights[label].tolist()
+        maps = {count: self.model.places(seen.tokens, label, count).cpu() for count in self.model.counts}
+        rest = self.model.places_of_rest(seen.tokens, label).cpu()
+        page = gallery(seen.images, maps[self.model.counts[0]], rest, weights, seen.rows)
+        few = slice(0, 6)
+        beside = side_by_side(seen.images[few], {count: found[few] for count, found in maps.items()}, seen.rows[few])
+        return [
+            self._save(f"prototypes_{label}", f"Prototypes of {name}", page),
+            self._save(f"prototypes_{label}_counts", f"More or fewer prototypes of {name}", beside),
+        ]
+
+    def _explain(self, label: int, seen: "Seen") -> Sequence[Tile]:
+        """A strip for the first image of the class: how the logit of the class that is predicted comes about."""
+        parts = self.model.contributions(self.model.reader.pooled(seen.tokens))[0]
+        predicted = int(parts.sum(1).argmax())
+        maps = self.model.places(seen.tokens[:1], predicted)[0]
+        rest = self.model.places_of_rest(seen.tokens[:1], predicted)[0]
+        names = self.context.info.classes
+        return explanation(
+            seen.images[0],
+            maps / maps.max().clamp_min(1e-12),
+            rest / rest.abs().max().clamp_min(1e-12),
+            parts[predicted].tolist(),
+            (f"is {names[label]}", f"said {names[predicted]}"),
+        )
+
+    def _save(self, name: str, title: str, sheet: Sheet) -> Path:
+        path = self.context.figures / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(draw_contact_sheet(title, sheet))
+        return path
 
     def _measured(self) -> list[Row]:
         """What the training kept, means over the classes, and how alike a class's prototypes are."""

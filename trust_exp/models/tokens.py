@@ -171,6 +171,8 @@ def _look(network: nn.Module, images: Tensor) -> tuple[str, Layout]:
     finally:
         for hook in hooks:
             hook.remove()
+    if not logits.isfinite().all():
+        raise UserError("the network's logits are not finite; its weights are damaged, or of another network")
     heads = [call for call in calls if isinstance(network.get_submodule(call[0]), nn.Linear) and call[2] is logits]
     heads = heads or [call for call in calls if _is_head(network.get_submodule(call[0]), call[2], logits)]
     if not heads:

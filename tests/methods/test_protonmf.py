@@ -1,0 +1,168 @@
+"""ProtoNMF on the embedded digits: the same logits as the network, whatever is asked of the prototypes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trust_exp.config import build, target_of
+from trust_exp.data.batch import as_floats
+from trust_exp.data.digits import Digits
+from trust_exp.engine import execute_and_record
+from trust_exp.errors import UserError
+from trust_exp.jobs import Job
+from trust_exp.models.prototypes import PrototypeModel, without
+from trust_exp.models.trained import trained_network
+from trust_exp.references import at_paths
+from trust_exp.runs import Run, open_run
+
+NETWORK = ["model=cifar_resnet20", "model.depth=8", "model.mean=null", "model.std=null"]
+SMALL = ["method.compare=[1]", "method.steps=20"]
+FEW = "eval.prototypes={pictures: 2, images: 20}"
+
+
+def run(config, folder: Path) -> Run:
+    job = Job(config, open_run(config, folder, []), [])
+    execute_and_record(job)
+    return job.run
+
+
+@pytest.fixture(scope="module")
+def source(composed_in, tmp_path_factory) -> Run:
+    """A network with a map before its head, trained for an epoch."""
+    folder = tmp_path_factory.mktemp("source")
+    given = ["method=standard", "dataset=digits", *NETWORK, "fit.epochs=2", "eval=[clean]"]
+    return run(composed_in(folder, *given), folder / "standard-digits-0123456789")
+
+
+@pytest.fixture(scope="module")
+def config(composed_in, source):
+    return lambda *given: composed_in(
+        source.folder.parent, "method=protonmf", "dataset=digits", f"source={source.folder}", *SMALL, FEW, *given
+    )
+
+
+@pytest.fixture(scope="module")
+def made(config, source) -> Run:
+    return run(config(), source.folder.parent / "run")
+
+
+def model_of(made: Run, config) -> PrototypeModel:
+    data = Digits("digits")
+    plain = build(at_paths(config, "model"), shape=data.info.shape, classes=10)
+    model = target_of(config["method"]).network(plain, data.info, config["method"])
+    model.load_state_dict(torch.load(made.weights, weights_only=True)["state_dict"])
+    return model.eval()
+
+
+@torch.no_grad()
+def test_the_logits_are_those_of_the_network_on_every_test_image(made, config, source):
+    network = trained_network((1, 8, 8), 10, source.folder).eval()
+    model = model_of(made, config())
+    images = as_floats(Digits("digits").arrays("test").images)
+    tokens, logits = model.reader(images)
+    torch.testing.assert_close(logits, network(images))
+    torch.testing.assert_close(model(images), network(images), rtol=0, atol=1e-4)
+    read = model.reader.pooled(tokens)
+    for count in model.counts:
+        parts = model.contributions(read, count)
+        assert parts.shape == (len(images), 10, count + 2)
+        torch.testing.assert_close(parts.sum(2), network(images), rtol=0, atol=1e-4)
+        basis, _ = model.augmented("sum", count)
+        whole = torch.einsum("np,npd,bd->bn", model.prototypes(count).weights, basis, read) + model.reader.bias
+        torch.testing.assert_close(whole, network(images), rtol=0, atol=1e-4)
+
+
+def test_the_prototypes_are_sorted_and_of_length_1(made, config):
+    found = model_of(made, config()).prototypes()
+    torch.testing.assert_close(found.basis.norm(dim=2), torch.ones(10, 3))
+    assert (found.basis >= 0).all()
+    assert (found.weights.diff(dim=1) <= 0).all()
+
+
+def test_what_is_told(made):
+    result = made.read("result.json") or {}
+    values = result["metrics"]
+    black_box = values["prototypes/black_box_accuracy"]
+    assert values["clean/accuracy"] == black_box == values["prototypes/accuracy@3"] == values["prototypes/accuracy@1"]
+    assert black_box > 0.5, "a network worth explaining"
+    assert values["prototypes/largest_logit_gap"] < 1e-4
+    assert values["prototypes/feature_error@3"] < values["prototypes/feature_error@1"]
+    assert values["prototypes/head_error@3"] < values["prototypes/head_error@1"]
+    for count in (1, 3):
+        limit = values["prototypes/without_predicted_class_accuracy"]
+        assert black_box <= values[f"prototypes/intervened_accuracy@{count}"] <= limit
+    assert result["facts"]["tokens"]["grid"] == [2, 2]
+    names = {Path(figure).name for figure in result["figures"]}
+    assert names == {
+        *(f"prototypes_{label}{end}.png" for label in (0, 1) for end in ("", "_counts")),
+        "prototypes_explained.png",
+    }
+    assert all((made.folder / figure).stat().st_size > 5000 for figure in result["figures"])
+
+
+@torch.no_grad()
+def test_a_prototype_that_is_dropped_contributes_nothing(made, config):
+    model = model_of(made, config())
+    tokens, logits = model.reader(as_floats(Digits("digits").arrays("test").images[:5]))
+    parts = model.contributions(model.reader.pooled(tokens))
+    changed = without(parts, {3: [0, 2]})
+    assert torch.equal(changed[:, [0, 1, 2, 4, 5, 6, 7, 8, 9]], parts[:, [0, 1, 2, 4, 5, 6, 7, 8, 9]])
+    torch.testing.assert_close(changed[:, 3].sum(1), logits[:, 3] - parts[:, 3, 0] - parts[:, 3, 2], rtol=0, atol=1e-4)
+    places = model.places(tokens, 3)
+    assert places.shape == (5, 3, 2, 2)
+    assert (places >= 0).all()
+    rest = model.prototypes().rest[3]
+    torch.testing.assert_close(
+        model.places_of_rest(tokens, 3).flatten(1), model.reader.patches(tokens) @ rest / rest.square().sum()
+    )
+
+
+def test_two_processes_find_what_one_finds(made, source, command_line):
+    given = ["method=protonmf", "dataset=digits", f"source={source.folder}", *SMALL, "eval=[clean]"]
+    process = command_line(*given, "accelerator=ddp", "accelerator.kind=cpu")
+    assert process.returncode == 0, process.stderr
+    two = torch.load(command_line.folder() / "weights.pt", weights_only=True)["state_dict"]
+    for name, value in torch.load(made.weights, weights_only=True)["state_dict"].items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    facts = command_line.result()["facts"]["prototypes"]["3"]
+    assert facts == pytest.approx((made.read("result.json") or {})["facts"]["prototypes"]["3"], rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("given", [["method.negative=semi"], ["method.init=nndsvda", "method.stop=tenth"]])
+def test_other_factorisations_leave_the_logits_as_they_are(config, tmp_path, given):
+    values = (run(config(*given, "method.max_per_class=20", "eval.prototypes.pictures=0"), tmp_path / "run")).read(
+        "result.json"
+    ) or {}
+    assert values["metrics"]["prototypes/largest_logit_gap"] < 1e-4
+
+
+def test_what_gives_no_prototypes_is_one_sentence(config, tmp_path, composed, source):
+    rows = np.flatnonzero(Digits("digits").labels("train").numpy() != 4)
+    np.savetxt(tmp_path / "chosen.txt", rows, "%d")
+    with pytest.raises(UserError, match="class 4 of dataset=digits has no training image to make prototypes of"):
+        run(config(f"dataset.index_file={tmp_path / 'chosen.txt'}"), tmp_path / "a")
+    with pytest.raises(UserError, match=r"features of class 0 give no prototypes: the rank must be between 1 and 64"):
+        run(config("method.prototypes=65"), tmp_path / "b")
+    state = torch.load(source.weights, weights_only=True)["state_dict"]
+    for name, value, message in (
+        ("features.layer3.0.bn2.bias", float("nan"), "the network's logits are not finite"),
+        ("features.layer3.0.bn2.bias", -1e9, "the matrix is zero"),
+    ):
+        torch.save({**state, name: torch.full_like(state[name], value)}, tmp_path / "w.pt")
+        broken = composed("method=protonmf", "dataset=digits", *NETWORK, f"checkpoint={tmp_path / 'w.pt'}", *SMALL)
+        with pytest.raises(UserError, match=message):
+            run(broken, tmp_path / str(value))
+
+
+def test_the_command_line_takes_a_checkpoint(command_line, source, tmp_path):
+    given = ["method=protonmf", "dataset=digits", *SMALL, "eval=[clean]", "dataset.limit_train=100"]
+    process = command_line.here(*given, *NETWORK, f"checkpoint={source.weights}")
+    assert process.returncode == 0, process.stderr
+    expected = json.loads(source.result.read_text())["metrics"]["clean/accuracy"]
+    assert command_line.result()["metrics"]["clean/accuracy"] == expected
+    process = command_line.here(*given, "model=conv_2c2f", f"checkpoint={source.weights}")
+    assert process.returncode == 2
+    assert "weights.pt is of another network: 'features.conv1.weight' is not among the network's" in process.stderr

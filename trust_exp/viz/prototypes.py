@@ -1,0 +1,119 @@
+"""Pictures of prototypes: where they are in images, each in its own colour, and what they contribute."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trust_exp.viz.contact_sheet import Colour, Sheet, Tile, colours
+
+RESIDUAL = (224, 62, 62)
+_SIDE = 224  # smaller images are shown larger, so that heatmaps are smooth
+_STRONGEST = 0.8  # share of a colour where its prototype is as strong as anywhere
+
+
+def pixels(images: Tensor) -> np.ndarray:
+    """Images [B, C, H, W] in [0, 1] as uint8 [B, H', W', 3], grey ones in three channels, small ones enlarged."""
+    factor = max(1, _SIDE // max(images.shape[2:]))
+    large = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    shown = large.expand(-1, 3, -1, -1) if images.shape[1] == 1 else large[:, :3]
+    return (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def overlaid(image: np.ndarray, maps: Tensor, palette: Sequence[Colour]) -> np.ndarray:
+    """An image in grey; each place has the colour of the prototype that is strongest there, as far as it is strong.
+
+    Args:
+        image: uint8 [H, W, 3].
+        maps: [p, h, w], strengths in [0, 1].
+        palette: a colour for each prototype.
+    """
+    size = image.shape[:2]
+    strength = F.interpolate(maps[None].float().cpu(), size, mode="bilinear", align_corners=False)[0].clamp(0, 1)
+    strongest, which = strength.max(0)
+    share = (_STRONGEST * strongest).numpy()[..., None]
+    colour = np.array(palette, np.float32)[which.numpy()]
+    grey = image.mean(2, keepdims=True, dtype=np.float32)
+    return (colour * share + grey * (1 - share)).round().astype(np.uint8)
+
+
+def gallery(
+    images: Tensor, maps: Tensor, rest: Tensor, weights: Sequence[float], index: Sequence[int], across: int = 8
+) -> Sheet:
+    """A class's prototypes: some of its images with all of them, then for each the images in which it is strongest.
+
+    Args:
+        images: [B, C, H, W] in [0, 1], of the class.
+        maps: where the prototypes are, >= 0, [B, p, h, w].
+        rest: where the residual prototype is, [B, h, w].
+        weights: coefficients of the prototypes.
+        index: numbers of the images.
+    """
+    shown, palette = pixels(images), colours(len(weights))
+    strengths = maps / maps.amax((0, 2, 3), keepdim=True).clamp_min(1e-12)
+    left = (rest.clamp_min(0) / rest.max().clamp_min(1e-12))[:, None]
+    few = range(min(across, len(images)))
+    strips = [
+        [Tile(shown[at], f"#{index[at]}") for at in few],
+        [Tile(overlaid(shown[at], strengths[at], palette), "all prototypes") for at in few],
+    ]
+    for number in range(len(weights)):
+        best = strengths[:, number].flatten(1).amax(1).argsort(descending=True)[: len(few)].tolist()
+        words = f"prototype {number + 1}"
+        strips.append(
+            [
+                Tile(
+                    overlaid(shown[at], strengths[at, number : number + 1], palette[number : number + 1]),
+                    words,
+                    f"#{index[at]}",
+                )
+                for at in best
+            ]
+        )
+    best = left.flatten(1).amax(1).argsort(descending=True)[: len(few)].tolist()
+    strips.append([Tile(overlaid(shown[at], left[at], [RESIDUAL]), "residual", f"#{index[at]}") for at in best])
+    named = zip(weights, palette, strict=True)
+    legend = {f"prototype {number + 1}, a = {weight:+.3g}": colour for number, (weight, colour) in enumerate(named)}
+    return Sheet(strips, len(few), {"colours": legend | {"residual": RESIDUAL}})
+
+
+def side_by_side(images: Tensor, maps: dict[int, Tensor], index: Sequence[int]) -> Sheet:
+    """Each image without and with the prototypes of every number of them.
+
+    Args:
+        images: [B, C, H, W] in [0, 1].
+        maps: number of prototypes -> where they are, [B, p, h, w].
+    """
+    shown = pixels(images)
+    strips = [[Tile(shown[at], f"#{number}")] for at, number in enumerate(index)]
+    for count in sorted(maps):
+        strengths = maps[count] / maps[count].amax((0, 2, 3), keepdim=True).clamp_min(1e-12)
+        for at, strip in enumerate(strips):
+            strip.append(Tile(overlaid(shown[at], strengths[at], colours(count)), f"p = {count}"))
+    return Sheet(strips, 2 * (1 + len(maps)))
+
+
+def explanation(
+    image: Tensor, maps: Tensor, rest: Tensor, parts: Sequence[float], words: Sequence[str]
+) -> Sequence[Tile]:
+    """A strip: the image, then where each prototype of one class is with what it adds to the logit, then the residual.
+
+    Args:
+        image: [C, H, W] in [0, 1].
+        maps: [p, h, w], in [0, 1], relative to the strongest place of any of them in this image.
+        rest: [h, w], likewise; what is negative is not shown.
+        parts: what prototypes, residual and bias contribute, p + 2 numbers.
+        words: what stands below the image, at the left and at the right.
+    """
+    shown, palette = pixels(image[None])[0], colours(len(maps))
+    strip = [Tile(shown, words[0], words[1])]
+    for number, colour in enumerate(palette):
+        strip.append(
+            Tile(overlaid(shown, maps[number : number + 1], [colour]), f"{parts[number]:+.2f}", f"{number + 1}")
+        )
+    strip.append(Tile(overlaid(shown, rest[None].clamp_min(0), [RESIDUAL]), f"{parts[-2]:+.2f}", "residual"))
+    total = torch.tensor(parts).sum().item()
+    strip.append(Tile(np.full_like(shown, 255), f"{parts[-1]:+.2f} bias", f"= {total:.2f}"))
+    return strip
