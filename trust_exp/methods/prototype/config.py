@@ -33,7 +33,7 @@ class ProtoNmfConfig:
     steps: int = 200  # at most
     tolerance: float = 1e-4  # part of the first error by which an update has to lower it
     stop: str = "update"  # looked at after each, of the squared error; tenth: after every tenth, of the error
-    inner: int = 1  # updates of a factor for one product with the features
+    inner: int = 4  # updates of a factor for one product with the features; the paper: 1
     restarts: int = 1
     head_solver: str = "lstsq"  # or cvxpy, as the paper
     max_per_class: int | None = None  # the first so many images; None: all
@@ -57,5 +57,5 @@ class ProtoNmfConfig:
                 "method.compare must hold other numbers than method.prototypes, none twice; "
                 f"got {self.compare} and {self.prototypes}"
             )
-        if self.negative == "semi" and (self.restarts > 1 or self.inner > 1 or self.init != "abs_scaled"):
-            raise UserError("method.negative=semi has one start of its own; leave out restarts, inner and init")
+        if self.negative == "semi" and (self.restarts > 1 or self.init != "abs_scaled"):
+            raise UserError("method.negative=semi has one start of its own; leave out method.restarts and method.init")
