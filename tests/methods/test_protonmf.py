@@ -20,7 +20,7 @@ from trust_exp.runs import Run, open_run
 
 NETWORK = ["model=cifar_resnet20", "model.depth=8", "model.mean=null", "model.std=null"]
 SMALL = ["method.compare=[1]", "method.steps=20"]
-FEW = "eval.prototypes={pictures: 2, images: 20}"
+FEW = "eval.prototypes={pictures: 2, images: 20, deletion: 40}"
 
 
 def run(config, folder: Path) -> Run:
@@ -94,6 +94,8 @@ def test_what_is_told(made):
     for count in (1, 3):
         limit = values["prototypes/without_predicted_class_accuracy"]
         assert black_box <= values[f"prototypes/intervened_accuracy@{count}"] <= limit
+    assert values["prototypes/deletion"] < values["prototypes/deletion_at_random"]
+    assert {"prototypes/insertion", "prototypes/insertion_at_random"} <= set(values)
     assert result["facts"]["tokens"]["grid"] == [2, 2]
     names = {Path(figure).name for figure in result["figures"]}
     assert names == {
@@ -111,6 +113,9 @@ def test_a_prototype_that_is_dropped_contributes_nothing(made, config):
     changed = without(parts, {3: [0, 2]})
     assert torch.equal(changed[:, [0, 1, 2, 4, 5, 6, 7, 8, 9]], parts[:, [0, 1, 2, 4, 5, 6, 7, 8, 9]])
     torch.testing.assert_close(changed[:, 3].sum(1), logits[:, 3] - parts[:, 3, 0] - parts[:, 3, 2], rtol=0, atol=1e-4)
+    one = without(parts, {3: [0, 2]}, images=[1])
+    assert torch.equal(one[1], changed[1])
+    assert torch.equal(one[0], parts[0])
     places = model.places(tokens, 3)
     assert places.shape == (5, 3, 2, 2)
     assert (places >= 0).all()
@@ -131,12 +136,24 @@ def test_two_processes_find_what_one_finds(made, source, command_line):
     assert facts == pytest.approx((made.read("result.json") or {})["facts"]["prototypes"]["3"], rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("given", [["method.negative=semi"], ["method.init=nndsvda", "method.stop=tenth"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["method.by=semi_nmf"],
+        ["method.by=k_means"],
+        ["method.by=principal_directions"],
+        ["method.by=random_features"],
+        ["method.init=nndsvda", "method.stop=tenth"],
+        ["method.restarts=3"],
+    ],
+)
 def test_other_factorisations_leave_the_logits_as_they_are(config, tmp_path, given):
     values = (run(config(*given, "method.max_per_class=20", "eval.prototypes.pictures=0"), tmp_path / "run")).read(
         "result.json"
     ) or {}
     assert values["metrics"]["prototypes/largest_logit_gap"] < 1e-4
+    stability = values["facts"]["prototypes"]["3"]["stability"]
+    assert 0.5 < stability < 1 if "method.restarts=3" in given else stability == 1
 
 
 def test_what_gives_no_prototypes_is_one_sentence(config, tmp_path, composed, source):

@@ -58,11 +58,13 @@ class PrototypesConfig:
     splits: list[str] = field(default_factory=lambda: ["test"])
     pictures: int = 10  # of the first so many classes; 0: none
     images: int = 100  # of a class, that are looked through for its pictures
+    deletion: int = 200  # the first so many images, whose important places are deleted and inserted; 0: none
 
     def __post_init__(self) -> None:
         check_splits("eval.prototypes.splits", self.splits)
         check_range("eval.prototypes.pictures", self.pictures, least=0)
         check_range("eval.prototypes.images", self.images, least=1)
+        check_range("eval.prototypes.deletion", self.deletion, least=0)
 
 
 @dataclass

@@ -11,8 +11,10 @@ from torch import Tensor
 from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.explain.deletion import area, deletion_curves
 from trust_exp.models.prototypes import PrototypeModel
 from trust_exp.results.record import Row, fraction
+from trust_exp.rng import keyed_generator
 from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet
 from trust_exp.viz.prototypes import explanation, gallery, side_by_side
 
@@ -38,6 +40,7 @@ class PrototypeSuite(Suite):
         splits: which are asked; pictures are of the last one.
         pictures: of how many classes.
         images: how many of a class are looked through for them.
+        deletion: how many of the last split's images are asked what happens without their important places.
 
     Source: ProtoNMF (2023), tables 3 and 4 and figure 5.
     """
@@ -45,9 +48,9 @@ class PrototypeSuite(Suite):
     name = "prototypes"
     model: PrototypeModel
 
-    def __init__(self, splits: Sequence[Split], pictures: int, images: int) -> None:
+    def __init__(self, splits: Sequence[Split], pictures: int, images: int, deletion: int) -> None:
         super().__init__()
-        self.splits, self.pictures, self.images = tuple(splits), pictures, images
+        self.splits, self.pictures, self.images, self.deletion = tuple(splits), pictures, images, deletion
 
     def prepare(self) -> None:
         if not isinstance(self.context.model, PrototypeModel):
@@ -98,8 +101,32 @@ class PrototypeSuite(Suite):
                     ("intervened", "intervened_accuracy"),
                 ):
                     rows.append(_share(f"{lead}{name}@{count}", found[f"{key}@{count}"]))
-        shown = self.context.rank == 0 and self.pictures and math.prod(self.model.reader.grid) > 1
-        return Report(rows, self._draw() if shown else [])
+        has_places = math.prod(self.model.reader.grid) > 1
+        if has_places and self.deletion:
+            rows += self._delete()
+        return Report(rows, self._draw() if has_places and self.pictures and self.context.rank == 0 else [])
+
+    @torch.no_grad()
+    def _delete(self) -> list[Row]:
+        """Areas under deletion and insertion of what the predicted class's prototypes find, and of places at random."""
+        rows = torch.arange(self.context.data.size(self.splits[-1]))[: self.deletion]
+        found: dict[str, list[Tensor]] = {}
+        for part in rows.split(100):
+            images = self.context.data.samples(self.splits[-1], part).image.to(self.context.device)
+            tokens, logits = self.model.reader(images)
+            said = logits.argmax(1)
+            evidence = torch.stack([self._evidence(tokens[at : at + 1], int(label)) for at, label in enumerate(said)])
+            noise = torch.rand(evidence.shape, generator=keyed_generator(self.context.seed, "deletion", int(part[0])))
+            for name, importance in (("", evidence), ("_at_random", noise.to(evidence))):
+                curves = deletion_curves(self.model, images, importance, said)
+                for kind, curve in zip(("deletion", "insertion"), curves, strict=True):
+                    found.setdefault(f"prototypes/{kind}{name}", []).append(area(curve))
+        return [Row(name, float(torch.cat(areas).mean()), "probability", len(rows)) for name, areas in found.items()]
+
+    def _evidence(self, tokens: Tensor, label: int) -> Tensor:
+        """What the prototypes of a class find in the places of one image, weighted, [h, w]."""
+        weights = self.model.prototypes().weights[label]
+        return (self.model.places(tokens, label)[0] * weights[:, None, None]).sum(0)
 
     # --- pictures --------------------------------------------------------------------------------------------------
 
@@ -164,6 +191,8 @@ class PrototypeSuite(Suite):
             for name in MEASURED:
                 unit = "fraction" if name.startswith("relative") else "features" if "feature" in name else "weights"
                 rows.append(Row(f"prototypes/{name}@{count}", told[str(count)][name], unit))
+            if told[str(count)]["stability"] < 1:  # there were several starts
+                rows.append(Row(f"prototypes/stability@{count}", told[str(count)]["stability"], "cosine"))
             if count > 1:
                 rows.append(
                     Row(f"prototypes/similarity@{count}", similarity(self.model.prototypes(count).basis), "cosine")

@@ -103,6 +103,17 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
     return basis + factor[..., None] * rest[:, None], guarded.squeeze(1)
 
 
+def matched_cosine(one: Tensor, other: Tensor) -> float:
+    """Mean cosine of prototypes [p, D] with those of another set, each with the one that suits all best.
+
+    Source: Kuhn 1955 (the Hungarian method), by scipy.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    cosines = (unit_rows(one) @ unit_rows(other).mT).double().cpu().numpy()
+    return float(cosines[linear_sum_assignment(cosines, maximize=True)].mean())
+
+
 def unconstrained_encoding(features: Tensor, basis: Tensor) -> Tensor:
     """E' = argmin ‖A - E' B‖ of any sign, [..., p], for features A [..., D] and prototypes B [p, D].
 

@@ -31,6 +31,7 @@ class Factors:
         error: ‖A - E B‖, the Frobenius norm.
         steps: iterations until it stopped.
         errors: of each restart.
+        bases: of each restart, [R, p, D].
     """
 
     encoding: Tensor
@@ -38,6 +39,7 @@ class Factors:
     error: float
     steps: int
     errors: tuple[float, ...]
+    bases: Tensor
 
 
 def nmf(
@@ -164,7 +166,7 @@ def semi_nmf(
         encoding = encoding * (over / under.clamp_min(least)).sqrt()
     basis = torch.linalg.lstsq(encoding @ encoding.mT, encoding @ matrix).solution
     error = float((matrix - encoding.mT @ basis).norm())
-    return Factors(encoding.mT, basis, error, done, (error,))
+    return Factors(encoding.mT, basis, error, done, (error,), basis[None])
 
 
 def check_matrix(matrix: Tensor, rank: int, *, signed: bool = False) -> None:
@@ -279,7 +281,7 @@ def _factorise(
     errors = _exact_errors(parts, tiles, basis)
     best = int(errors.argmin())
     found = torch.cat([part[best] for part in parts], 1).mT
-    return Factors(found, basis[best], float(errors[best]), int(lasted[best]), tuple(errors.tolist()))
+    return Factors(found, basis[best], float(errors[best]), int(lasted[best]), tuple(errors.tolist()), basis)
 
 
 @dataclass(frozen=True)

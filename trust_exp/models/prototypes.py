@@ -103,13 +103,18 @@ class PrototypeModel(nn.Module):
         return augmented(found.basis, found.weights, found.rest, shares)
 
 
-def without(contributions: Tensor, dropped: Mapping[int, Sequence[int]]) -> Tensor:
-    """Contributions [B, N, p + 2] with those of some prototypes set to 0; a copy.
+def without(contributions: Tensor, dropped: Mapping[int, Sequence[int]], images: Sequence[int] | None = None) -> Tensor:
+    """Contributions [B, N, p + 2] with those of some prototypes set to 0, a copy: a test-time intervention.
+
+    ``without(model.contributions(read), {3: [0]}).sum(2).argmax(1)`` are the predictions without the first prototype of
+    class 3.
 
     Args:
-        dropped: class -> numbers of its prototypes; the number p is its residual.
+        dropped: class -> numbers of its prototypes, from 0; the number p is its residual.
+        images: places in the batch; None: all.
     """
     changed = contributions.clone()
+    rows = torch.arange(len(changed)) if images is None else torch.tensor(images)
     for label, numbers in dropped.items():
-        changed[:, label, list(numbers)] = 0
+        changed[rows[:, None], label, torch.tensor(numbers)] = 0
     return changed

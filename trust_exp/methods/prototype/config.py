@@ -11,7 +11,7 @@ from trust_exp.errors import UserError, check_choice, check_range
 Tokens = Literal["all", "patches", "class"]
 Init = Literal["abs_scaled", "nndsvda", "paper"]
 Stop = Literal["update", "tenth"]
-Negative = Literal["clamp", "semi"]
+By = Literal["nmf", "semi_nmf", "k_means", "principal_directions", "random_features"]
 Solver = Literal["lstsq", "cvxpy"]
 
 
@@ -28,7 +28,7 @@ class ProtoNmfConfig:
     prototypes: int = 3  # of each class
     compare: list[int] = field(default_factory=lambda: [1, 5, 10])  # further numbers, to be shown side by side
     tokens: str = "all"  # of a network with a class token; patches: the head reads their mean, as in the paper
-    negative: str = "clamp"  # negative features to 0, for the prototypes only; semi: prototypes of any sign
+    by: str = "nmf"  # negative features are 0 for it; semi_nmf takes them; or another basis, for comparison
     init: str = "abs_scaled"  # or nndsvda, or as the paper's text
     steps: int = 200  # at most
     tolerance: float = 1e-4  # part of the first error by which an update has to lower it
@@ -41,7 +41,7 @@ class ProtoNmfConfig:
     def __post_init__(self) -> None:
         for key, values in (
             ("tokens", Tokens),
-            ("negative", Negative),
+            ("by", By),
             ("init", Init),
             ("stop", Stop),
             ("head_solver", Solver),
@@ -57,5 +57,5 @@ class ProtoNmfConfig:
                 "method.compare must hold other numbers than method.prototypes, none twice; "
                 f"got {self.compare} and {self.prototypes}"
             )
-        if self.negative == "semi" and (self.restarts > 1 or self.init != "abs_scaled"):
-            raise UserError("method.negative=semi has one start of its own; leave out method.restarts and method.init")
+        if self.by != "nmf" and (self.restarts > 1 or self.init != "abs_scaled"):
+            raise UserError(f"method.by={self.by} has one start of its own; leave out method.restarts and method.init")

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.errors import UserError
-from trust_exp.explain.linear_head import coefficients, residual, unit_rows
+from trust_exp.explain.bases import k_means, principal_directions, random_features
+from trust_exp.explain.linear_head import coefficients, matched_cosine, residual, unit_rows
 from trust_exp.explain.nmf import Factors, check_matrix, nmf_many, semi_nmf
 from trust_exp.methods.base import ClosedForm
 from trust_exp.methods.prototype.config import ProtoNmfConfig
@@ -68,22 +69,31 @@ class ProtoNmf(ClosedForm):
         loader.rank, loader.world = 0, 1  # the whole class is this process's
         reader = self.model.reader
         features = torch.cat([reader.material(reader(batch.image)[0]).float() for batch in loader]).flatten(0, 1)
-        signed = self.config.negative == "semi"
         try:
-            check_matrix(features if signed else features.clamp_min(0), max(self.model.counts), signed=signed)
+            check_matrix(self._material(features), max(self.model.counts), signed=True)
         except ValueError as error:
             raise UserError(
                 f"the features of class {name} give no prototypes: {error}; see method.prototypes and method.compare"
             ) from error
         return features
 
+    def _material(self, features: Tensor) -> Tensor:
+        """The features as the prototypes are made of them."""
+        return features.clamp_min(0) if self.config.by == "nmf" else features
+
     def _factorise(self, features: Mapping[int, Tensor], count: int) -> Sequence[Factors]:
-        config = self.config
-        given: Any = {"steps": config.steps, "tolerance": config.tolerance, "seed": self.data.seed}
-        if config.negative == "semi":
-            return [semi_nmf(values, count, name=label, **given) for label, values in features.items()]
-        given |= {"init": config.init, "stop": config.stop, "inner": config.inner, "restarts": config.restarts}
-        return nmf_many([values.clamp_min(0) for values in features.values()], count, names=list(features), **given)
+        config, seed = self.config, self.data.seed
+        material = {label: self._material(values) for label, values in features.items()}
+        stop: Any = {"steps": config.steps, "tolerance": config.tolerance}
+        if config.by == "nmf":
+            how: Any = {"init": config.init, "stop": config.stop, "inner": config.inner, "restarts": config.restarts}
+            return nmf_many(list(material.values()), count, names=list(material), seed=seed, **stop, **how)
+        if config.by == "semi_nmf":
+            return [semi_nmf(values, count, seed=seed, name=label, **stop) for label, values in material.items()]
+        if config.by == "principal_directions":
+            return [principal_directions(values, count) for values in material.values()]
+        make = k_means if config.by == "k_means" else random_features
+        return [make(values, count, seed=seed, name=label) for label, values in material.items()]
 
     def _in_prototypes(self, label: int, factors: Factors, features: Tensor) -> tuple[Prototypes, dict[str, float]]:
         """The head of a class in its prototypes, the one with the largest coefficient first."""
@@ -92,15 +102,17 @@ class ProtoNmf(ClosedForm):
         order = weights[0].argsort(descending=True)
         basis, weights = basis[:, order], weights[:, order]
         rest = residual(head, basis, weights)
-        squares, positive = (float(v.square().sum(dtype=torch.float64)) for v in (features, features.clamp_min(0)))
+        whole, used = (float(v.square().sum(dtype=torch.float64)) for v in (features, self._material(features)))
+        others = [matched_cosine(factors.basis, other) for other in factors.bases]
         told = {
             "feature_error": factors.error,
-            "relative_feature_error": factors.error / (squares if self.config.negative == "semi" else positive) ** 0.5,
+            "relative_feature_error": factors.error / used**0.5,
             "head_error": float(rest.norm()),
             "relative_head_error": float(rest.norm() / head.norm()),
             "steps": float(factors.steps),
             "restart_spread": max(factors.errors) - min(factors.errors),
-            "negative_energy": 1 - positive / squares,
+            "stability": (sum(others) - 1) / (len(others) - 1) if len(others) > 1 else 1.0,  # over the restarts
+            "negative_energy": 1 - used / whole,
         }
         return Prototypes(*(value.cpu() for value in (basis, weights, rest))), told
 

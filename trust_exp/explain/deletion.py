@@ -1,0 +1,46 @@
+"""Deletion and insertion: how fast a prediction falls or rises as its most important places go or come."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def deletion_curves(
+    model: Callable[[Tensor], Tensor], images: Tensor, importance: Tensor, label: Tensor, steps: int = 20
+) -> tuple[Tensor, Tensor]:
+    """Probability of a class as its most important places are deleted, and as they come back into an empty image.
+
+    An empty place has the mean colour of the image.
+
+    Args:
+        model: maps images [B, C, H, W] to logits [B, N].
+        images: [B, C, H, W].
+        importance: [B, h, w] of places; brought to the size of the images.
+        label: the classes, int64 [B].
+        steps: parts that the places are taken in, >= 1.
+
+    Returns:
+        Deletion and insertion, each float [B, steps + 1]; from nothing done to all done.
+
+    Source: Petsiuk et al. 2018 (RISE), causal metrics; there an empty place is grey or blurred.
+    """
+    batch, _, height, width = images.shape
+    fine = F.interpolate(importance[:, None].float(), (height, width), mode="bilinear", align_corners=False)
+    rank = fine.flatten(1).argsort(1, descending=True).argsort(1)  # 0: the most important place
+    empty = images.mean((2, 3), keepdim=True).expand_as(images)
+    curves = []
+    for keeps_first in (False, True):
+        found = []
+        for step in range(steps + 1):
+            first = (rank < round(step / steps * height * width)).view(batch, 1, height, width)
+            shown = torch.where(first == keeps_first, images, empty)
+            found.append(model(shown).softmax(1).gather(1, label[:, None]).squeeze(1))
+        curves.append(torch.stack(found, 1))
+    return curves[0], curves[1]
+
+
+def area(curve: Tensor) -> Tensor:
+    """Area under curves [B, K] over [0, 1] by the trapezoidal rule, [B]."""
+    return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1), dim=1)
