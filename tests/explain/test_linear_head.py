@@ -10,6 +10,7 @@ from trust_exp.explain.linear_head import (
     coefficients,
     residual,
     residual_map,
+    shift_of_augmentation,
     unconstrained_encoding,
     unit_rows,
 )
@@ -100,6 +101,15 @@ def test_without_coefficients_nothing_is_shared():
     for shares in ("sum", "abs", "energy"):
         found, _ = augmented(basis, torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 12).double(), shares)
         torch.testing.assert_close(found, basis)
+
+
+def test_the_shift_is_looked_at_where_a_prototype_is_strong():
+    basis = torch.eye(3, dtype=torch.float64)[:1]
+    moved = basis + torch.tensor([[0.0, 0.5, 0.0]], dtype=torch.float64)
+    features = torch.tensor([[10.0, 2, 0], [1, 9, 0], [0.5, 9, 0], [0.1, 9, 0]], dtype=torch.float64)
+    assert shift_of_augmentation(features, basis, moved, 0.25) == pytest.approx(0.1)
+    assert shift_of_augmentation(features, basis, moved, 0.5) == pytest.approx(0.1)  # the lower of two medians
+    assert shift_of_augmentation(features, basis, basis) == 0
 
 
 def test_the_unconstrained_encoding_is_least_squares():

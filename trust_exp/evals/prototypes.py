@@ -18,7 +18,13 @@ from trust_exp.rng import keyed_generator
 from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet
 from trust_exp.viz.prototypes import explanation, gallery, side_by_side
 
-MEASURED = ("feature_error", "relative_feature_error", "head_error", "relative_head_error")
+MEASURED = {  # by the training, means over the classes, and their units
+    "feature_error": "features",
+    "relative_feature_error": "fraction",
+    "head_error": "weights",
+    "relative_head_error": "fraction",
+    "augmentation_shift": "ratio",
+}
 
 
 class Seen(NamedTuple):
@@ -188,8 +194,7 @@ class PrototypeSuite(Suite):
         rows = []
         told: Mapping[str, Any] = self.context.facts.get("prototypes", {})
         for count in sorted(self.model.counts):
-            for name in MEASURED:
-                unit = "fraction" if name.startswith("relative") else "features" if "feature" in name else "weights"
+            for name, unit in MEASURED.items():
                 rows.append(Row(f"prototypes/{name}@{count}", told[str(count)][name], unit))
             if told[str(count)]["stability"] < 1:  # there were several starts
                 rows.append(Row(f"prototypes/stability@{count}", told[str(count)]["stability"], "cosine"))

@@ -103,6 +103,27 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
     return basis + factor[..., None] * rest[:, None], guarded.squeeze(1)
 
 
+def shift_of_augmentation(features: Tensor, basis: Tensor, moved: Tensor, salient: float = 0.1) -> float:
+    """How much augmented prototypes change where prototypes are found, relative to how strongly they were found.
+
+    The paper expects |A (b'_k - b_k)^T| to be small beside A b_k^T in the salient places, where A b_k^T is largest.
+
+    Args:
+        features: A, [N, D].
+        basis, moved: b and b', [p, D].
+        salient: the part of the places that counts.
+
+    Returns:
+        The median over the salient places, mean over the prototypes.
+
+    Source: ProtoNMF (2023), A.2.
+    """
+    before, change = features @ basis.mT, features @ (moved - basis).mT
+    strongest, places = before.topk(max(1, round(salient * len(features))), 0)
+    ratio = change.gather(0, places).abs() / strongest.clamp_min(1e-30)
+    return float(ratio.median(0).values.mean())
+
+
 def matched_cosine(one: Tensor, other: Tensor) -> float:
     """Mean cosine of prototypes [p, D] with those of another set, each with the one that suits all best.
 

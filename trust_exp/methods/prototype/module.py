@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.errors import UserError
 from trust_exp.explain.bases import k_means, principal_directions, random_features
-from trust_exp.explain.linear_head import coefficients, matched_cosine, residual, unit_rows
+from trust_exp.explain.linear_head import (
+    augmented,
+    coefficients,
+    matched_cosine,
+    residual,
+    shift_of_augmentation,
+    unit_rows,
+)
 from trust_exp.explain.nmf import Factors, check_matrix, nmf_many, semi_nmf
 from trust_exp.methods.base import ClosedForm
 from trust_exp.methods.prototype.config import ProtoNmfConfig
@@ -103,6 +110,7 @@ class ProtoNmf(ClosedForm):
         basis, weights = basis[:, order], weights[:, order]
         rest = residual(head, basis, weights)
         whole, used = (float(v.square().sum(dtype=torch.float64)) for v in (features, self._material(features)))
+        moved, guarded = augmented(basis, weights, rest)
         others = [matched_cosine(factors.basis, other) for other in factors.bases]
         told = {
             "feature_error": factors.error,
@@ -113,6 +121,8 @@ class ProtoNmf(ClosedForm):
             "restart_spread": max(factors.errors) - min(factors.errors),
             "stability": (sum(others) - 1) / (len(others) - 1) if len(others) > 1 else 1.0,  # over the restarts
             "negative_energy": 1 - used / whole,
+            "augmentation_shift": shift_of_augmentation(self._material(features), basis[0], moved[0]),
+            "cancelled": float(guarded),  # Eq. 8 would have turned or blown up the prototypes
         }
         return Prototypes(*(value.cpu() for value in (basis, weights, rest))), told
 
