@@ -39,6 +39,7 @@ WRONG = [
         "method=protonmf needs a trained network: source=",
     ),
     (["method=protonmf", "source='[method=standard]'", "method.compare=[3]"], "must hold other numbers than"),
+    (["method=cll", "eval=[prototypes]"], "eval=prototypes is of prototypes; method=cll gives none"),
     (["method=sat", "method.epsilon=inf"], "method.epsilon must be finite; got inf"),
     (["method=sat", "dataset=flowers102", "eval=certify"], "known of the layers of resnet50"),
     (["method=sat", "dataset=flowers102", "eval.certify.radii=[0.1]"], "is left out (no Lipschitz constant is known"),

@@ -292,10 +292,16 @@ def leave_out_evals(checked: dict[str, Any]) -> None:
     """Take ``certify`` from the evals if the network cannot be put to it; ``left_out`` then says why.
 
     Raises:
-        UserError: if it was asked for by its name, and not among the usual ones.
+        UserError: if it was asked for by its name, and not among the usual ones; or for an eval of what the method does
+            not give.
     """
     from trust_exp.references import network_of  # here, as it is built on this module
 
+    given = getattr(find_schema(checked["method"]["_schema_"]), "gives", ())
+    for name, node in checked["eval"].items():
+        needs = getattr(find_schema(node["_schema_"]), "needs", None)
+        if needs is not None and needs not in given:
+            raise UserError(f"eval={name} is of {needs}; method={checked['method']['name']} gives none")
     if "certify" not in checked["eval"]:
         return
     network = network_of(checked)

@@ -168,9 +168,8 @@ class Pipeline:
         """What the method makes of the chosen model, which starts from the checkpoint if there is one."""
         node = at_paths(self.config, "model")
         model: nn.Module = build(node, shape=data.info.shape, classes=len(data.info.classes))
-        checkpoint = at_paths(self.config, "checkpoint")
-        if checkpoint is not None and not self.run.weights.exists():
-            load_published(model, Path(checkpoint))
+        if self.config.get("checkpoint") is not None and not self.run.weights.exists():
+            load_published(model, Path(at_paths(self.config, "checkpoint")))
         method = self.config["method"]
         network: nn.Module = target_of(method).network(model, data.info, method)
         return network

@@ -52,7 +52,9 @@ class CertifyConfig:
 
 @dataclass
 class PrototypesConfig:
-    """What a network's prototypes carry of its decision; of method=protonmf."""
+    """What a network's prototypes carry of its decision."""
+
+    needs = "prototypes"  # of the method; unannotated, as it is no field
 
     _target_: str = "trust_exp.evals.prototypes.PrototypeSuite"
     splits: list[str] = field(default_factory=lambda: ["test"])

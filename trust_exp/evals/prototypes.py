@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from trust_exp.data.batch import Batch, Split
-from trust_exp.errors import UserError
 from trust_exp.evals.suite import Outcomes, Report, Suite
 from trust_exp.explain.deletion import area, deletion_curves
 from trust_exp.models.prototypes import PrototypeModel
@@ -59,9 +58,7 @@ class PrototypeSuite(Suite):
         self.splits, self.pictures, self.images, self.deletion = tuple(splits), pictures, images, deletion
 
     def prepare(self) -> None:
-        if not isinstance(self.context.model, PrototypeModel):
-            raise UserError(f"eval={self.name} is of prototypes; method={self.context.method} has none")
-        self.model = self.context.model
+        self.model = cast(PrototypeModel, self.context.model)
 
     def step(self, batch: Batch) -> Outcomes:
         tokens, logits = self.model.reader(batch.image)

@@ -19,7 +19,8 @@ Solver = Literal["lstsq", "cvxpy"]
 class ProtoNmfConfig:
     """Prototypes of each class by NMF of its features, and the head written in them (ProtoNMF, 2023)."""
 
-    needs_trained_model = True  # unannotated, as it is no field
+    needs_trained_model = True  # unannotated, as they are no fields
+    gives = ("prototypes",)
 
     _target_: str = "trust_exp.methods.prototype.module.ProtoNmf"
     name: str = MISSING
