@@ -157,7 +157,7 @@ class Pipeline:
     def _compare_data(self, data: DataModule, record: Record) -> None:
         """Keep which data the run has seen, and refuse to go on with others."""
         seen, found = record.values.get("data"), data.source()
-        begun = self.run.weights.exists() or self.run.checkpoint.exists()
+        begun = self.run.weights.exists() or any(self.run.folder.glob("checkpoint*.ckpt"))
         if seen is not None and seen != found and begun:
             raise UserError(
                 f"dataset={data.name} in {data.root} is not what {self.run.id} was trained on; force=true starts anew"
@@ -207,11 +207,13 @@ class Pipeline:
 
     def _solve(self, method: ClosedForm, data: DataModule) -> None:
         """Fit without steps: one pass over the training data."""
-        method.data = data
+        method.data, method.safe, method.seconds = data, self.run.checkpoint, self.config["fit"]["checkpoint_seconds"]
         trainer = self._trainer(ProgressLine(self.config["method"]["name"]), logger=False)
         began = time.perf_counter()
         trainer.test(method.eval(), verbose=False)
         self._keep(method, trainer, data.size("train") / (time.perf_counter() - began))
+        if self.record is not None:
+            method.forget()
 
     def _keep(self, method: Method, trainer: L.Trainer, speed: float) -> None:
         state = method.weights()

@@ -203,7 +203,7 @@ def holder(run: Run) -> str:
 
 def restart(run: Run) -> None:
     """Forget what a run has produced, but not what it is."""
-    for path in (run.result, run.weights, run.checkpoint):
+    for path in (run.result, run.weights, *run.folder.glob("checkpoint*.ckpt")):
         path.unlink(missing_ok=True)
     for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)

@@ -11,8 +11,9 @@ from trust_exp.config import build, target_of
 from trust_exp.data.batch import as_floats
 from trust_exp.data.digits import Digits
 from trust_exp.engine import execute_and_record
-from trust_exp.errors import UserError
+from trust_exp.errors import Interrupted, UserError
 from trust_exp.jobs import Job
+from trust_exp.methods.prototype.module import ProtoNmf
 from trust_exp.models.prototypes import PrototypeModel, without
 from trust_exp.models.trained import trained_network
 from trust_exp.references import at_paths
@@ -134,6 +135,29 @@ def test_two_processes_find_what_one_finds(made, source, command_line):
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
     facts = command_line.result()["facts"]["prototypes"]["3"]
     assert facts == pytest.approx((made.read("result.json") or {})["facts"]["prototypes"]["3"], rel=1e-4, abs=1e-4)
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_classes_that_are_left(made, config, tmp_path, monkeypatch):
+    asked, solve = [], ProtoNmf.solve
+
+    def stopped(self, task):
+        asked.append(task)
+        if len(asked) == 3:
+            raise Interrupted("SIGINT")
+        return solve(self, task)
+
+    again = config("fit.checkpoint_seconds=0")
+    with monkeypatch.context() as patch:
+        patch.setattr(ProtoNmf, "solve", stopped)
+        with pytest.raises(Interrupted):
+            run(again, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").glob("*.ckpt")] == ["checkpoint-0.ckpt"]
+    monkeypatch.setattr(ProtoNmf, "solve", lambda self, task: asked.append(task) or solve(self, task))
+    resumed = run(again, tmp_path / "run")
+    assert not list(resumed.folder.glob("*.ckpt"))
+    assert asked[3:] == asked[2:3] + asked[4:], "those before the stop are not asked again"
+    for name, value in torch.load(made.weights, weights_only=True)["state_dict"].items():
+        torch.testing.assert_close(torch.load(resumed.weights, weights_only=True)["state_dict"][name], value, msg=name)
 
 
 @pytest.mark.parametrize(

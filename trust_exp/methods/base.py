@@ -1,5 +1,6 @@
 """What every method promises; what those share that are trained by gradients, and those that are solved in a pass."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,31 +128,53 @@ class GradientMethod(Method):
 class ClosedForm(Method):
     """A method that is solved in one pass, task by task, and has no step of an optimiser; under ``Trainer.test``.
 
-    Each process solves its own tasks; what all found is put together at the end.
+    Each process solves its own tasks; what all found is put together at the end. What is found is kept in files every
+    so often, so that a run that was stopped goes on with the tasks that are left, on any number of processes.
     """
 
     data: DataModule
+    safe: Path | None = None  # where what is found is kept, with the rank before the ending; None: nowhere
+    seconds: float = 30.0  # between two times
 
-    def tasks(self, rank: int, world: int) -> Sequence[Any]:
-        """The tasks of a process, in order."""
+    def tasks(self, rank: int, world: int) -> Sequence[Sequence[int]]:
+        """The tasks of a process, in order; each is the names of what it gives."""
         raise NotImplementedError
 
-    def solve(self, task: Any) -> dict[Any, Any]:
-        """What a task gives, by a name that no other task gives; on the CPU."""
+    def solve(self, task: Sequence[int]) -> dict[int, Any]:
+        """What a task gives, by its names: numbers and tensors on the CPU, in dictionaries, tuples and lists."""
         raise NotImplementedError
 
-    def keep(self, found: dict[Any, Any]) -> None:
+    def keep(self, found: dict[int, Any]) -> None:
         """Put what all tasks of all processes gave into the model."""
         raise NotImplementedError
 
     def test_dataloader(self) -> "Tasks":
         self.data.trainer = self.trainer  # which knows the device only now
-        self.found: dict[Any, Any] = {}
-        return Tasks(self.tasks(self.trainer.global_rank, self.trainer.world_size))
+        self.found: dict[int, Any] = {}
+        for path in self._files():
+            self.found.update(torch.load(path, map_location="cpu", weights_only=True))
+        self.trainer.strategy.barrier("all have read what was found before")
+        self.saved = time.monotonic()
+        tasks = self.tasks(self.trainer.global_rank, self.trainer.world_size)
+        return Tasks([task for task in tasks if not self.found.keys() >= set(task)])
 
-    def test_step(self, task: Any, batch_idx: int) -> None:
+    def test_step(self, task: Sequence[int], batch_idx: int) -> None:
         with torch.no_grad():
             self.found.update(self.solve(task))
+        if self.safe is not None and time.monotonic() - self.saved >= self.seconds:
+            path = self.safe.with_stem(f"{self.safe.stem}-{self.trainer.global_rank}")
+            torch.save(self.found, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+            self.saved = time.monotonic()
+
+    def _files(self) -> list[Path]:
+        """What processes of an earlier try kept."""
+        return [] if self.safe is None else sorted(self.safe.parent.glob(f"{self.safe.stem}-*{self.safe.suffix}"))
+
+    def forget(self) -> None:
+        """Remove what was kept on the way."""
+        for path in self._files():
+            path.unlink()
 
     def on_test_epoch_end(self) -> None:
         if self.trainer.world_size > 1:

@@ -56,8 +56,8 @@ class ProtoNmf(ClosedForm):
         mine = list(range(len(self.info.classes)))[rank::world]
         return [mine[at : at + together] for at in range(0, len(mine), together)]
 
-    def solve(self, task: list[int]) -> dict[int, Any]:
-        """For each class and number of prototypes the ``Prototypes``, and what is to be told of them."""
+    def solve(self, task: Sequence[int]) -> dict[int, Any]:
+        """For each class and number of prototypes the parts of ``Prototypes``, and what is to be told of them."""
         features = {label: self._features(label) for label in task}
         found: dict[int, dict[int, Any]] = {label: {} for label in task}
         for count in self.model.counts:
@@ -102,7 +102,7 @@ class ProtoNmf(ClosedForm):
         make = k_means if config.by == "k_means" else random_features
         return [make(values, count, seed=seed, name=label) for label, values in material.items()]
 
-    def _in_prototypes(self, label: int, factors: Factors, features: Tensor) -> tuple[Prototypes, dict[str, float]]:
+    def _in_prototypes(self, label: int, factors: Factors, features: Tensor) -> tuple[list[Tensor], dict[str, float]]:
         """The head of a class in its prototypes, the one with the largest coefficient first."""
         head, basis = self.model.reader.weight[label : label + 1], unit_rows(factors.basis)[None]
         weights = coefficients(head, basis, self.config.head_solver)  # type: ignore[arg-type]  # checked by the schema
@@ -124,14 +124,14 @@ class ProtoNmf(ClosedForm):
             "augmentation_shift": shift_of_augmentation(self._material(features), basis[0], moved[0]),
             "cancelled": float(guarded),  # Eq. 8 would have turned or blown up the prototypes
         }
-        return Prototypes(*(value.cpu() for value in (basis, weights, rest))), told
+        return [value.cpu() for value in (basis, weights, rest)], told
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
     def keep(self, found: dict[int, Any]) -> None:
         for count in self.model.counts:
             for label, counts in found.items():
-                self.model.put(count, label, counts[count][0])
+                self.model.put(count, label, Prototypes(*counts[count][0]))
             told = [counts[count][1] for counts in found.values()]
             self.measured[str(count)] = {name: sum(one[name] for one in told) / len(told) for name in told[0]}
 
