@@ -22,7 +22,7 @@ def compose(schema, values):
         (DataConfig, {"limit_train": 0}, "dataset.limit_train must be at least 1; got 0"),
         (DataConfig, {"augment": {"pad": -1}}, "dataset.augment.pad must be at least 0; got -1"),
         (DataConfig, {"augment": {"jitter": 1.5}}, "dataset.augment.jitter must be at most 1; got 1.5"),
-        (DataConfig, {"augment": {"rotate": float("nan")}}, "dataset.augment.rotate must be at least 0; got nan"),
+        (DataConfig, {"augment": {"rotate": float("nan")}}, "dataset.augment.rotate must be finite; got nan"),
         (DataConfig, {"augment": {"resized_crop": [0.5, 1.0], "shift": 0.2}}, ".*shift=0.2 has no effect on .*"),
         (PreparedConfig, {"train": []}, r"dataset.train must name at least one part, and none twice; got \[\]"),
         (PreparedConfig, {"test": ["a", "a"]}, r"dataset.test must name .* none twice; got \['a', 'a'\]"),
