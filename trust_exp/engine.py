@@ -157,7 +157,7 @@ class Pipeline:
     def _compare_data(self, data: DataModule, record: Record) -> None:
         """Keep which data the run has seen, and refuse to go on with others."""
         seen, found = record.values.get("data"), data.source()
-        begun = self.run.weights.exists() or any(self.run.folder.glob("checkpoint*.ckpt"))
+        begun = self.run.weights.exists() or bool(self.run.checkpoints)
         if seen is not None and seen != found and begun:
             raise UserError(
                 f"dataset={data.name} in {data.root} is not what {self.run.id} was trained on; force=true starts anew"

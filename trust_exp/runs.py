@@ -50,6 +50,11 @@ class Run:
         return self.folder / "checkpoint.ckpt"
 
     @property
+    def checkpoints(self) -> list[Path]:
+        """What a run leaves on its way: a training one file, a solved method one of each process."""
+        return list(self.folder.glob("checkpoint*.ckpt"))
+
+    @property
     def result(self) -> Path:
         return self.folder / "result.json"
 
@@ -203,7 +208,7 @@ def holder(run: Run) -> str:
 
 def restart(run: Run) -> None:
     """Forget what a run has produced, but not what it is."""
-    for path in (run.result, run.weights, *run.folder.glob("checkpoint*.ckpt")):
+    for path in (run.result, run.weights, *run.checkpoints):
         path.unlink(missing_ok=True)
     for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from trust_exp.attacks.thin import thin_convolutions
+from trust_exp.modes import evaluating
 
 
 @contextmanager
@@ -17,18 +18,12 @@ def attack_mode(model: nn.Module) -> Iterator[None]:
     ``requires_grad``; ``.grad`` and batch-norm statistics were never touched. Inference tensors must be cloned inside
     before they meet autograd.
     """
-    training = [(module, module.training) for module in model.modules()]
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        model.eval()
         for parameter, _ in trainable:
             parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad(), thin_convolutions(model):
+        with evaluating(model), torch.inference_mode(False), torch.enable_grad(), thin_convolutions(model):
             yield
     finally:
-        # Through train() first: a model may keep caches there; then flag by flag, as parts may have been frozen.
-        model.train(training[0][1])
-        for module, flag in training:
-            module.training = flag
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)

@@ -144,9 +144,10 @@ class PrototypeSuite(Suite):
                 found = self._look(label, rows)
                 paths += self._draw_class(label, found)
                 explained.append(self._explain(label, found))
-        self.context.figures.mkdir(parents=True, exist_ok=True)
-        sheet = Sheet(explained, len(explained[0]))
-        return [*paths, self._save("prototypes_explained", "What adds up to the logit of the predicted class", sheet)]
+        if explained:
+            sheet = Sheet(explained, len(explained[0]))
+            paths.append(self._save("prototypes_explained", "What adds up to the logit of the predicted class", sheet))
+        return paths
 
     def _look(self, label: int, rows: Tensor) -> "Seen":
         batch = self.context.data.samples(self.splits[-1], rows)

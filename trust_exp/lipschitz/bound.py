@@ -1,8 +1,7 @@
 """Lipschitz constant of a network: product over layers up to the last, then one constant for each pair of classes."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from trust_exp.errors import UserError
 from trust_exp.lipschitz.layers import MinMax, Normalize, Residual
 from trust_exp.lipschitz.norms import ROUNDING, Layer, PowerIteration, spectral_norm_bound
+from trust_exp.modes import evaluating
 
 Constant = Tensor | float
 
@@ -275,21 +275,9 @@ def _input_shapes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Mod
 
     hooks = [layer.register_forward_hook(record) for layer in model.modules()]
     try:
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(torch.zeros(1, *input_shape).to(next(model.parameters())))
     finally:
         for hook in hooks:
             hook.remove()
     return shapes
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; afterwards each layer has the mode it had."""
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode

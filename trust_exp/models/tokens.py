@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
+from trust_exp.modes import evaluating
 
 Chosen = Literal["all", "patches", "class"]
 
@@ -123,7 +123,7 @@ class TokenReader(nn.Module):
 
     @torch.no_grad()
     def _check(self, images: Tensor) -> None:
-        with _reading(self.network):
+        with evaluating(self.network):
             tokens, logits = self(images)
             again = self.pooled(tokens) @ self.weight.mT + self.bias
         apart = float((again - logits).abs().max())
@@ -141,18 +141,6 @@ def _keeper(caught: dict[str, Any], name: str) -> Callable[..., None]:
     return keep
 
 
-@contextmanager
-def _reading(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode, each module back in its own afterwards."""
-    training = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, flag in training:
-            module.training = flag
-
-
 # --- the search -----------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +154,7 @@ def _look(network: nn.Module, images: Tensor) -> tuple[str, Layout]:
         if name
     ]
     try:
-        with _reading(network):
+        with evaluating(network):
             logits = network(images)
     finally:
         for hook in hooks:

@@ -53,75 +53,85 @@ class ProtoNmf(ClosedForm):
     def tasks(self, rank: int, world: int) -> list[list[int]]:
         """The classes of a process, as many together as there are threads."""
         together = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self.labels = self.data.labels("train")[self.data.served("train")]
         mine = list(range(len(self.info.classes)))[rank::world]
         return [mine[at : at + together] for at in range(0, len(mine), together)]
 
     def solve(self, task: Sequence[int]) -> dict[int, Any]:
         """For each class and number of prototypes the parts of ``Prototypes``, and what is to be told of them."""
-        features = {label: self._features(label) for label in task}
+        features, energy = {}, {}
+        for label in task:
+            features[label], energy[label] = self._features(label)
         found: dict[int, dict[int, Any]] = {label: {} for label in task}
         for count in self.model.counts:
             for label, factors in zip(task, self._factorise(features, count), strict=True):
-                found[label][count] = self._in_prototypes(label, factors, features[label])
+                found[label][count] = self._in_prototypes(label, factors, features[label], energy[label])
         return found
 
-    def _features(self, label: int) -> Tensor:
-        """All tokens of a class's training images, float32 [n T, D]."""
+    def _features(self, label: int) -> tuple[Tensor, float]:
+        """All tokens of a class's training images as prototypes are made of them, float32 [n T, D].
+
+        And the energy of what was set to 0 for that, as a part of all.
+        """
         name = self.info.classes[label]
-        labels = self.data.labels("train")[self.data.served("train")]
-        rows = (labels == label).nonzero().squeeze(1)[: self.config.max_per_class]
+        rows = (self.labels == label).nonzero().squeeze(1)[: self.config.max_per_class]
         if not len(rows):
             raise UserError(f"class {name} of dataset={self.info.name} has no training image to make prototypes of")
         loader = self.data.eval_loader("train", rows)
         loader.rank, loader.world = 0, 1  # the whole class is this process's
-        reader = self.model.reader
-        features = torch.cat([reader.material(reader(batch.image)[0]).float() for batch in loader]).flatten(0, 1)
+        features, filled = torch.empty(0), 0
+        for batch in loader:
+            found = self.model.reader.material(self.model.reader(batch.image)[0]).float()
+            if not filled:  # filled in place: the features of a class may be most of the memory
+                features = found.new_empty(len(rows), *found.shape[1:])
+            features[filled : filled + len(found)] = found
+            filled += len(found)
+        features = features.flatten(0, 1)
+        whole = _energy(features)
+        if self.config.by == "nmf":
+            features.clamp_(min=0)
         try:
-            check_matrix(self._material(features), max(self.model.counts), signed=True)
+            check_matrix(features, max(self.model.counts), signed=True)
         except ValueError as error:
             raise UserError(
                 f"the features of class {name} give no prototypes: {error}; see method.prototypes and method.compare"
             ) from error
-        return features
-
-    def _material(self, features: Tensor) -> Tensor:
-        """The features as the prototypes are made of them."""
-        return features.clamp_min(0) if self.config.by == "nmf" else features
+        return features, 1 - _energy(features) / whole
 
     def _factorise(self, features: Mapping[int, Tensor], count: int) -> Sequence[Factors]:
         config, seed = self.config, self.data.seed
-        material = {label: self._material(values) for label, values in features.items()}
         stop: Any = {"steps": config.steps, "tolerance": config.tolerance}
         if config.by == "nmf":
             how: Any = {"init": config.init, "stop": config.stop, "inner": config.inner, "restarts": config.restarts}
-            return nmf_many(list(material.values()), count, names=list(material), seed=seed, **stop, **how)
+            return nmf_many(list(features.values()), count, names=list(features), seed=seed, **stop, **how)
         if config.by == "semi_nmf":
-            return [semi_nmf(values, count, seed=seed, name=label, **stop) for label, values in material.items()]
+            return [semi_nmf(values, count, seed=seed, name=label, **stop) for label, values in features.items()]
         if config.by == "principal_directions":
-            return [principal_directions(values, count) for values in material.values()]
+            return [principal_directions(values, count) for values in features.values()]
         make = k_means if config.by == "k_means" else random_features
-        return [make(values, count, seed=seed, name=label) for label, values in material.items()]
+        return [make(values, count, seed=seed, name=label) for label, values in features.items()]
 
-    def _in_prototypes(self, label: int, factors: Factors, features: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+    def _in_prototypes(
+        self, label: int, factors: Factors, features: Tensor, negative: float
+    ) -> tuple[list[Tensor], dict[str, float]]:
         """The head of a class in its prototypes, the one with the largest coefficient first."""
         head, basis = self.model.reader.weight[label : label + 1], unit_rows(factors.basis)[None]
         weights = coefficients(head, basis, self.config.head_solver)  # type: ignore[arg-type]  # checked by the schema
         order = weights[0].argsort(descending=True)
         basis, weights = basis[:, order], weights[:, order]
         rest = residual(head, basis, weights)
-        whole, used = (float(v.square().sum(dtype=torch.float64)) for v in (features, self._material(features)))
         moved, guarded = augmented(basis, weights, rest)
         others = [matched_cosine(factors.basis, other) for other in factors.bases]
         told = {
             "feature_error": factors.error,
-            "relative_feature_error": factors.error / used**0.5,
+            "relative_feature_error": factors.error / _energy(features) ** 0.5,
             "head_error": float(rest.norm()),
             "relative_head_error": float(rest.norm() / head.norm()),
             "steps": float(factors.steps),
             "restart_spread": max(factors.errors) - min(factors.errors),
             "stability": (sum(others) - 1) / (len(others) - 1) if len(others) > 1 else 1.0,  # over the restarts
-            "negative_energy": 1 - used / whole,
-            "augmentation_shift": shift_of_augmentation(self._material(features), basis[0], moved[0]),
+            "negative_energy": negative,
+            "augmentation_shift": shift_of_augmentation(features, basis[0], moved[0]),
             "cancelled": float(guarded),  # Eq. 8 would have turned or blown up the prototypes
         }
         return [value.cpu() for value in (basis, weights, rest)], told
@@ -137,3 +147,8 @@ class ProtoNmf(ClosedForm):
 
     def facts(self) -> dict[str, Any]:
         return {"tokens": vars(self.model.reader.layout), "prototypes": self.measured}  # means over the classes
+
+
+def _energy(features: Tensor) -> float:
+    """The sum of squares, row by row, as its terms together would take as much memory again."""
+    return float(features.norm(dim=1).double().square().sum())
