@@ -86,9 +86,10 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as weights: {reason}") from error
+    except Exception as error:  # of many kinds, some of which advise to unpickle whatever it holds
+        raise UserError(
+            f"{path} cannot be read as weights: it is none, is damaged, or holds more than tensors and plain values"
+        ) from error
     if isinstance(content, dict):
         content = content.get("state_dict", content.get("model", content))
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
