@@ -273,7 +273,10 @@ class Pipeline:
     def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
         where = self.config["accelerator"]
         if self.job.processes > 1:
-            given["strategy"] = DDPStrategy(process_group_backend=None if uses_gpu(self.job) else "gloo")
+            given["strategy"] = DDPStrategy(
+                process_group_backend=None if uses_gpu(self.job) else "gloo",
+                find_unused_parameters=getattr(target_of(self.config["method"]), "in_stages", False),
+            )
         if SLURMEnvironment.detect():
             given["plugins"] = [SLURMEnvironment(auto_requeue=False)]  # the launcher queues again, and no one else
         self.trainer = L.Trainer(

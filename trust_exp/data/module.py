@@ -1,7 +1,7 @@
 """The LightningDataModules: what every one promises, and those that serve from memory."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,22 @@ class DataModule(L.LightningDataModule):
     def samples(self, split: Split, rows: Tensor) -> AnyBatch:
         """The samples at ``rows`` (int64 [M], places among those served), unchanged, in CPU memory."""
         raise NotImplementedError
+
+    def encoded(self, split: Split, rows: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """What ``encode`` makes of the images at ``rows`` (int64 [M], places among those served), all in this process.
+
+        Float32 [M, ...]. It is filled in place, as it may be most of the memory.
+        """
+        loader = self.eval_loader(split, rows)
+        loader.rank, loader.world = 0, 1
+        out, filled = torch.empty(0), 0
+        for batch in loader:
+            found = encode(batch.image).float()
+            if not filled:
+                out = found.new_empty(len(rows), *found.shape[1:])
+            out[filled : filled + len(found)] = found
+            filled += len(found)
+        return out
 
     def served(self, split: Split) -> Tensor:
         """The samples that are served, int64 [M]: their positions in the whole split, in the order of evaluation."""

@@ -70,6 +70,25 @@ class PrototypesConfig:
 
 
 @dataclass
+class PatchesConfig:
+    """What prototypes that are patches show of a network, beside those of NMF in its features."""
+
+    needs = "patches"  # of the method; unannotated, as it is no field
+
+    _target_: str = "trust_exp.evals.patches.PatchSuite"
+    steps: int = 200  # of NMF, at most
+    pictures: int = 10  # of the first so many classes; 0: none
+    shown: int = 3  # prototypes of NMF in pictures
+    deletion: int = 200  # the first so many test images, whose important places are deleted and inserted; 0: none
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "shown"):
+            check_range(f"eval.patches.{key}", getattr(self, key), least=1)
+        for key in ("pictures", "deletion"):
+            check_range(f"eval.patches.{key}", getattr(self, key), least=0)
+
+
+@dataclass
 class AutoAttackConfig:
     """Accuracy under AutoAttack."""
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from trust_exp.data.batch import Batch, Split
+from trust_exp.evals.deletion import deletion_rows
 from trust_exp.evals.suite import Outcomes, Report, Suite
-from trust_exp.explain.deletion import area, deletion_curves
+from trust_exp.explain.linear_head import similarity
 from trust_exp.models.prototypes import PrototypeModel
 from trust_exp.results.record import Row, fraction
-from trust_exp.rng import keyed_generator
 from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet
 from trust_exp.viz.prototypes import explanation, gallery, side_by_side
 
@@ -106,25 +106,14 @@ class PrototypeSuite(Suite):
                     rows.append(_share(f"{lead}{name}@{count}", found[f"{key}@{count}"]))
         has_places = math.prod(self.model.reader.grid) > 1
         if has_places and self.deletion:
-            rows += self._delete()
+            rows += deletion_rows(self.context, self.name, self.splits[-1], self.deletion, self._look_for_evidence)
         return Report(rows, self._draw() if has_places and self.pictures and self.context.rank == 0 else [])
 
-    @torch.no_grad()
-    def _delete(self) -> list[Row]:
-        """Areas under deletion and insertion of what the predicted class's prototypes find, and of places at random."""
-        rows = torch.arange(self.context.data.size(self.splits[-1]))[: self.deletion]
-        found: dict[str, list[Tensor]] = {}
-        for part in rows.split(100):
-            images = self.context.data.samples(self.splits[-1], part).image.to(self.context.device)
-            tokens, logits = self.model.reader(images)
-            said = logits.argmax(1)
-            evidence = torch.stack([self._evidence(tokens[at : at + 1], int(label)) for at, label in enumerate(said)])
-            noise = torch.rand(evidence.shape, generator=keyed_generator(self.context.seed, "deletion", int(part[0])))
-            for name, importance in (("", evidence), ("_at_random", noise.to(evidence))):
-                curves = deletion_curves(self.model, images, importance, said)
-                for kind, curve in zip(("deletion", "insertion"), curves, strict=True):
-                    found.setdefault(f"prototypes/{kind}{name}", []).append(area(curve))
-        return [Row(name, float(torch.cat(areas).mean()), "probability", len(rows)) for name, areas in found.items()]
+    def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the prototypes of the predicted class find in each place, weighted, [B, h, w], and that class [B]."""
+        tokens, logits = self.model.reader(images)
+        said = logits.argmax(1)
+        return torch.stack([self._evidence(tokens[at : at + 1], int(label)) for at, label in enumerate(said)]), said
 
     def _evidence(self, tokens: Tensor, label: int) -> Tensor:
         """What the prototypes of a class find in the places of one image, weighted, [h, w]."""
@@ -201,13 +190,6 @@ class PrototypeSuite(Suite):
                     Row(f"prototypes/similarity@{count}", similarity(self.model.prototypes(count).basis), "cosine")
                 )
         return rows
-
-
-def similarity(basis: Tensor) -> float:
-    """Mean cosine of two prototypes of the same class, for prototypes [N, p, D] of length 1."""
-    cosines = basis @ basis.mT
-    count = basis.shape[1]
-    return float((cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)).mean() / (count * (count - 1)))
 
 
 def _second(logits: Tensor, label: Tensor) -> Tensor:

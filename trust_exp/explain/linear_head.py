@@ -124,6 +124,13 @@ def shift_of_augmentation(features: Tensor, basis: Tensor, moved: Tensor, salien
     return float(ratio.median(0).values.mean())
 
 
+def similarity(basis: Tensor) -> float:
+    """Mean cosine of two prototypes of the same class, for prototypes [N, p, D] with p > 1."""
+    rows = unit_rows(basis)
+    cosines, count = rows @ rows.mT, basis.shape[1]
+    return float((cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)).mean() / (count * (count - 1)))
+
+
 def matched_cosine(one: Tensor, other: Tensor) -> float:
     """Mean cosine of prototypes [p, D] with those of another set, each with the one that suits all best.
 

@@ -67,12 +67,14 @@ class Method(L.LightningModule):
 
 
 class GradientMethod(Method):
-    """A method that is trained by gradients.
+    """A method that is trained by gradients; ``in_stages``: not every step has one for every parameter.
 
     Args:
         optimizer: the values of ``OptimizerConfig``.
         log_every: optimiser steps between two lines of the learning curves.
     """
+
+    in_stages = False
 
     def __init__(self, model: nn.Module, info: DatasetInfo, optimizer: Mapping[str, Any], log_every: int = 50) -> None:
         super().__init__(model, info)
@@ -107,6 +109,10 @@ class GradientMethod(Method):
         """Whether this step is one that is logged; what only the log needs is computed then."""
         return (self.global_step + 1) % self.log_every == 0
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, in groups that may have options of their own."""
+        return [{"params": [parameter for parameter in self.model.parameters() if parameter.requires_grad]}]
+
     def configure_optimizers(self) -> Any:
         values = self.optimizer
         kind = OPTIMIZERS[values["name"]]
@@ -116,8 +122,7 @@ class GradientMethod(Method):
         # fused: one kernel for all parameters; small networks spend a third of a step in the optimiser otherwise.
         # With float16 it unscales the gradients itself, and Lightning could not clip them any more.
         fused = self.trainer.precision != "16-mixed"
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        optimizer = kind(trainable, fused=fused, **given)
+        optimizer = kind(self.parameter_groups(), fused=fused, **given)
         if not values["milestones"]:
             return optimizer
         steps = [round(point * self.total_steps) for point in values["milestones"]]

@@ -1,13 +1,14 @@
 """Pictures of prototypes: where they are in images, each in its own colour, and what they contribute."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trust_exp.viz.contact_sheet import Colour, Sheet, Tile, colours
+from trust_exp.viz.contact_sheet import Colour, Frame, Sheet, Tile, colours
 
 RESIDUAL = (224, 62, 62)
 _SIDE = 224  # smaller images are shown larger, so that heatmaps are smooth
@@ -117,3 +118,73 @@ def explanation(
     total = torch.tensor(parts).sum().item()
     strip.append(Tile(np.full_like(shown, 255), f"{parts[-1]:+.2f} bias", f"= {total:.2f}"))
     return strip
+
+
+# --- prototypes that are patches ------------------------------------------------------------------------------------
+
+
+class Patch(NamedTuple):
+    """A prototype that is a patch of an image [C, H, W]: its number, the image's, the place in the grid, its weight."""
+
+    number: int
+    image: Tensor
+    sample: int
+    place: int
+    weight: float
+
+
+class Likeness(NamedTuple):
+    """An image [C, H, W] and its number; for every prototype the closest place in it and what that adds to a logit."""
+
+    image: Tensor
+    sample: int
+    places: Sequence[int]
+    added: Sequence[float]
+
+
+_ACROSS = 10
+
+
+def patches_page(
+    patches: Sequence[Patch], likenesses: Sequence[Likeness], images: Tensor, maps: Tensor, grid: tuple[int, int]
+) -> Sheet:
+    """A class's patches, what looks like them in other images, and the prototypes of NMF in its training images.
+
+    Args:
+        patches: the class's, the one with the largest weight first.
+        likenesses: of other images; of each the patches that add most are shown.
+        images: [B, C, H, W], of the training set.
+        maps: where the prototypes of NMF are in them, in [0, 1], [>= B, p, h, w].
+        grid: height and width of the places.
+    """
+    hues = dict(zip((patch.number for patch in patches), colours(len(patches)), strict=True))
+    names = {patch.number: f"{number + 1}" for number, patch in enumerate(patches)}
+
+    def framed(image: Tensor, place: int, number: int, words: str, remark: str) -> Tile:
+        shown = pixels(image[None])[0]
+        (height, width), (row, column) = shown.shape[:2], divmod(place, grid[1])
+        tall, wide = height / grid[0], width / grid[1]
+        box = (column * wide, row * tall, (column + 1) * wide, (row + 1) * tall)
+        return Tile(shown, words, remark, [Frame(box, names[number], hues[number], False)])
+
+    strips = [
+        [
+            framed(patch.image, patch.place, patch.number, f"patch {names[patch.number]}", f"#{patch.sample}")
+            for patch in patches[:_ACROSS]
+        ]
+    ]
+    for like in likenesses:
+        strip: list[Tile] = []
+        for patch in sorted(patches, key=lambda patch: -like.added[patch.number])[: _ACROSS // 2]:
+            added, name = like.added[patch.number], names[patch.number]
+            strip += [
+                framed(like.image, like.places[patch.number], patch.number, f"{added:+.2f}", f"#{like.sample}"),
+                framed(patch.image, patch.place, patch.number, f"like patch {name}", f"#{patch.sample}"),
+            ]
+        strips.append(strip)
+    palette = colours(maps.shape[1])
+    strips.append([Tile(overlaid(shown, maps[at], palette), "NMF") for at, shown in enumerate(pixels(images))])
+    across = max(map(len, strips))
+    blank = Tile(np.full_like(strips[-1][0].image, 255), "")
+    padded = [[*strip, *[blank] * (across - len(strip))] for strip in strips]
+    return Sheet(padded, across, {"of NMF": {f"prototype {number + 1}": hue for number, hue in enumerate(palette)}})

@@ -7,6 +7,7 @@ from omegaconf import MISSING
 
 from trust_exp.config import free
 from trust_exp.errors import UserError, check_choice, check_range
+from trust_exp.methods.config import OptimizerConfig
 
 Tokens = Literal["all", "patches", "class"]
 Init = Literal["abs_scaled", "nndsvda", "paper"]
@@ -60,3 +61,40 @@ class ProtoNmfConfig:
             )
         if self.by != "nmf" and (self.restarts > 1 or self.init != "abs_scaled"):
             raise UserError(f"method.by={self.by} has one start of its own; leave out method.restarts and method.init")
+
+
+@dataclass
+class ProtoPNetConfig:
+    """Prototypes that are patches of training images, trained with the network (Chen et al. 2019)."""
+
+    gives = ("patches",)  # unannotated, as it is no field
+
+    _target_: str = "trust_exp.methods.prototype.protopnet.ProtoPNetTraining"
+    name: str = MISSING
+    fit: str = free("gradient")
+    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # lr is that of the network; no milestones
+    per_class: int = 10  # prototypes
+    width: int = 128  # of the features and prototypes
+    warm: int = 5  # lengths of the stages, relative to each other; epochs, if they add up to fit.epochs
+    joint: int = 10
+    last: int = 20  # warm + cycles * (joint + last) is the whole training
+    cycles: int = 3
+    lr_new: float = 3e-3  # of the new layers and the prototypes
+    lr_last: float = 1e-4
+    decay_every: int = 5  # lengths of joint training after which optimizer.lr and lr_new are multiplied by gamma
+    cluster: float = 0.8  # weights of the losses
+    separation: float = 0.08
+    others: float = 1e-4  # of connections to prototypes of other classes
+
+    def __post_init__(self) -> None:
+        for key in ("per_class", "width", "joint", "last", "cycles", "decay_every"):
+            check_range(f"method.{key}", getattr(self, key), least=1)
+        for key in ("warm", "cluster", "separation", "others"):
+            check_range(f"method.{key}", getattr(self, key), least=0)
+        for key in ("lr_new", "lr_last"):
+            check_range(f"method.{key}", getattr(self, key), above=0)
+        if self.optimizer.milestones:
+            raise UserError(
+                "method.optimizer.milestones mean nothing here: method.decay_every says when the learning rate falls"
+            )

@@ -77,16 +77,8 @@ class ProtoNmf(ClosedForm):
         rows = (self.labels == label).nonzero().squeeze(1)[: self.config.max_per_class]
         if not len(rows):
             raise UserError(f"class {name} of dataset={self.info.name} has no training image to make prototypes of")
-        loader = self.data.eval_loader("train", rows)
-        loader.rank, loader.world = 0, 1  # the whole class is this process's
-        features, filled = torch.empty(0), 0
-        for batch in loader:
-            found = self.model.reader.material(self.model.reader(batch.image)[0]).float()
-            if not filled:  # filled in place: the features of a class may be most of the memory
-                features = found.new_empty(len(rows), *found.shape[1:])
-            features[filled : filled + len(found)] = found
-            filled += len(found)
-        features = features.flatten(0, 1)
+        reader = self.model.reader
+        features = self.data.encoded("train", rows, lambda images: reader.material(reader(images)[0])).flatten(0, 1)
         whole = _energy(features)
         if self.config.by == "nmf":
             features.clamp_(min=0)

@@ -1,0 +1,252 @@
+"""ProtoPNet on the embedded digits: prototypes are patches of training images, and stay it."""
+
+import os
+import signal
+from itertools import pairwise
+from pathlib import Path
+
+import lightning.pytorch as L
+import pytest
+import torch
+from hypothesis import given as drawn
+from hypothesis import strategies as st
+
+from trust_exp.config import build, target_of
+from trust_exp.data.batch import as_floats
+from trust_exp.data.digits import Digits
+from trust_exp.engine import execute_and_record
+from trust_exp.errors import Interrupted, UserError
+from trust_exp.explain.patches import log_similarity, squared_distances
+from trust_exp.jobs import Job
+from trust_exp.methods.prototype.core import (
+    closest_of_class,
+    cluster_cost,
+    connection_to_others,
+    separation_cost,
+    stage_at,
+)
+from trust_exp.methods.prototype.protopnet import ProtoPNetTraining
+from trust_exp.models.protopnet import ProtoPNet
+from trust_exp.references import at_paths
+from trust_exp.runs import Run, open_run
+
+SMALL = ["model.depth=8", "method.per_class=3", "method.width=16", "dataset.limit_train=300", "dataset.batch_size=50"]
+STAGES = ["method.warm=1", "method.joint=2", "method.last=1", "method.cycles=2", "fit.epochs=7"]  # of 6 steps each
+FASTER = ["method.optimizer.lr=3e-3", "method.lr_last=1e-2"]
+FEW = "eval.patches={pictures: 2, deletion: 40}"
+
+
+def run(config, folder: Path) -> Run:
+    job = Job(config, open_run(config, folder, []), [])
+    execute_and_record(job)
+    return job.run
+
+
+@pytest.fixture(scope="module")
+def config(composed_in, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("protopnet")
+    usual = ["method=protopnet", "dataset=digits", *SMALL, *STAGES, *FASTER, "fit.log_every=1"]
+    return lambda *given: composed_in(runs, *usual, *(given or [FEW]))
+
+
+@pytest.fixture(scope="module")
+def made(config, tmp_path_factory) -> Run:
+    return run(config(), tmp_path_factory.mktemp("run"))
+
+
+def model_of(made: Run, config) -> ProtoPNet:
+    data = Digits("digits")
+    plain = build(at_paths(config, "model"), shape=data.info.shape, classes=10)
+    model = target_of(config["method"]).network(plain, data.info, config["method"])
+    model.load_state_dict(torch.load(made.weights, weights_only=True)["state_dict"])
+    return model.eval()
+
+
+# --- the maths ------------------------------------------------------------------------------------------------------
+
+
+def test_squared_distances_and_similarities_are_those_of_the_formula():
+    draw = torch.Generator().manual_seed(0)
+    features, prototypes = torch.rand(4, 9, 128, generator=draw), torch.rand(6, 128, generator=draw)
+    features[2, 3] = prototypes[5]
+    found = squared_distances(features, prototypes)
+    slow = (features.double()[:, None] - prototypes.double()[:, None]).square().sum(-1)
+    torch.testing.assert_close(found.double(), slow, rtol=1e-5, atol=1e-5)
+    assert found[2, 5, 3] < 1e-5
+    torch.testing.assert_close(log_similarity(slow), torch.log((slow + 1) / (slow + 1e-4)))
+    assert log_similarity(torch.zeros(())) == pytest.approx(9.2103, abs=1e-4)
+
+
+def test_gradients_of_distances_are_those_of_the_formula():
+    draw = torch.Generator().manual_seed(0)
+    found = []
+    for slow in (False, True):
+        features = torch.rand(2, 3, 5, generator=draw.manual_seed(1)).requires_grad_()
+        prototypes = torch.rand(4, 5, generator=draw.manual_seed(2)).requires_grad_()
+        squared = (features[:, None] - prototypes[:, None]).square().sum(-1) if slow else None
+        (squared_distances(features, prototypes) if squared is None else squared).sin().sum().backward()
+        found.append((features.grad, prototypes.grad))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_costs_are_those_of_the_formulas():
+    draw = torch.Generator().manual_seed(0)
+    distance, label = torch.rand(7, 6, generator=draw), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    classes, weight = torch.tensor([0, 0, 1, 1, 2, 2]), torch.randn(3, 6, generator=draw)
+    own = label[:, None] == classes
+    mine = [min(float(distance[b, p]) for p in range(6) if classes[p] == label[b]) for b in range(7)]
+    other = [min(float(distance[b, p]) for p in range(6) if classes[p] != label[b]) for b in range(7)]
+    far = sum(abs(float(weight[n, p])) for n in range(3) for p in range(6) if classes[p] != n)
+    assert float(cluster_cost(distance, own)) == pytest.approx(sum(mine) / 7)
+    assert float(separation_cost(distance, own)) == pytest.approx(sum(other) / 7)
+    assert float(connection_to_others(weight, classes == torch.arange(3)[:, None])) == pytest.approx(far, rel=1e-5)
+
+
+def test_the_published_schedule_is_cut_at_whole_epochs():
+    per_epoch = 75
+    parts = [stage_at(step, 95 * per_epoch, 5, 10, 20, 3) for step in range(95 * per_epoch)]
+    epochs = [{stage.part for stage in parts[epoch * per_epoch : (epoch + 1) * per_epoch]} for epoch in range(95)]
+    assert epochs == [{"warm"}] * 5 + ([{"joint"}] * 10 + [{"last"}] * 20) * 3
+    assert [parts[epoch * per_epoch].joint for epoch in (4, 5, 9, 10, 15, 34, 35, 44, 45)] == [
+        *(0, 0, 4, 5, 10, 10, 10, 19, 20)
+    ]
+
+
+@drawn(st.integers(1, 300), st.integers(0, 5), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
+def test_a_training_of_any_length_passes_its_stages_in_order(steps, warm, joint, last, cycles):
+    stages = [stage_at(step, steps, warm, joint, last, cycles) for step in range(steps)]
+    assert all(one.joint <= other.joint <= cycles * joint for one, other in pairwise(stages))
+    whole = warm + cycles * (joint + last)
+    for part, length in (("warm", warm), ("joint", cycles * joint), ("last", cycles * last)):
+        assert abs(sum(stage.part == part for stage in stages) - length * steps / whole) <= cycles
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_prototypes_are_the_patches_they_say_they_are(made, config):
+    """Also after the last layer was trained: nothing may have moved what the network sees in them."""
+    model = model_of(made, config())
+    images = as_floats(Digits("digits").arrays("train").images)
+    labels = Digits("digits").labels("train")
+    assert (model.source[:, 0] >= 0).all()
+    for prototype, label, (index, place) in zip(model.prototypes, model.label, model.source.tolist(), strict=True):
+        assert labels[index] == label
+        torch.testing.assert_close(model.features(images[index : index + 1])[0, place], prototype, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_closest_patch_of_the_class_is_found(made, config):
+    model = model_of(made, config())
+    model.prototypes.copy_(torch.rand(model.prototypes.shape, generator=torch.Generator().manual_seed(0)))
+    data = Digits("digits", limit_train=200)
+    arrays, served = data.arrays("train"), data.served("train")
+    features = model.features(as_floats(arrays.images))
+    found = closest_of_class(*model.closest(features), features, arrays.labels, served, model.label)
+    for number, label in enumerate(model.label):
+        rows = (arrays.labels == label).nonzero().squeeze(1)
+        distance = (features[rows] - model.prototypes[number]).square().sum(-1)
+        row, place = divmod(int(distance.argmin()), distance.shape[1])
+        assert found.source[number].tolist() == [int(served[rows[row]]), place]
+        torch.testing.assert_close(found.feature[number], features[rows[row], place])
+
+
+def test_what_is_told(made):
+    result = made.read("result.json") or {}
+    values = result["metrics"]
+    assert values["clean/accuracy"] > 0.5
+    assert values["patches/are_patches"] == 1
+    assert 0.1 < values["patches/distinct"] <= 1
+    assert values["patches/nmf_feature_error"] < values["patches/feature_error"]
+    assert values["patches/nmf_similarity"] < values["patches/similarity"] <= 1
+    assert {"patches/accuracy_own_only", "patches/deletion", "patches/insertion_at_random"} <= set(values)
+    assert [Path(figure).name for figure in result["figures"]] == ["patches_0.png", "patches_1.png"]
+    assert all((made.folder / figure).stat().st_size > 5000 for figure in result["figures"])
+
+
+class Watch(L.Callback):
+    """Which parameters change in each step."""
+
+    def __init__(self):
+        self.changed = []
+
+    def on_train_batch_start(self, trainer, method, *_):
+        self.before = {name: value.clone() for name, value in method.model.named_parameters()}
+
+    def on_train_batch_end(self, trainer, method, *_):
+        parts = {
+            name.split(".")[0] for name, now in method.model.named_parameters() if not now.equal(self.before[name])
+        }
+        self.changed.append(" ".join(sorted(parts)))
+
+
+def test_each_stage_changes_its_own_weights(config, quiet_trainer):
+    chosen = config()
+    L.seed_everything(0, verbose=False)
+    data = Digits("digits", limit_train=300, batch_size=50)
+    plain = build(at_paths(chosen, "model"), shape=data.info.shape, classes=10)
+    network = target_of(chosen["method"]).network(plain, data.info, chosen["method"])
+    method = build(at_paths(chosen, "method"), model=network, info=data.info, log_every=1)
+    watch = Watch()
+    quiet_trainer(max_epochs=7, callbacks=[watch]).fit(method, datamodule=data)
+    cycle = ["add_on prototypes reader"] * 12 + ["last prototypes"] + ["last"] * 5  # they become patches at its start
+    assert watch.changed == ["add_on prototypes"] * 6 + cycle * 2
+
+
+@torch.no_grad()
+def test_prototypes_of_two_processes_are_patches_as_well(config, command_line):
+    given = ["method=protopnet", "dataset=digits", *SMALL, *STAGES, *FASTER, "eval=[clean]"]
+    process = command_line(*given, "accelerator=ddp", "accelerator.kind=cpu")
+    assert process.returncode == 0, process.stderr
+    model = model_of(Run(command_line.folder()), config())
+    images = as_floats(Digits("digits").arrays("train").images)
+    assert len(set((model.source[:, 0] % 2).tolist())) == 2, "images of both processes"
+    for prototype, (index, place) in zip(model.prototypes, model.source.tolist(), strict=True):
+        torch.testing.assert_close(model.features(images[index : index + 1])[0, place], prototype, rtol=0, atol=1e-5)
+
+
+def curves(made: Run) -> list[str]:
+    return [
+        line for path in sorted((made.folder / "curves").rglob("metrics.csv")) for line in path.read_text().splitlines()
+    ]
+
+
+def test_a_training_of_one_cycle_is_the_beginning_of_a_longer_one(made, config, tmp_path):
+    one = run(config("method.cycles=1", "fit.epochs=4", "eval=[clean]"), tmp_path / "run")
+    assert len(curves(one)) > 20
+    assert curves(made)[: len(curves(one))] == curves(one)
+
+
+def test_a_stopped_training_goes_on_as_if_nothing_had_happened(made, config, tmp_path, monkeypatch):
+    """Stopped just before its prototypes become patches, and just after."""
+    training_step, seen = ProtoPNetTraining.training_step, []
+
+    def stopped(self, batch, number):
+        if self.global_step in (17, 18) and self.global_step not in seen:
+            seen.append(self.global_step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return training_step(self, batch, number)
+
+    monkeypatch.setattr(ProtoPNetTraining, "training_step", stopped)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            run(config(), tmp_path / "run")
+    resumed = run(config(), tmp_path / "run")
+    assert seen == [17, 18]
+    for name, value in torch.load(made.weights, weights_only=True)["state_dict"].items():
+        assert torch.equal(torch.load(resumed.weights, weights_only=True)["state_dict"][name], value), name
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["model=conv_2c2f"], "need a network that keeps places up to its head"),
+        (["method.optimizer.milestones=[0.5]"], "method.optimizer.milestones mean nothing here"),
+        (["eval=[prototypes]"], "eval=prototypes is of prototypes; method=protopnet gives none"),
+        (["method.last=0"], "method.last must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(composed, tmp_path, given, message):
+    with pytest.raises(UserError, match=message):
+        run(composed("method=protopnet", "dataset=digits", "size=smoke", *given), tmp_path / "run")

@@ -1,0 +1,26 @@
+"""Prototypes that are patches of images: how far features are from them, and how alike that makes them (ProtoPNet)."""
+
+from torch import Tensor
+
+
+def squared_distances(features: Tensor, prototypes: Tensor) -> Tensor:
+    """‖z - p‖² of all features and prototypes, [..., P, T], float32.
+
+    Args:
+        features: z, [..., T, D].
+        prototypes: p, [P, D].
+    """
+    prototypes, features = prototypes.float(), features.float()
+    centre = prototypes.detach().mean(0)  # distances do not change, and what cancels in ‖z‖² - 2 z p + ‖p‖² is small
+    prototypes, features = prototypes - centre, features - centre
+    product = prototypes @ features.mT
+    lengths = features.square().sum(-1)[..., None, :] + prototypes.square().sum(-1)[:, None]
+    return (lengths - 2 * product).clamp_min(0)
+
+
+def log_similarity(squared: Tensor, epsilon: float = 1e-4) -> Tensor:
+    """log((d + 1) / (d + epsilon)) of squared distances d: from log(1 / epsilon) at a prototype down to 0 far from it.
+
+    Source: Chen et al. 2019, sec. 2.1.
+    """
+    return ((squared + 1) / (squared + epsilon)).log()

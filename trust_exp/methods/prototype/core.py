@@ -1,0 +1,107 @@
+"""What ProtoPNet asks of prototypes, and when it trains what. Squared distances to the closest patch are [B, P]."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Part = Literal["warm", "joint", "last"]
+
+
+class Stage(NamedTuple):
+    """What is trained at a step; ``joint``: how long features have been trained by then, in the unit of the lengths."""
+
+    part: Part
+    joint: float
+
+
+def stage_at(step: int, steps: int, warm: int, joint: int, last: int, cycles: int) -> Stage:
+    """Where a training of ``steps`` steps stands: the new layers, then in turns everything and the last layer.
+
+    Args:
+        warm, joint, last: lengths, relative to each other: warm + cycles (joint + last) is the whole training.
+
+    Source: Chen et al. 2019, sec. 2.2.
+    """
+    whole = warm + cycles * (joint + last)
+    at = step * whole - warm * steps  # lengths times steps: whole numbers, so that no step is rounded to another side
+    if at < 0:
+        return Stage("warm", 0)
+    cycle, within = divmod(at, (joint + last) * steps)
+    return Stage("joint" if within < joint * steps else "last", cycle * joint + min(within / steps, joint))
+
+
+def cluster_cost(distance: Tensor, own: Tensor) -> Tensor:
+    """How far images are from the closest prototype of their class, a mean.
+
+    Args:
+        distance: [B, P].
+        own: bool [B, P]: prototypes of the image's class.
+
+    Source: Chen et al. 2019, Eq. 2.
+    """
+    return distance.masked_fill(~own, torch.inf).amin(1).mean()
+
+
+def separation_cost(distance: Tensor, own: Tensor) -> Tensor:
+    """How far images are from the closest prototype of any other class, a mean; that is to be large.
+
+    Source: Chen et al. 2019, Eq. 2, without its sign.
+    """
+    return distance.masked_fill(own, torch.inf).amin(1).mean()
+
+
+def connection_to_others(weight: Tensor, own: Tensor) -> Tensor:
+    """Sum of |w| of the connections between prototypes and classes that are not theirs.
+
+    Args:
+        weight: of the last layer, [N, P].
+        own: bool [N, P]: prototypes of the class.
+
+    Source: Chen et al. 2019, Eq. 4.
+    """
+    return weight.abs().masked_fill(own, 0).sum()
+
+
+class Patches(NamedTuple):
+    """The closest patch that was found for each prototype.
+
+    Squared distance [P], features [P, D], and its sample's index and its place, int64 [P, 2].
+    """
+
+    distance: Tensor
+    feature: Tensor
+    source: Tensor
+
+    @classmethod
+    def none(cls, prototypes: Tensor) -> "Patches":
+        """Nothing was found yet."""
+        source = torch.full((len(prototypes), 2), -1, device=prototypes.device)
+        return cls(prototypes.new_full((len(prototypes),), torch.inf), prototypes.clone(), source)
+
+    def or_closer(self, other: "Patches") -> "Patches":
+        """Of each prototype the closer one; this one where they are equally close."""
+        closer = other.distance < self.distance
+        return Patches(
+            torch.where(closer, other.distance, self.distance),
+            torch.where(closer[:, None], other.feature, self.feature),
+            torch.where(closer[:, None], other.source, self.source),
+        )
+
+
+def closest_of_class(
+    distance: Tensor, place: Tensor, features: Tensor, label: Tensor, index: Tensor, prototypes: Tensor
+) -> Patches:
+    """Of each prototype the closest patch among images of its class.
+
+    Args:
+        distance, place: of the closest patch of each image, [B, P].
+        features: [B, T, D].
+        label, index: of the images, int64 [B].
+        prototypes: the classes of the prototypes, int64 [P].
+
+    Source: Chen et al. 2019, Eq. 3.
+    """
+    found, image = distance.masked_fill(label[:, None] != prototypes, torch.inf).min(0)
+    where = place.gather(0, image[None])[0]
+    return Patches(found, features[image, where], torch.stack([index[image], where], 1))

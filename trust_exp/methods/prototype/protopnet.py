@@ -1,0 +1,135 @@
+"""ProtoPNet's training: what a step is in each stage, and how prototypes become patches of training images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trust_exp.data.batch import Batch, DatasetInfo
+from trust_exp.explain.patches import log_similarity
+from trust_exp.methods.base import GradientMethod
+from trust_exp.methods.prototype.config import ProtoPNetConfig
+from trust_exp.methods.prototype.core import (
+    Patches,
+    Stage,
+    closest_of_class,
+    cluster_cost,
+    connection_to_others,
+    separation_cost,
+    stage_at,
+)
+from trust_exp.models.protopnet import ProtoPNet
+from trust_exp.models.tokens import TokenReader
+from trust_exp.modes import evaluating
+
+
+class ProtoPNetTraining(GradientMethod):
+    """Trains the new layers, then in turns all but the last layer and, after every prototype became a patch, that.
+
+    Args:
+        model: a ``ProtoPNet``.
+        info: what the data are.
+        options: the values of ``ProtoPNetConfig``.
+
+    Source: Chen et al. 2019, sec. 2.2.
+    """
+
+    model: ProtoPNet
+    in_stages = True
+
+    def __init__(self, model: ProtoPNet, info: DatasetInfo, *, log_every: int = 50, **options: Any) -> None:
+        super().__init__(model, info, optimizer=options.pop("optimizer"), log_every=log_every)
+        self.config = ProtoPNetConfig(name="protopnet", **options)
+
+    @classmethod
+    def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> ProtoPNet:
+        return ProtoPNet(TokenReader(model, info.shape), options["per_class"], options["width"])
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def stage(self, step: int) -> Stage:
+        """What is trained at an optimiser step."""
+        config = self.config
+        return stage_at(step, self.total_steps, config.warm, config.joint, config.last, config.cycles)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        # by the step, and not at the end of an epoch, which a run stopped just there would not see again
+        step = self.global_step
+        if self.stage(step).part == "last" and (step == 0 or self.stage(step - 1).part != "last"):
+            self.project()
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        part, model, config = self.stage(self.global_step).part, self.model, self.config
+        # batch norm keeps still while the last layer is trained: prototypes are patches as the network sees them now
+        model.reader.train(part != "last")
+        with torch.set_grad_enabled(part == "joint"):
+            tokens, _ = model.reader(batch.image)
+        with torch.set_grad_enabled(part != "last"):
+            distance = model.closest(model.added(tokens)).distance
+        weight = model.last.weight if part == "last" else model.last.weight.detach()
+        logits, own = F.linear(log_similarity(distance), weight), model.own[batch.label]
+        cluster, separation = cluster_cost(distance, own), separation_cost(distance, own)
+        loss = F.cross_entropy(logits, batch.label) + config.cluster * cluster - config.separation * separation
+        loss = loss + config.others * connection_to_others(weight, model.own)
+        if self.logs_now:
+            accuracy = (logits.argmax(1) == batch.label).float().mean()
+            self.log_step(loss, accuracy=accuracy, cluster=cluster.detach(), separation=separation.detach())
+        return loss
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        model, config = self.model, self.config
+        network = [parameter for parameter in model.reader.parameters() if parameter.requires_grad]
+        return [
+            {"params": network, "decays": True},
+            {"params": list(model.add_on.parameters()), "lr": config.lr_new, "decays": True},
+            {"params": [model.prototypes], "lr": config.lr_new, "weight_decay": 0.0, "decays": True},
+            {"params": [model.last.weight], "lr": config.lr_last, "weight_decay": 0.0, "decays": False},
+        ]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        factors = [self._decay if group["decays"] else _constant for group in optimizer.param_groups]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)  # type: ignore[arg-type]  # a list of both
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _decay(self, step: int) -> float:
+        falls = self.stage(step).joint // self.config.decay_every
+        return float(self.optimizer["gamma"] ** falls)
+
+    # --- prototypes as patches -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Put every prototype where the closest patch of a training image of its class is; on every process.
+
+        A class without images keeps its prototypes. Two of them may become the same patch.
+        """
+        model, found = self.model, Patches.none(self.model.prototypes)
+        if self.trainer.world_size > 1:
+            for buffer in model.buffers():  # each process has batch norm statistics of its own
+                torch.distributed.broadcast(buffer, 0)
+        with evaluating(model):
+            for batch in self.trainer.datamodule.eval_loader("train"):  # type: ignore[attr-defined]
+                if len(batch.label):  # else there are more processes than batches
+                    features = model.features(batch.image)
+                    closest = model.closest(features)
+                    here = closest_of_class(*closest, features, batch.label, batch.index, model.label)
+                    found = found.or_closer(here)
+        for other in self._of_all(found):
+            found = found.or_closer(other)
+        model.prototypes.copy_(found.feature)
+        model.source.copy_(found.source)
+
+    def _of_all(self, found: Patches) -> list[Patches]:
+        """What every process found."""
+        if self.trainer.world_size == 1:
+            return []
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, tuple(value.cpu() for value in found))
+        return [Patches(*(value.to(self.device) for value in part)) for part in parts]
+
+
+def _constant(_: int) -> float:
+    return 1.0

@@ -1,0 +1,98 @@
+"""ProtoPNet: a classifier that asks of an image how close its closest patch comes to each prototype."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.errors import UserError
+from trust_exp.explain.patches import log_similarity, squared_distances
+from trust_exp.models.tokens import TokenReader
+
+NOWHERE = -1  # the image of a prototype that is no patch yet
+
+
+class Closest(NamedTuple):
+    """Of each prototype the closest patch of each image: the squared distance float32 and the place int64, [B, P]."""
+
+    distance: Tensor
+    place: Tensor
+
+
+class ProtoPNet(nn.Module):
+    """Maps images to logits [B, N], sums over prototypes of their similarity to the closest patch.
+
+    The tokens of a network, without its head, pass two linear layers and a sigmoid, so that all features are in
+    [0, 1]. Each class has prototypes in that space.
+
+    Args:
+        reader: the network as tokens; its head is not used.
+        per_class: prototypes of each class.
+        width: of the features and prototypes.
+
+    Raises:
+        UserError: if the network has no place before its head, but only a vector.
+
+    Source: Chen et al. 2019, sec. 2.1; layers and their start as released.
+    """
+
+    source: Tensor
+    label: Tensor
+
+    def __init__(self, reader: TokenReader, per_class: int, width: int) -> None:
+        super().__init__()
+        if reader.grid == (1, 1):
+            raise UserError(
+                "prototypes that are patches need a network that keeps places up to its head, such as "
+                "model=cifar_resnet20 or model=timm; this one has a single place there"
+            )
+        classes, features = reader.weight.shape
+        self.reader = reader
+        reader.network.get_submodule(reader.head_name).requires_grad_(False)
+        new = nn.Linear(features, width), nn.Linear(width, width)
+        self.add_on = nn.Sequential(new[0], nn.ReLU(), new[1], nn.Sigmoid())
+        for layer in new:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+            nn.init.zeros_(layer.bias)
+        self.prototypes = nn.Parameter(torch.rand(classes * per_class, width))
+        self.register_buffer("label", torch.arange(classes).repeat_interleave(per_class))
+        self.register_buffer("source", torch.full((classes * per_class, 2), NOWHERE))  # sample's index, place
+        self.last = nn.Linear(classes * per_class, classes, bias=False)
+        self.last.weight.data = torch.where(self.own, 1.0, -0.5)
+
+    @property
+    def own(self) -> Tensor:
+        """Which prototypes are of a class, bool [N, P]."""
+        return self.label == torch.arange(len(self.last.weight), device=self.label.device)[:, None]
+
+    @property
+    def per_class(self) -> int:
+        """Prototypes of each class."""
+        return len(self.prototypes) // len(self.last.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(self.closest(self.features(images)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """In [0, 1], [B, T, D], a row for each place of the reader's grid."""
+        return self.added(self.reader(images)[0])
+
+    def added(self, tokens: Tensor) -> Tensor:
+        """Features [B, T, D] of the reader's tokens, in float32 under any precision, as they are compared."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            out: Tensor = self.add_on(self.reader.patches(tokens).float())
+        return out
+
+    def distances(self, features: Tensor) -> Tensor:
+        """Squared, of all features and prototypes, [B, P, T]."""
+        with torch.autocast(features.device.type, enabled=False):
+            return squared_distances(features, self.prototypes)
+
+    def closest(self, features: Tensor) -> Closest:
+        """The closest patch of each image to each prototype."""
+        return Closest(*self.distances(features).min(2))
+
+    def logits(self, closest: Closest) -> Tensor:
+        """[B, N]."""
+        out: Tensor = self.last(log_similarity(closest.distance))
+        return out
