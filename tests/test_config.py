@@ -10,7 +10,7 @@ from trust_exp.config import CONF, build, run_id, schemas
 from trust_exp.errors import UserError
 
 ORDINARY = ["source='[method=standard,dataset=digits]'"]
-SOURCE = {"transfer": ORDINARY, "protonmf": ORDINARY}  # what cannot be composed without one
+SOURCE = dict.fromkeys(("transfer", "protonmf", "protopnet"), ORDINARY)  # what cannot be composed without one
 
 METHODS, DATASETS = (sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("method", "dataset"))
 # Every data set, and in turn every method; the rest is for the slow tests.
@@ -42,7 +42,8 @@ def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
     assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
     plain = config["model"]["_schema_"].endswith((":MlpConfig", ":ConvNetConfig", ":FrozenConfig"))
     usual = {"clean", "autoattack"} | ({"certify"} if plain else set())
-    assert set(config["eval"]) == ({"clean", "prototypes"} if method == "protonmf" else usual)
+    own = {"protonmf": {"clean", "prototypes"}, "protopnet": {"clean", "patches"}}
+    assert set(config["eval"]) == own.get(method, usual)
 
 
 @pytest.mark.parametrize(("method", "size"), [(method, SIZES[place % 3]) for place, method in enumerate(METHODS)])

@@ -13,7 +13,12 @@ from trust_exp.methods.base import ClosedForm, Method
 from trust_exp.references import at_paths
 from trust_exp.runs import Run, open_run
 
-BUILT = ("transfer", "protonmf")  # what cannot be composed without a source
+PLACES = "model=cifar_resnet20,model.depth=8,model.mean=null,model.std=null"  # a network that keeps them to its head
+BUILT = {  # what cannot be composed without a source
+    "transfer": "[method=standard]",
+    "protonmf": "[method=standard]",
+    "protopnet": f"[method=standard,{PLACES}]",
+}
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
@@ -59,10 +64,8 @@ def fit(quiet_trainer):
 @pytest.fixture(scope="module", params=METHODS)
 def config(request, composed_in, tmp_path_factory):
     """The configuration of a method; what it builds on is trained."""
-    runs, needs = (
-        tmp_path_factory.mktemp(request.param),
-        ["source='[method=standard]'"] if request.param in BUILT else [],
-    )
+    runs = tmp_path_factory.mktemp(request.param)
+    needs = [f"source='{BUILT[request.param]}'"] if request.param in BUILT else []
     given = (f"method={request.param}", "dataset=digits", "size=smoke", "++eval.certify.radii=[0.25]")
     checked = composed_in(runs, *given, *needs)
     for source in sources_of(Job(checked, Run(runs / "run"), [])):

@@ -241,7 +241,7 @@ class Pipeline:
                 suite.context = Context(
                     model=model,
                     data=data,
-                    figures=self.run.folder / "figures",
+                    folder=self.run.folder,
                     seed=self.config["seed"],
                     method=self.config["method"]["name"],
                     facts=facts,

@@ -1,6 +1,7 @@
 """ProtoPNet on the embedded digits: prototypes are patches of training images, and stay it."""
 
 import os
+import shutil
 import signal
 from itertools import pairwise
 from pathlib import Path
@@ -26,11 +27,13 @@ from trust_exp.methods.prototype.core import (
     stage_at,
 )
 from trust_exp.methods.prototype.protopnet import ProtoPNetTraining
-from trust_exp.models.protopnet import ProtoPNet
+from trust_exp.models.protopnet import ProtoPNet, cycle_file
+from trust_exp.models.tokens import TokenReader
 from trust_exp.references import at_paths
 from trust_exp.runs import Run, open_run
 
-SMALL = ["model.depth=8", "method.per_class=3", "method.width=16", "dataset.limit_train=300", "dataset.batch_size=50"]
+NETWORK = ["model=cifar_resnet20", "model.depth=8", "model.mean=null", "model.std=null"]
+SMALL = ["method.per_class=3", "method.width=16", "dataset.limit_train=300", "dataset.batch_size=50"]
 STAGES = ["method.warm=1", "method.joint=2", "method.last=1", "method.cycles=2", "fit.epochs=7"]  # of 6 steps each
 FASTER = ["method.optimizer.lr=3e-3", "method.lr_last=1e-2"]
 FEW = "eval.patches={pictures: 2, deletion: 40}"
@@ -43,10 +46,26 @@ def run(config, folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def config(composed_in, tmp_path_factory):
-    runs = tmp_path_factory.mktemp("protopnet")
-    usual = ["method=protopnet", "dataset=digits", *SMALL, *STAGES, *FASTER, "fit.log_every=1"]
-    return lambda *given: composed_in(runs, *usual, *(given or [FEW]))
+def source(composed_in, tmp_path_factory) -> Run:
+    """A network with a map before its head, trained for an epoch."""
+    folder = tmp_path_factory.mktemp("source")
+    given = ["method=standard", "dataset=digits", *NETWORK, "fit.epochs=2", "eval=[clean]"]
+    return run(composed_in(folder, *given), folder / "standard-digits-0123456789")
+
+
+@pytest.fixture(scope="module")
+def config(composed_in, source):
+    runs = source.folder.parent
+    usual = [
+        "method=protopnet",
+        "dataset=digits",
+        *SMALL,
+        f"source={source.folder}",
+        *STAGES,
+        *FASTER,
+        "fit.log_every=1",
+    ]
+    return lambda *given: composed_in(runs, *usual, "fit.log_every=1", *(given or [FEW]))
 
 
 @pytest.fixture(scope="module")
@@ -156,11 +175,14 @@ def test_what_is_told(made):
     result = made.read("result.json") or {}
     values = result["metrics"]
     assert values["clean/accuracy"] > 0.5
-    assert values["patches/are_patches"] == 1
-    assert 0.1 < values["patches/distinct"] <= 1
-    assert values["patches/nmf_feature_error"] < values["patches/feature_error"]
-    assert values["patches/nmf_similarity"] < values["patches/similarity"] <= 1
-    assert {"patches/accuracy_own_only", "patches/deletion", "patches/insertion_at_random"} <= set(values)
+    assert values["patches/accuracy@2"] == values["clean/accuracy"]
+    for cycle in (1, 2):
+        assert 0.1 < values[f"patches/distinct@{cycle}"] <= 1
+        assert values[f"patches/nmf_feature_error@{cycle}"] < values[f"patches/feature_error@{cycle}"]
+        assert values[f"patches/nmf_similarity@{cycle}"] < values[f"patches/similarity@{cycle}"] <= 1
+    assert values["patches/stability@2"] < 1
+    assert {"patches/accuracy_own_only@1", "patches/deletion", "patches/insertion_at_random"} <= set(values)
+    assert "patches/stability@1" not in values
     assert [Path(figure).name for figure in result["figures"]] == ["patches_0.png", "patches_1.png"]
     assert all((made.folder / figure).stat().st_size > 5000 for figure in result["figures"])
 
@@ -195,8 +217,8 @@ def test_each_stage_changes_its_own_weights(config, quiet_trainer):
 
 
 @torch.no_grad()
-def test_prototypes_of_two_processes_are_patches_as_well(config, command_line):
-    given = ["method=protopnet", "dataset=digits", *SMALL, *STAGES, *FASTER, "eval=[clean]"]
+def test_prototypes_of_two_processes_are_patches_as_well(config, source, command_line):
+    given = ["method=protopnet", "dataset=digits", f"source={source.folder}", *SMALL, *STAGES, *FASTER, "eval=[clean]"]
     process = command_line(*given, "accelerator=ddp", "accelerator.kind=cpu")
     assert process.returncode == 0, process.stderr
     model = model_of(Run(command_line.folder()), config())
@@ -204,18 +226,6 @@ def test_prototypes_of_two_processes_are_patches_as_well(config, command_line):
     assert len(set((model.source[:, 0] % 2).tolist())) == 2, "images of both processes"
     for prototype, (index, place) in zip(model.prototypes, model.source.tolist(), strict=True):
         torch.testing.assert_close(model.features(images[index : index + 1])[0, place], prototype, rtol=0, atol=1e-5)
-
-
-def curves(made: Run) -> list[str]:
-    return [
-        line for path in sorted((made.folder / "curves").rglob("metrics.csv")) for line in path.read_text().splitlines()
-    ]
-
-
-def test_a_training_of_one_cycle_is_the_beginning_of_a_longer_one(made, config, tmp_path):
-    one = run(config("method.cycles=1", "fit.epochs=4", "eval=[clean]"), tmp_path / "run")
-    assert len(curves(one)) > 20
-    assert curves(made)[: len(curves(one))] == curves(one)
 
 
 def test_a_stopped_training_goes_on_as_if_nothing_had_happened(made, config, tmp_path, monkeypatch):
@@ -236,17 +246,37 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(made, config, tmp
     assert seen == [17, 18]
     for name, value in torch.load(made.weights, weights_only=True)["state_dict"].items():
         assert torch.equal(torch.load(resumed.weights, weights_only=True)["state_dict"][name], value), name
+    cycles = [torch.load(cycle_file(one.folder, 1), weights_only=True) for one in (made, resumed)]
+    assert cycles[0].keys() == cycles[1].keys()
+    assert all(torch.equal(value, cycles[1][name]) for name, value in cycles[0].items())
+
+
+def test_a_cycle_that_is_gone_is_one_sentence(made, config, tmp_path):
+    shutil.copytree(made.folder, tmp_path / "run")
+    cycle_file(tmp_path / "run", 1).unlink()
+    job = Job(config("eval.patches={pictures: 0, deletion: 0}"), Run(tmp_path / "run"), [])
+    with pytest.raises(UserError, match=r"cycles/1.pt is gone, which eval=patches compares"):
+        execute_and_record(job)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["model=conv_2c2f"], "need a network that keeps places up to its head"),
         (["method.optimizer.milestones=[0.5]"], "method.optimizer.milestones mean nothing here"),
         (["eval=[prototypes]"], "eval=prototypes is of prototypes; method=protopnet gives none"),
+        (["fit.epochs=1"], "2 cycles of ProtoPNet take 7 optimiser steps at least; this training has 6"),
         (["method.last=0"], "method.last must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(composed, tmp_path, given, message):
+def test_what_cannot_be_is_one_sentence(config, tmp_path, given, message):
     with pytest.raises(UserError, match=message):
-        run(composed("method=protopnet", "dataset=digits", "size=smoke", *given), tmp_path / "run")
+        run(config(*given), tmp_path / "run")
+
+
+def test_a_network_without_places_is_refused(composed):
+    data = Digits("digits")
+    plain = build(at_paths(composed("dataset=digits", "model=conv_2c2f"), "model"), shape=data.info.shape, classes=10)
+    with pytest.raises(UserError, match="need a network that keeps places up to its head"):
+        ProtoPNet(TokenReader(plain, data.info.shape), 3, 16)
+    with pytest.raises(UserError, match="model=trained needs the run whose network it takes"):
+        composed("method=protopnet", "dataset=digits")

@@ -1,31 +1,34 @@
 """What prototypes that are patches say of a network, and what NMF finds in the same features."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from trust_exp.data.batch import Batch, Split
+from trust_exp.errors import UserError
 from trust_exp.evals.deletion import deletion_rows
 from trust_exp.evals.suite import Outcomes, Report, Suite
-from trust_exp.explain.linear_head import similarity
-from trust_exp.explain.nmf import encode, nmf
-from trust_exp.explain.patches import log_similarity
-from trust_exp.models.protopnet import NOWHERE, ProtoPNet
+from trust_exp.explain.linear_head import matched_cosine, similarity
+from trust_exp.explain.nmf import Factors, encode, nmf
+from trust_exp.explain.patches import log_similarity, squared_distances
+from trust_exp.models.protopnet import NOWHERE, ProtoPNet, cycle_file
 from trust_exp.results.record import Row, fraction
 from trust_exp.viz.contact_sheet import draw_contact_sheet
-from trust_exp.viz.prototypes import Likeness, Patch, patches_page
+from trust_exp.viz.prototypes import ACROSS, Likeness, Patch, patches_page
 
-OURS, THEIRS = "patches/", "patches/nmf_"
+UNITS = {"relative_feature_error": "fraction", "feature_error": "features", "stability": "correlation"}
 
 
 class PatchSuite(Suite):
-    """How well the prototypes of a class span the features of its training images, beside as many prototypes of NMF.
+    """After each cycle of its training: how well a class's prototypes span the features of its training images.
 
-    Also how alike they are, how many are patches of their own, whether the places they look at matter, and the accuracy
-    of logits to which only the prototypes of their own class add.
+    Beside them stand as many prototypes of NMF of the same features. Also how alike prototypes of a class are, how many
+    are patches of their own, and how much of where they are found is as it was a cycle before. Of the last cycle also
+    whether the places matter.
 
     Args:
         steps: of NMF, at most.
@@ -45,38 +48,44 @@ class PatchSuite(Suite):
 
     def prepare(self) -> None:
         self.model = cast(ProtoPNet, self.context.model)
+        before = [cycle_file(self.context.folder, cycle) for cycle in range(1, self.context.facts["cycles"])]
+        if lost := [path for path in before if not path.exists()]:
+            raise UserError(f"{lost[0]} is gone, which eval=patches compares; force=true starts the run anew")
+        self.cycles = [copy.deepcopy(self.model) for _ in before]
+        for model, path in zip(self.cycles, before, strict=True):
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.cycles.append(self.model)
 
     def step(self, batch: Batch) -> Outcomes:
-        alike = log_similarity(self.model.closest(self.model.features(batch.image)).distance)
-        return {"own_only": (alike @ (self.model.last.weight * self.model.own).mT).argmax(1) == batch.label}
+        found: Outcomes = {}
+        for cycle, model in enumerate(self.cycles, 1):
+            alike = log_similarity(model.closest(model.features(batch.image)).distance)
+            for name, weight in (("accuracy", model.last.weight), ("accuracy_own_only", model.last.weight * model.own)):
+                found[f"{name}@{cycle}"] = (alike @ weight.mT).argmax(1) == batch.label
+        return found
 
     @torch.no_grad()
-    def finish(self, outcomes: dict[Split, Outcomes]) -> Report:  # type: ignore[override]
-        hits = outcomes["test"]["own_only"]
-        rows = [fraction("patches/accuracy_own_only", int(hits.sum()), len(hits)), *self._own(), *self._spans()]
+    def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
+        hits = {name: values for name, values in outcomes["test"].items() if name != "index"}
+        rows = [fraction(f"patches/{name}", int(right.sum()), len(right)) for name, right in hits.items()]
+        for cycle, model in enumerate(self.cycles, 1):
+            source = model.source[model.source[:, 0] != NOWHERE]
+            rows.append(fraction(f"patches/distinct@{cycle}", len(source.unique(dim=0)), max(1, len(source))))
+        rows += self._spans()
         if self.deletion:
             rows += deletion_rows(self.context, self.name, "test", self.deletion, self._look_for_evidence)
         return Report(rows, self._draw() if self.pictures and self.context.rank == 0 else [])
 
     # --- numbers ---------------------------------------------------------------------------------------------------
 
-    def _own(self) -> list[Row]:
-        """How many prototypes are patches, and of those how many are none that another one is."""
-        source = self.model.source
-        real = source[source[:, 0] != NOWHERE]
-        return [
-            fraction("patches/are_patches", len(real), len(source)),
-            fraction("patches/distinct", len(real.unique(dim=0)), max(1, len(real))),
-        ]
-
     def _spans(self) -> list[Row]:
-        """Errors of the classes' features in either kind of prototypes."""
+        """What prototypes of either kind make of the features, means over the classes."""
         found: dict[int, dict[str, float]] = {}
         mine = range(self.context.rank, len(self.context.info.classes), self.context.world)
         for label in self.context.progress(list(mine), "features of classes"):
             rows = self._training_rows(label)
             if len(rows):
-                found[label] = self._span_of(label, self._features(rows))
+                found[label] = self._spans_of(label, rows)
         several = {label: told for part in self.context.gather(found) for label, told in part.items()}
         return _means([several[label] for label in sorted(several)])
 
@@ -84,27 +93,31 @@ class PatchSuite(Suite):
         labels = self.context.data.labels("train")[self.context.data.served("train")]
         return (labels == label).nonzero().squeeze(1)
 
-    def _features(self, rows: Tensor) -> Tensor:
+    def _features(self, model: ProtoPNet, rows: Tensor) -> Tensor:
         """[n T, D] of training images."""
-        return self.context.data.encoded("train", rows, self.model.features).flatten(0, 1)
+        return self.context.data.encoded("train", rows, model.features).flatten(0, 1)
 
-    def _span_of(self, label: int, features: Tensor) -> dict[str, float]:
-        patches, count = self.model.prototypes[self.model.label == label], self.model.per_class
-        found = nmf(
-            features, min(count, *features.shape), steps=self.steps, inner=4, seed=self.context.seed, name=label
-        )
-        error, whole = float((features - encode(features, patches) @ patches).norm()), float(features.norm())
-        told = {
-            f"{OURS}feature_error": error,
-            f"{THEIRS}feature_error": found.error,
-            f"{OURS}relative_feature_error": error / whole,
-            f"{THEIRS}relative_feature_error": found.error / whole,
-        }
-        if count > 1:
-            told |= {
-                f"{OURS}similarity": similarity(patches[None]),
-                f"{THEIRS}similarity": similarity(found.basis[None]),
-            }
+    def _parts(self, features: Tensor, count: int, label: int) -> Factors:
+        count = min(count, *features.shape)
+        return nmf(features, count, steps=self.steps, inner=4, seed=self.context.seed, name=label)
+
+    def _spans_of(self, label: int, rows: Tensor) -> dict[str, float]:
+        told: dict[str, float] = {}
+        before: dict[str, Tensor] = {}
+        for cycle, model in enumerate(self.cycles, 1):
+            features, patches = self._features(model, rows), model.prototypes[model.label == label]
+            whole, parts = float(features.norm()), self._parts(features, len(patches), label)
+            rest = features - encode(features, patches) @ patches
+            places = {"": log_similarity(squared_distances(features, patches)), "nmf_": parts.encoding.mT}
+            for kind, error, basis in (("", float(rest.norm()), patches), ("nmf_", parts.error, parts.basis)):
+                told[f"{kind}feature_error@{cycle}"] = error
+                told[f"{kind}relative_feature_error@{cycle}"] = error / whole
+                if len(basis) > 1:
+                    told[f"{kind}similarity@{cycle}"] = similarity(basis[None])
+                found = places[kind] - places[kind].mean(1, keepdim=True)  # the cosine of these is a correlation
+                if kind in before:
+                    told[f"{kind}stability@{cycle}"] = matched_cosine(before[kind], found)
+                before[kind] = found
         return told
 
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,25 +135,24 @@ class PatchSuite(Suite):
         for label, name in enumerate(self.context.info.classes[: self.pictures]):
             rows = self._training_rows(label)
             if len(rows):
-                page = patches_page(self._patches(label), self._likenesses(label), *self._parts(rows), self._grid)
+                patches = [self._patches(model, label) for model in self.cycles]
+                parts = [self._where_parts_are(model, label, rows) for model in self.cycles]
+                images = self.context.data.samples("train", rows[:ACROSS]).image
+                page = patches_page(patches, self._likenesses(label), images, parts, self.model.reader.grid)
                 path = self.context.figures / f"patches_{label}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(draw_contact_sheet(f"Patches that stand for {name}", page))
                 paths.append(path)
         return paths
 
-    @property
-    def _grid(self) -> tuple[int, int]:
-        return self.model.reader.grid
-
-    def _patches(self, label: int) -> list[Patch]:
+    def _patches(self, model: ProtoPNet, label: int) -> list[Patch]:
         """The class's prototypes that are patches, the one with the largest weight first."""
-        numbers = (self.model.label == label).nonzero().squeeze(1)
-        weights = self.model.last.weight[label, numbers]
+        numbers = (model.label == label).nonzero().squeeze(1)
+        weights = model.last.weight[label, numbers]
         served = self.context.data.served("train")
         found = []
         for number, weight in sorted(zip(numbers.tolist(), weights.tolist(), strict=True), key=lambda pair: -pair[1]):
-            index, place = self.model.source[number].tolist()
+            index, place = model.source[number].tolist()
             if index != NOWHERE:
                 row = (served == index).nonzero()[0]
                 image = self.context.data.samples("train", row).image[0]
@@ -163,22 +175,23 @@ class PatchSuite(Suite):
             for at in range(len(rows))
         ]
 
-    def _parts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Some training images, and where the prototypes of NMF are in them, [B, p, h, w]."""
-        features = self._features(rows)
-        count = min(self.shown, *features.shape)
-        found = nmf(features, count, steps=self.steps, inner=4, seed=self.context.seed, name=0)
-        maps = found.encoding.view(len(rows), *self._grid, count).permute(0, 3, 1, 2)
-        return self.context.data.samples("train", rows[:10]).image, maps / maps.amax((0, 2, 3), keepdim=True)
+    def _where_parts_are(self, model: ProtoPNet, label: int, rows: Tensor) -> Tensor:
+        """Where the prototypes of NMF are in the class's first training images, in [0, 1], [B, p, h, w]."""
+        found = self._parts(self._features(model, rows), self.shown, label).encoding
+        found = (found / found.amax(0).clamp_min(1e-12)).view(len(rows), *model.reader.grid, -1)
+        return found[:ACROSS].permute(0, 3, 1, 2)
 
 
-def _means(told: Sequence[dict[str, Any]]) -> list[Row]:
+def _means(told: Sequence[dict[str, float]]) -> list[Row]:
     """Means over the classes; of errors also their standard deviations."""
     rows = []
     for name in told[0] if told else ():
         values = torch.tensor([one[name] for one in told], dtype=torch.float64)
-        unit = "cosine" if name.endswith("similarity") else "fraction" if "relative" in name else "features"
-        rows.append(Row(name, float(values.mean()), unit, len(values)))
+        kind, _, cycle = name.partition("@")
+        unit = {"relative_feature_error": "fraction", "feature_error": "features"}.get(
+            kind.removeprefix("nmf_"), "cosine"
+        )
+        rows.append(Row(f"patches/{name}", float(values.mean()), unit, len(values)))
         if unit == "features":
-            rows.append(Row(f"{name}_spread", float(values.std(correction=0)), unit, len(values)))
+            rows.append(Row(f"patches/{kind}_spread@{cycle}", float(values.std(correction=0)), unit, len(values)))
     return rows

@@ -24,13 +24,13 @@ def _same(items: Iterable[Any], _: str) -> Iterable[Any]:
 class Context:
     """What a suite may use.
 
-    ``facts`` are those of the training, see ``Method.facts``; ``earlier`` holds the outcomes per sample of the suites
-    that ran before, under "<suite>-<split>".
+    ``folder`` is the run's; ``facts`` are those of the training, see ``Method.facts``; ``earlier`` holds the outcomes
+    per sample of the suites that ran before, under "<suite>-<split>".
     """
 
     model: nn.Module
     data: DataModule
-    figures: Path
+    folder: Path
     seed: int = 0
     method: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -42,6 +42,11 @@ class Context:
     @property
     def info(self) -> DatasetInfo:
         return self.data.info
+
+    @property
+    def figures(self) -> Path:
+        """Where figures are written."""
+        return self.folder / "figures"
 
     @property
     def device(self) -> torch.device:

@@ -1,5 +1,6 @@
 """ProtoPNet: a classifier that asks of an image how close its closest patch comes to each prototype."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,11 @@ from trust_exp.explain.patches import log_similarity, squared_distances
 from trust_exp.models.tokens import TokenReader
 
 NOWHERE = -1  # the image of a prototype that is no patch yet
+
+
+def cycle_file(folder: Path, cycle: int) -> Path:
+    """Where a run keeps its network as it was after that many cycles of its training."""
+    return folder / "cycles" / f"{cycle}.pt"
 
 
 class Closest(NamedTuple):

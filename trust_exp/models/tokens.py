@@ -69,9 +69,6 @@ class TokenReader(nn.Module):
         self.head_name, self.layout = _look(network, images)
         if tokens != "all" and not self.layout.class_token:
             raise UserError(f"method.tokens={tokens} is for networks with a class token; this one has none")
-        self._caught: dict[str, Any] = {}
-        for name in {self.layout.module, self.layout.norm} - {None}:
-            network.get_submodule(str(name)).register_forward_hook(_keeper(self._caught, str(name)))
         if tokens != "patches":
             self._check(images)
 
@@ -94,8 +91,14 @@ class TokenReader(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B, T, D], the prefix first, and the logits [B, N] of the network itself."""
-        logits = self.network(images)
-        return _tokens(self._caught.pop(self.layout.module), self.layout, self._norm()), logits
+        caught: list[Tensor] = []
+        module = self.network.get_submodule(self.layout.module)
+        hook = module.register_forward_hook(lambda _, __, output: caught.append(output))
+        try:
+            logits = self.network(images)
+        finally:
+            hook.remove()  # one that stayed would be that of the original in a copy
+        return _tokens(caught[-1], self.layout, self._norm()), logits
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """What the head reads, [B, D]."""
@@ -114,11 +117,10 @@ class TokenReader(nn.Module):
         return tokens[:, self.layout.prefix :]
 
     def _norm(self) -> "Callable[[Tensor], Tensor] | None":
-        """What the norm after the pooling does to tokens, by the statistics that it has just met."""
+        """What the norm after the pooling does to tokens, by the statistics of their mean."""
         if self.layout.norm is None:
             return None
         layer: Any = self.network.get_submodule(self.layout.norm)
-        self._caught.pop(self.layout.norm, None)
         return lambda tokens: _normalised(tokens, layer)
 
     @torch.no_grad()
@@ -132,13 +134,6 @@ class TokenReader(nn.Module):
                 f"the network's logits are not a linear head of the mean of its tokens: they differ by {apart:.2g} "
                 f"(tokens of {self.layout.module!r})"
             )
-
-
-def _keeper(caught: dict[str, Any], name: str) -> Callable[..., None]:
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        caught[name] = output
-
-    return keep
 
 
 # --- the search -----------------------------------------------------------------------------------------------------

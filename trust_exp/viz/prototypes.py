@@ -142,48 +142,52 @@ class Likeness(NamedTuple):
     added: Sequence[float]
 
 
-_ACROSS = 10
+ACROSS = 10  # tiles, at most
 
 
 def patches_page(
-    patches: Sequence[Patch], likenesses: Sequence[Likeness], images: Tensor, maps: Tensor, grid: tuple[int, int]
+    cycles: Sequence[Sequence[Patch]],
+    likenesses: Sequence[Likeness],
+    images: Tensor,
+    parts: Sequence[Tensor],
+    grid: tuple[int, int],
 ) -> Sheet:
-    """A class's patches, what looks like them in other images, and the prototypes of NMF in its training images.
+    """A class's patches after each cycle, what looks like the last ones, and NMF's prototypes after each cycle.
 
     Args:
-        patches: the class's, the one with the largest weight first.
-        likenesses: of other images; of each the patches that add most are shown.
+        cycles: the patches after each cycle, the one with the largest weight first.
+        likenesses: of other images, to the patches after the last cycle; those that add most are shown.
         images: [B, C, H, W], of the training set.
-        maps: where the prototypes of NMF are in them, in [0, 1], [>= B, p, h, w].
+        parts: after each cycle where NMF's prototypes are in these images, in [0, 1], [B, p, h, w].
         grid: height and width of the places.
     """
-    hues = dict(zip((patch.number for patch in patches), colours(len(patches)), strict=True))
-    names = {patch.number: f"{number + 1}" for number, patch in enumerate(patches)}
+    hues = colours(max(map(len, cycles)))
 
     def framed(image: Tensor, place: int, number: int, words: str, remark: str) -> Tile:
         shown = pixels(image[None])[0]
         (height, width), (row, column) = shown.shape[:2], divmod(place, grid[1])
         tall, wide = height / grid[0], width / grid[1]
         box = (column * wide, row * tall, (column + 1) * wide, (row + 1) * tall)
-        return Tile(shown, words, remark, [Frame(box, names[number], hues[number], False)])
+        return Tile(shown, words, remark, [Frame(box, f"{number + 1}", hues[number], False)])
 
     strips = [
         [
-            framed(patch.image, patch.place, patch.number, f"patch {names[patch.number]}", f"#{patch.sample}")
-            for patch in patches[:_ACROSS]
+            framed(patch.image, patch.place, number, f"cycle {cycle}", f"#{patch.sample}")
+            for number, patch in enumerate(patches[:ACROSS])
         ]
+        for cycle, patches in enumerate(cycles, 1)
     ]
     for like in likenesses:
+        adding = sorted(enumerate(cycles[-1]), key=lambda pair: -like.added[pair[1].number])
         strip: list[Tile] = []
-        for patch in sorted(patches, key=lambda patch: -like.added[patch.number])[: _ACROSS // 2]:
-            added, name = like.added[patch.number], names[patch.number]
-            strip += [
-                framed(like.image, like.places[patch.number], patch.number, f"{added:+.2f}", f"#{like.sample}"),
-                framed(patch.image, patch.place, patch.number, f"like patch {name}", f"#{patch.sample}"),
-            ]
+        for number, patch in adding[: ACROSS // 2]:
+            place, added = like.places[patch.number], like.added[patch.number]
+            strip.append(framed(like.image, place, number, f"{added:+.2f}", f"#{like.sample}"))
+            strip.append(framed(patch.image, patch.place, number, f"like {number + 1}", f"#{patch.sample}"))
         strips.append(strip)
-    palette = colours(maps.shape[1])
-    strips.append([Tile(overlaid(shown, maps[at], palette), "NMF") for at, shown in enumerate(pixels(images))])
+    shown, palette = pixels(images), colours(parts[0].shape[1])
+    for cycle, maps in enumerate(parts, 1):
+        strips.append([Tile(overlaid(shown[at], maps[at], palette), f"NMF, cycle {cycle}") for at in range(len(shown))])
     across = max(map(len, strips))
     blank = Tile(np.full_like(strips[-1][0].image, 255), "")
     padded = [[*strip, *[blank] * (across - len(strip))] for strip in strips]

@@ -65,9 +65,10 @@ class ProtoNmfConfig:
 
 @dataclass
 class ProtoPNetConfig:
-    """Prototypes that are patches of training images, trained with the network (Chen et al. 2019)."""
+    """Prototypes that are patches of training images, with a trained network trained on (Chen et al. 2019)."""
 
-    gives = ("patches",)  # unannotated, as it is no field
+    needs_trained_model = True  # unannotated, as they are no fields
+    gives = ("patches",)
 
     _target_: str = "trust_exp.methods.prototype.protopnet.ProtoPNetTraining"
     name: str = MISSING

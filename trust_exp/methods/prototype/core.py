@@ -9,9 +9,13 @@ Part = Literal["warm", "joint", "last"]
 
 
 class Stage(NamedTuple):
-    """What is trained at a step; ``joint``: how long features have been trained by then, in the unit of the lengths."""
+    """What is trained at a step.
+
+    ``cycle``: how many cycles are complete; ``joint``: how long features have been trained, in the unit of the lengths.
+    """
 
     part: Part
+    cycle: int
     joint: float
 
 
@@ -26,9 +30,9 @@ def stage_at(step: int, steps: int, warm: int, joint: int, last: int, cycles: in
     whole = warm + cycles * (joint + last)
     at = step * whole - warm * steps  # lengths times steps: whole numbers, so that no step is rounded to another side
     if at < 0:
-        return Stage("warm", 0)
+        return Stage("warm", 0, 0)
     cycle, within = divmod(at, (joint + last) * steps)
-    return Stage("joint" if within < joint * steps else "last", cycle * joint + min(within / steps, joint))
+    return Stage("joint" if within < joint * steps else "last", cycle, cycle * joint + min(within / steps, joint))
 
 
 def cluster_cost(distance: Tensor, own: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """ProtoPNet's training: what a step is in each stage, and how prototypes become patches of training images."""
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trust_exp.data.batch import Batch, DatasetInfo
+from trust_exp.errors import UserError
 from trust_exp.explain.patches import log_similarity
 from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.prototype.config import ProtoPNetConfig
@@ -20,13 +23,15 @@ from trust_exp.methods.prototype.core import (
     separation_cost,
     stage_at,
 )
-from trust_exp.models.protopnet import ProtoPNet
+from trust_exp.models.protopnet import ProtoPNet, cycle_file
 from trust_exp.models.tokens import TokenReader
 from trust_exp.modes import evaluating
 
 
 class ProtoPNetTraining(GradientMethod):
     """Trains the new layers, then in turns all but the last layer and, after every prototype became a patch, that.
+
+    What a cycle but the last one ends with is kept in the run's folder, see ``cycle_file``.
 
     Args:
         model: a ``ProtoPNet``.
@@ -54,11 +59,25 @@ class ProtoPNetTraining(GradientMethod):
         config = self.config
         return stage_at(step, self.total_steps, config.warm, config.joint, config.last, config.cycles)
 
+    def on_fit_start(self) -> None:
+        config = self.config
+        whole, least = config.warm + config.cycles * (config.joint + config.last), min(config.joint, config.last)
+        if least * self.total_steps < whole:
+            raise UserError(
+                f"{config.cycles} cycles of ProtoPNet take {math.ceil(whole / least)} optimiser steps at least; "
+                f"this training has {self.total_steps}: give more fit.steps or fit.epochs, or fewer method.cycles"
+            )
+
     def on_train_batch_start(self, *_: Any) -> None:
         # by the step, and not at the end of an epoch, which a run stopped just there would not see again
-        step = self.global_step
-        if self.stage(step).part == "last" and (step == 0 or self.stage(step - 1).part != "last"):
+        before, now = self.stage(max(0, self.global_step - 1)), self.stage(self.global_step)
+        if before.part != "last" == now.part:
             self.project()
+        if now.cycle > before.cycle and self.trainer.is_global_zero:
+            path = cycle_file(Path(self.trainer.default_root_dir), now.cycle)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(self.model.state_dict(), path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         part, model, config = self.stage(self.global_step).part, self.model, self.config
@@ -97,6 +116,9 @@ class ProtoPNetTraining(GradientMethod):
     def _decay(self, step: int) -> float:
         falls = self.stage(step).joint // self.config.decay_every
         return float(self.optimizer["gamma"] ** falls)
+
+    def facts(self) -> dict[str, Any]:
+        return {"cycles": self.config.cycles}
 
     # --- prototypes as patches -------------------------------------------------------------------------------------
 
