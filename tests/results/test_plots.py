@@ -160,6 +160,17 @@ def test_numbers_of_classes_as_bars_and_as_a_matrix(own):
     assert speed.curves[0].points[0].measured == Number(1.5, pytest.approx(0.7071068), 2)
 
 
+def test_a_row_as_a_curve_over_what_stands_after_the_at(own):
+    text = DESCRIPTION.replace("{clean/accuracy: Clean (%),", "{m@10: M (%), m@2: M (%), clean/accuracy: Clean (%),")
+    (own / "figure_1.yaml").write_text(text + "  panels: [[{y: [m@10, m@2], kind: at, label: M (%)}]]\n")
+    results = [run(own, "random_10", **{"m@10": 0.5, "m@2": 0.25}), run(own, "full", **{"m@2": 1.0})]
+    (panel,) = panels_of(plot("paper/figure_1", results))
+    assert (panel.kind, panel.label, [curve.label for curve in panel.curves]) == ("lines", "M (%)", ["random", "full"])
+    first, second = panel.curves
+    assert [(point.x, point.measured.mean) for point in first.points] == [(2.0, 25.0), (10.0, 50.0)]
+    assert [point.x for point in second.points if point.measured] == [2.0]
+
+
 def test_the_class_of_a_row_beside_the_others(own):
     describe(own, "[[{y: difficulty/entropy, kind: own, label: Entropy}, {y: speed}]]")
     told = {"difficulty": {"entropy": {"classes": {"10": 2.0, "a": 1.0, "b": 3.0}}}}
@@ -183,9 +194,10 @@ def test_a_printed_number_of_a_class_stands_in_its_cell(own, monkeypatch):
         ("{x: X, panels: []}", "figure.panels must be a list of rows of panels"),
         ("{x: X, panels: [[{y: nothing}]]}", "there is no column nothing to draw"),
         ("{x: X, panels: [[{y: speed, level: none}]]}", "there is no column none to draw"),
-        ("{x: X, panels: [[{y: speed, kind: pie}]]}", "must be one of lines, bars, classes, own, matrix; got 'pie'"),
+        ("{x: X, panels: [[{y: speed, kind: pie}]]}", "must be one of lines, at, bars, classes, own, matrix; got"),
         ("{x: X, panels: [[{y: speed, group: Else}]]}", "no row is of the group 'Else'; there are Digits"),
         ("{x: X, panels: [[{y: speed, kind: matrix}]]}", "of the kind matrix needs a label, and one metric"),
+        ("{x: X, panels: [[{y: [speed], kind: at}]]}", "of the kind at needs metrics that end in @<number>"),
         ("{x: X, panels: [[{title: t}]]}", "a panel must have y"),
     ],
 )

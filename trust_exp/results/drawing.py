@@ -1,5 +1,6 @@
 """How the figure of an experiment is laid out: the part ``figure`` of its description. Imports no torch."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from trust_exp.errors import UserError
 
-KINDS = ("lines", "bars", "classes", "own", "matrix")
+KINDS = ("lines", "at", "bars", "classes", "own", "matrix")
 OF_CLASSES = ("classes", "own", "matrix")
 
 
@@ -15,8 +16,9 @@ OF_CLASSES = ("classes", "own", "matrix")
 class Place:
     """One panel: the metrics on its y axis, of the rows in one group (None: of all rows).
 
-    ``kind``: lines over a number x, or bars over a named x; and of the classes of a metric: bars (classes), bars over x
-    of the class x and of the mean of the others (own), or the matrix of x and the classes.
+    ``kind``: lines over a number x; lines over the numbers after the @ of the metrics, a curve for each row (at); bars
+    over a named x; and of the classes of a metric: bars (classes), bars over x of the class x and of the mean of the
+    others (own), or the matrix of x and the classes.
     """
 
     metrics: tuple[str, ...]
@@ -78,6 +80,8 @@ def _read_place(path: Path, told: Any, columns: Mapping[str, str], groups: Seque
         raise UserError(f"{path}: no row is of the group {group!r}; there are {', '.join(map(str, groups))}")
     if kind in OF_CLASSES and (label is None or len(metrics) > 1):
         raise UserError(f"{path}: a panel of the kind {kind} needs a label, and one metric; got {told!r}")
+    if kind == "at" and not all(re.fullmatch(r".+@[\d.]+", metric) for metric in metrics):
+        raise UserError(f"{path}: a panel of the kind at needs metrics that end in @<number>; got {metrics!r}")
     drawn = [*([] if kind in OF_CLASSES else metrics), *([] if level is None else [level])]
     if lost := [metric for metric in drawn if metric not in columns]:
         raise UserError(f"{path}: there is no column {', '.join(lost)} to draw")

@@ -113,6 +113,8 @@ def _panel(experiment: Experiment, table: Table, place: Place, runs: dict[str, F
         if place.kind == "matrix":
             return replace(panel, matrix=_matrix(members, place.metrics[0], scale))
         return replace(panel, curves=(_by_class if place.kind == "classes" else _own_and_others)(members))
+    if place.kind == "at":
+        return replace(panel, kind="lines", curves=list(filter(_is_drawn, (_over(row, place, scale) for row in rows))))
     curves: dict[str, list[Point]] = {}
     levels: list[Curve] = []
     several = len({row.curve for row in rows if row.x is not None}) > 1
@@ -132,6 +134,13 @@ def _panel(experiment: Experiment, table: Table, place: Place, runs: dict[str, F
     return replace(
         panel, curves=[curve for curve in ordered if _is_drawn(curve)], levels=[one for one in levels if _is_drawn(one)]
     )
+
+
+def _over(row: Row, place: Place, scale: float) -> Curve:
+    """A row's metrics over the numbers after their @."""
+    cells = [(float(metric.rpartition("@")[2]), row.cells[metric]) for metric in place.metrics]
+    points = [Point(x, _scaled(cell.measured, scale), _scaled(cell.paper, scale)) for x, cell in cells]
+    return Curve(row.curve or row.label, sorted(points, key=_place_on_axis))
 
 
 def _place_on_axis(point: Point) -> float:
