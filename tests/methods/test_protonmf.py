@@ -1,6 +1,7 @@
 """ProtoNMF on the embedded digits: the same logits as the network, whatever is asked of the prototypes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,9 @@ def test_the_logits_are_those_of_the_network_on_every_test_image(made, config, s
         basis, _ = model.augmented("sum", count)
         whole = torch.einsum("np,npd,bd->bn", model.prototypes(count).weights, basis, read) + model.reader.bias
         torch.testing.assert_close(whole, network(images), rtol=0, atol=1e-4)
+        given = model.contributions(read, count, "sum")
+        torch.testing.assert_close(given.sum(2), network(images), rtol=0, atol=1e-4)
+        assert given[..., -2].abs().max() == 0, "the prototypes took over the residual"
 
 
 def test_the_prototypes_are_sorted_and_of_length_1(made, config):
@@ -100,8 +104,9 @@ def test_what_is_told(made):
     assert result["facts"]["tokens"]["grid"] == [2, 2]
     names = {Path(figure).name for figure in result["figures"]}
     assert names == {
-        *(f"prototypes_{label}{end}.png" for label in (0, 1) for end in ("", "_counts")),
+        *(f"prototypes_{label}{end}.png" for label in (0, 1) for end in ("", "_counts", "_augmented")),
         "prototypes_explained.png",
+        "prototypes_intervened.png",
     }
     assert all((made.folder / figure).stat().st_size > 5000 for figure in result["figures"])
 
@@ -124,6 +129,50 @@ def test_a_prototype_that_is_dropped_contributes_nothing(made, config):
     torch.testing.assert_close(
         model.places_of_rest(tokens, 3).flatten(1), model.reader.patches(tokens) @ rest / rest.square().sum()
     )
+
+
+@torch.no_grad()
+def test_prototypes_that_a_user_drops(made, config, source, tmp_path):
+    """By the contributions themselves; in two images alone, and in all."""
+    model, data = model_of(made, config()), Digits("digits")
+    arrays, index = data.arrays("test"), data.served("test")
+    parts = model.contributions(model.reader.pooled(model.reader(as_floats(arrays.images))[0]), shares="sum")
+    before = parts.sum(2).argmax(1) == arrays.labels
+    parts[:, 3, 0] = 0
+    parts[:, 8, [0, 2]] = 0
+    after = parts.sum(2).argmax(1) == arrays.labels
+    assert (before != after).sum() > 5, "a case worth looking at"
+    row = int((before & ~after).nonzero()[0])
+    shutil.copytree(made.folder, tmp_path / "run")
+    pictures = tmp_path / "run" / "figures" / "prototypes_intervened.png"
+    oracle = pictures.read_bytes()
+    for chosen, wrong, right in (
+        ([], (before & ~after).float().mean(), (after & ~before).float().mean()),
+        ([int(index[row])], 1 / len(before), 0),
+    ):
+        given = "eval.prototypes={pictures: 2, images: 9, deletion: 0, classes: ['7'], drop: ['3:1', '8:1', '8:3'],"
+        asked = config(f"{given} drop_in: {chosen}}}", "method.compare=[1]")
+        execute_and_record(Job(asked, Run(tmp_path / "run"), []))
+        values = (Run(tmp_path / "run").read("result.json") or {})["metrics"]
+        assert values["prototypes/set_wrong"] == pytest.approx(float(wrong))
+        assert values["prototypes/set_right"] == pytest.approx(float(right))
+    assert pictures.read_bytes() != oracle
+    assert (tmp_path / "run" / "figures" / "prototypes_7.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("drop: ['3:4']", r"one of its prototypes, 1 to 3, such as 0:1; got '3:4'"),
+        ("drop: ['3']", r"eval.prototypes.drop: the class '' does not exist"),
+        ("drop: ['x:1']", r"eval.prototypes.drop: the class 'x' does not exist"),
+        ("classes: [x]", r"eval.prototypes.classes: the class 'x' does not exist"),
+    ],
+)
+def test_what_cannot_be_dropped_is_one_sentence(made, config, tmp_path, given, message):
+    shutil.copytree(made.folder, tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        execute_and_record(Job(config(f"eval.prototypes={{{given}}}"), Run(tmp_path / "run"), []))
 
 
 def test_two_processes_find_what_one_finds(made, source, command_line):

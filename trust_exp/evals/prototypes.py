@@ -3,19 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from trust_exp.data.batch import Batch, Split
+from trust_exp.errors import UserError, unknown
 from trust_exp.evals.deletion import deletion_rows
+from trust_exp.evals.prototype_pictures import PrototypePictures
 from trust_exp.evals.suite import Outcomes, Report, Suite
 from trust_exp.explain.linear_head import similarity
-from trust_exp.models.prototypes import PrototypeModel
+from trust_exp.models.prototypes import PrototypeModel, without
 from trust_exp.results.record import Row, fraction
-from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet
-from trust_exp.viz.prototypes import explanation, gallery, side_by_side
 
 MEASURED = {  # by the training, means over the classes, and their units
     "feature_error": "features",
@@ -24,14 +24,6 @@ MEASURED = {  # by the training, means over the classes, and their units
     "relative_head_error": "fraction",
     "augmentation_shift": "ratio",
 }
-
-
-class Seen(NamedTuple):
-    """Images [B, ...] of a class, their tokens [B, T, D] and their numbers."""
-
-    images: Tensor
-    tokens: Tensor
-    rows: list[int]
 
 
 class PrototypeSuite(Suite):
@@ -43,9 +35,13 @@ class PrototypeSuite(Suite):
 
     Args:
         splits: which are asked; pictures are of the last one.
-        pictures: of how many classes.
+        pictures: of how many classes; 0: none.
+        classes: names of those that have pictures; empty: the first ones.
         images: how many of a class are looked through for them.
         deletion: how many of the last split's images are asked what happens without their important places.
+        drop: prototypes that are to contribute nothing, as "<class>:<number>", the number as in the pictures, from 1;
+            if given, what that does to the predictions is told and drawn in the place of the oracle's choice.
+        drop_in: numbers of the images that it is done to; empty: all of them.
 
     Source: ProtoNMF (2023), tables 3 and 4 and figure 5.
     """
@@ -53,12 +49,33 @@ class PrototypeSuite(Suite):
     name = "prototypes"
     model: PrototypeModel
 
-    def __init__(self, splits: Sequence[Split], pictures: int, images: int, deletion: int) -> None:
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        pictures: int,
+        classes: Sequence[str],
+        images: int,
+        deletion: int,
+        drop: Sequence[str],
+        drop_in: Sequence[int],
+    ) -> None:
         super().__init__()
         self.splits, self.pictures, self.images, self.deletion = tuple(splits), pictures, images, deletion
+        self.classes, self.drop, self.drop_in = classes, drop, drop_in
 
     def prepare(self) -> None:
         self.model = cast(PrototypeModel, self.context.model)
+        self.dropped: dict[int, list[int]] = {}
+        for text in self.drop:
+            name, _, number = text.rpartition(":")
+            own = self.dropped.setdefault(_number(name, self.context.info.classes, "drop"), [])
+            if not number.isdecimal() or not 1 <= int(number) <= self.model.counts[0]:
+                raise UserError(
+                    f"eval.prototypes.drop must name a class and one of its prototypes, 1 to {self.model.counts[0]}, "
+                    f"such as {self.context.info.classes[0]}:1; got {text!r}"
+                )
+            own.append(int(number) - 1)
+        self._shown()  # what they name is said before anything is asked
 
     def step(self, batch: Batch) -> Outcomes:
         tokens, logits = self.model.reader(batch.image)
@@ -74,6 +91,8 @@ class PrototypeSuite(Suite):
             found[f"rest@{count}"] = parts[..., -2].add(bias).argmax(1) == batch.label
             found[f"intervened@{count}"] = self._intervened(read, whole, count) == batch.label
             found[f"intervened@{count}"] |= found[f"both@{count}"]
+        if self.dropped:
+            found["dropped"] = self._without(read, batch.index).argmax(1) == batch.label
         found["black_box"] = logits.argmax(1) == batch.label
         return {**found, "gap": torch.stack(gaps, 1).amax(1)}
 
@@ -89,6 +108,12 @@ class PrototypeSuite(Suite):
         lost = weights[predicted, strongest] * (read * basis[predicted, strongest]).sum(1)
         return logits.scatter_add(1, predicted[:, None], -lost[:, None]).argmax(1)
 
+    def _without(self, read: Tensor, index: Tensor) -> Tensor:
+        """Logits without the prototypes that are to contribute nothing, in the images that are chosen."""
+        chosen = torch.isin(index, index.new_tensor(self.drop_in)) if self.drop_in else torch.ones_like(index).bool()
+        parts = self.model.contributions(read, shares="sum")
+        return without(parts, self.dropped, chosen.nonzero().squeeze(1).tolist()).sum(2)
+
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         rows = self._measured()
         for split, found in outcomes.items():
@@ -96,6 +121,10 @@ class PrototypeSuite(Suite):
             for key, name in (("black_box", "black_box_accuracy"), ("second", "without_predicted_class_accuracy")):
                 rows.append(_share(lead + name, found[key]))
             rows.append(Row(f"{lead}largest_logit_gap", float(found["gap"].max()), "logits", len(found["gap"])))
+            if self.dropped:
+                before, after = found[f"both@{self.model.counts[0]}"], found["dropped"]
+                rows.append(_share(f"{lead}accuracy_dropped", after))
+                rows += [_share(f"{lead}set_right", after & ~before), _share(f"{lead}set_wrong", before & ~after)]
             for count in sorted(self.model.counts):
                 for key, name in (
                     ("both", "accuracy"),
@@ -107,7 +136,8 @@ class PrototypeSuite(Suite):
         has_places = math.prod(self.model.reader.grid) > 1
         if has_places and self.deletion:
             rows += deletion_rows(self.context, self.name, self.splits[-1], self.deletion, self._look_for_evidence)
-        return Report(rows, self._draw() if has_places and self.pictures and self.context.rank == 0 else [])
+        draws = has_places and self.pictures and self.context.rank == 0
+        return Report(rows, self._draw(outcomes[self.splits[-1]]) if draws else [])
 
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the prototypes of the predicted class find in each place, weighted, [B, h, w], and that class [B]."""
@@ -120,61 +150,21 @@ class PrototypeSuite(Suite):
         weights = self.model.prototypes().weights[label]
         return (self.model.places(tokens, label)[0] * weights[:, None, None]).sum(0)
 
-    # --- pictures --------------------------------------------------------------------------------------------------
+    def _draw(self, found: Outcomes) -> list[Path]:
+        """Pages of classes, and the first images of the last split whose prediction an intervention changes."""
+        pictures, count = PrototypePictures(self.context, self.splits[-1]), self.model.counts[0]
+        paths = pictures.of_classes(self._shown(), self.images)
+        if self.dropped:
+            changed = found[f"both@{count}"] != found["dropped"]
+            return paths + pictures.of_interventions(changed.nonzero().squeeze(1), lambda _: self.dropped)
+        strongest = self.model.prototypes().weights.argmax(1).tolist()
+        changed = (found[f"intervened@{count}"] & ~found[f"both@{count}"]).nonzero().squeeze(1)
+        return paths + pictures.of_interventions(changed, lambda label: {label: [strongest[label]]})
 
-    @torch.no_grad()
-    def _draw(self) -> list[Path]:
-        """A gallery of each class, its first images with every number of prototypes, and some predictions explained."""
-        labels = self.context.data.labels(self.splits[-1])[self.context.data.served(self.splits[-1])]
-        paths, explained = [], []
-        for label in range(min(self.pictures, len(self.context.info.classes))):
-            rows = (labels == label).nonzero().squeeze(1)[: self.images]
-            if len(rows):
-                found = self._look(label, rows)
-                paths += self._draw_class(label, found)
-                explained.append(self._explain(label, found))
-        if explained:
-            sheet = Sheet(explained, len(explained[0]))
-            paths.append(self._save("prototypes_explained", "What adds up to the logit of the predicted class", sheet))
-        return paths
-
-    def _look(self, label: int, rows: Tensor) -> "Seen":
-        batch = self.context.data.samples(self.splits[-1], rows)
-        tokens, _ = self.model.reader(batch.image.to(self.context.device))
-        return Seen(batch.image, tokens, rows.tolist())
-
-    def _draw_class(self, label: int, seen: "Seen") -> list[Path]:
-        name, weights = self.context.info.classes[label], self.model.prototypes().weights[label].tolist()
-        maps = {count: self.model.places(seen.tokens, label, count).cpu() for count in self.model.counts}
-        rest = self.model.places_of_rest(seen.tokens, label).cpu()
-        page = gallery(seen.images, maps[self.model.counts[0]], rest, weights, seen.rows)
-        few = slice(0, 6)
-        beside = side_by_side(seen.images[few], {count: found[few] for count, found in maps.items()}, seen.rows[few])
-        return [
-            self._save(f"prototypes_{label}", f"Prototypes of {name}", page),
-            self._save(f"prototypes_{label}_counts", f"More or fewer prototypes of {name}", beside),
-        ]
-
-    def _explain(self, label: int, seen: "Seen") -> Sequence[Tile]:
-        """A strip for the first image of the class: how the logit of the class that is predicted comes about."""
-        parts = self.model.contributions(self.model.reader.pooled(seen.tokens))[0]
-        predicted = int(parts.sum(1).argmax())
-        maps = self.model.places(seen.tokens[:1], predicted)[0]
-        rest = self.model.places_of_rest(seen.tokens[:1], predicted)[0]
+    def _shown(self) -> list[int]:
+        """The classes that have pages."""
         names = self.context.info.classes
-        return explanation(
-            seen.images[0],
-            maps / maps.max().clamp_min(1e-12),
-            rest / rest.abs().max().clamp_min(1e-12),
-            parts[predicted].tolist(),
-            (f"is {names[label]}", f"said {names[predicted]}"),
-        )
-
-    def _save(self, name: str, title: str, sheet: Sheet) -> Path:
-        path = self.context.figures / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(draw_contact_sheet(title, sheet))
-        return path
+        return [_number(name, names, "classes") for name in self.classes] or list(range(len(names)))[: self.pictures]
 
     def _measured(self) -> list[Row]:
         """What the training kept, means over the classes, and how alike a class's prototypes are."""
@@ -190,6 +180,13 @@ class PrototypeSuite(Suite):
                     Row(f"prototypes/similarity@{count}", similarity(self.model.prototypes(count).basis), "cosine")
                 )
         return rows
+
+
+def _number(name: str, classes: Sequence[str], key: str) -> int:
+    """The number of a class that a user names."""
+    if name not in classes:
+        raise unknown(f"eval.prototypes.{key}: the class", name, classes)
+    return list(classes).index(name)
 
 
 def _second(logits: Tensor, label: Tensor) -> Tensor:

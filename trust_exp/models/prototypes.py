@@ -65,18 +65,24 @@ class PrototypeModel(nn.Module):
         tokens, _ = self.reader(images)
         return self.contributions(self.reader.pooled(tokens)).sum(2)
 
-    def contributions(self, read: Tensor, count: int | None = None) -> Tensor:
+    def contributions(self, read: Tensor, count: int | None = None, shares: Shares | None = None) -> Tensor:
         """What adds up to the logits, [B, N, p + 2]: of each prototype, of the residual, and the bias.
 
         Args:
             read: z, [B, D]: ``reader.pooled(tokens)``.
             count: how many prototypes a class.
+            shares: by which the residual is given to the prototypes, see ``linear_head.augmented``: it then contributes
+                nothing, except of a class that has no other part; None: it contributes itself.
         """
         found = self.prototypes(count)
-        classes, number, _ = found.basis.shape
-        similar = (read @ found.basis.flatten(0, 1).mT).view(len(read), classes, number)
-        rest = (read @ found.rest.mT)[..., None]
-        return torch.cat([similar * found.weights, rest, self.reader.bias.expand(len(read), -1)[..., None]], 2)
+        basis, weights, left = found.basis, found.weights, found.rest
+        if shares is not None:
+            basis, _ = self.augmented(shares, count)
+            left = left * (weights == 0).all(1, keepdim=True)
+        classes, number, _ = basis.shape
+        similar = (read @ basis.flatten(0, 1).mT).view(len(read), classes, number)
+        rest = (read @ left.mT)[..., None]
+        return torch.cat([similar * weights, rest, self.reader.bias.expand(len(read), -1)[..., None]], 2)
 
     def places(self, tokens: Tensor, label: int, count: int | None = None) -> Tensor:
         """How much of a class's prototypes is at each place, >= 0, [B, p, H, W]: E of A ~ E B for these B.

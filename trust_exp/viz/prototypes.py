@@ -80,24 +80,25 @@ def gallery(
     return Sheet(strips, len(few), {"colours": legend | {"residual": RESIDUAL}})
 
 
-def side_by_side(images: Tensor, maps: dict[int, Tensor], index: Sequence[int]) -> Sheet:
-    """Each image without and with the prototypes of every number of them.
+def side_by_side(images: Tensor, maps: dict[str, Tensor], index: Sequence[int]) -> Sheet:
+    """Each image without prototypes, and with each set of them.
 
     Args:
         images: [B, C, H, W] in [0, 1].
-        maps: number of prototypes -> where they are, [B, p, h, w].
+        maps: words -> where the prototypes of a set are, >= 0, [B, p, h, w].
+        index: numbers of the images.
     """
     shown = pixels(images)
     strips = [[Tile(shown[at], f"#{number}")] for at, number in enumerate(index)]
-    for count in sorted(maps):
-        strengths = maps[count] / maps[count].amax((0, 2, 3), keepdim=True).clamp_min(1e-12)
+    for words, found in maps.items():
+        strengths = found / found.amax((0, 2, 3), keepdim=True).clamp_min(1e-12)
         for at, strip in enumerate(strips):
-            strip.append(Tile(overlaid(shown[at], strengths[at], colours(count)), f"p = {count}"))
+            strip.append(Tile(overlaid(shown[at], strengths[at], colours(found.shape[1])), words))
     return Sheet(strips, 2 * (1 + len(maps)))
 
 
 def explanation(
-    image: Tensor, maps: Tensor, rest: Tensor, parts: Sequence[float], words: Sequence[str]
+    image: Tensor, maps: Tensor, rest: Tensor, parts: Sequence[float], words: tuple[str, str]
 ) -> Sequence[Tile]:
     """A strip: the image, then where each prototype of one class is with what it adds to the logit, then the residual.
 
@@ -108,16 +109,46 @@ def explanation(
         parts: what prototypes, residual and bias contribute, p + 2 numbers.
         words: what stands below the image, at the left and at the right.
     """
-    shown, palette = pixels(image[None])[0], colours(len(maps))
-    strip = [Tile(shown, words[0], words[1])]
-    for number, colour in enumerate(palette):
-        strip.append(
-            Tile(overlaid(shown, maps[number : number + 1], [colour]), f"{parts[number]:+.2f}", f"{number + 1}")
-        )
+    shown = pixels(image[None])[0]
+    strip = [Tile(shown, *words), *_contributing(shown, maps, parts, ())]
     strip.append(Tile(overlaid(shown, rest[None].clamp_min(0), [RESIDUAL]), f"{parts[-2]:+.2f}", "residual"))
     total = torch.tensor(parts).sum().item()
     strip.append(Tile(np.full_like(shown, 255), f"{parts[-1]:+.2f} bias", f"= {total:.2f}"))
     return strip
+
+
+def intervention(
+    image: Tensor,
+    maps: Tensor,
+    parts: Sequence[float],
+    dropped: Sequence[int],
+    words: tuple[str, str],
+    after: tuple[str, str],
+    name: str,
+) -> Sequence[Tile]:
+    """A strip: the image, what each prototype of a class adds to its logit, and what is predicted without some.
+
+    Args:
+        image: [C, H, W] in [0, 1].
+        maps: [p, h, w], in [0, 1], relative to the strongest place of any of them in this image.
+        parts: what the prototypes contribute, p numbers or more.
+        dropped: numbers of the prototypes that contribute nothing, from 0.
+        words, after: what stands below the image and below the empty tile at the end, at the left and at the right.
+        name: of the class.
+    """
+    shown = pixels(image[None])[0]
+    end = Tile(np.full_like(shown, 255), *after)
+    strip = [Tile(shown, *words), *_contributing(shown, maps, parts, dropped), end]
+    return [tile if at != 1 else tile._replace(words=f"{tile.words} for {name}") for at, tile in enumerate(strip)]
+
+
+def _contributing(shown: np.ndarray, maps: Tensor, parts: Sequence[float], dropped: Sequence[int]) -> list[Tile]:
+    """Where each prototype is and what it adds; those that are dropped without their colour."""
+    tiles = []
+    for number, colour in enumerate(colours(len(maps))):
+        hue, remark = ((134, 142, 150), "dropped") if number in dropped else (colour, f"{number + 1}")
+        tiles.append(Tile(overlaid(shown, maps[number : number + 1], [hue]), f"{parts[number]:+.2f}", remark))
+    return tiles
 
 
 # --- prototypes that are patches ------------------------------------------------------------------------------------
