@@ -8,7 +8,7 @@ import torch
 
 from trust_exp.explain.bases import k_means, principal_directions, random_features
 from trust_exp.explain.linear_head import matched_cosine
-from trust_exp.explain.nmf import encode
+from trust_exp.explain.nnls import encode
 
 
 def features(rows: int = 80, columns: int = 10) -> torch.Tensor:

@@ -7,11 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import nnls
 from sklearn.decomposition import NMF
 
 from trust_exp.explain import nmf as module
-from trust_exp.explain.nmf import encode, nmf, nmf_many, semi_nmf
+from trust_exp.explain.nmf import nmf, nmf_many, semi_nmf
 
 
 def planted(rows=120, columns=30, rank=3, seed=0, noise=0.0) -> torch.Tensor:
@@ -132,25 +131,6 @@ def test_many_matrices_are_each_as_alone():
         torch.set_num_threads(threads)
     for matrix, found, name in zip(matrices, many, (4, 2, 9), strict=True):
         torch.testing.assert_close(found.basis, nmf(matrix, 3, name=name, steps=30).basis)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6), rank=st.integers(1, 6))
-def test_the_encoding_for_given_prototypes_is_that_of_scipy(seed, rank):
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(8, 20, generator=generator, dtype=torch.float64)
-    basis = torch.rand(rank, 20, generator=generator, dtype=torch.float64) - 0.2
-    found = encode(matrix, basis, steps=5000, tolerance=1e-12)
-    for row, features in zip(found, matrix, strict=True):
-        _, distance = nnls(basis.T.numpy(), features.numpy())
-        assert float((features - row @ basis).norm()) == pytest.approx(distance, rel=1e-6, abs=1e-9)
-        assert (row >= 0).all()
-
-
-def test_prototypes_of_length_zero_are_nowhere():
-    found = encode(planted(), torch.cat([torch.zeros(1, 30), torch.rand(1, 30)]).double())
-    assert (found[:, 0] == 0).all()
-    assert (found[:, 1] > 0).all()
 
 
 def test_semi_nmf_takes_negative_features():

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from trust_exp.explain.linear_head import unconstrained_encoding
-from trust_exp.explain.nmf import Factors, encode
+from trust_exp.explain.nmf import Factors
+from trust_exp.explain.nnls import encode
 from trust_exp.rng import keyed_generator
 
 

@@ -110,31 +110,6 @@ def nmf_many(
         torch.set_num_threads(threads)
 
 
-def encode(matrix: Tensor, basis: Tensor, *, steps: int = 500, tolerance: float = 1e-7) -> Tensor:
-    """The best E >= 0 for a given B: min ‖A - E B‖, [N, p], row by row a non-negative least-squares problem.
-
-    Args:
-        matrix: A, [N, D], of any sign.
-        basis: B, [p, D], of any sign.
-        steps: passes over the p columns of E at most.
-        tolerance: stop where no entry moves by more than this part of the largest one.
-
-    Source: coordinate descent, Cichocki & Phan 2009 (HALS).
-    """
-    gram, target = basis @ basis.mT, basis @ matrix.mT
-    found = torch.zeros_like(target)
-    alive = gram.diagonal() > 0
-    for _ in range(steps):
-        moved = torch.zeros((), dtype=target.dtype, device=target.device)
-        for part in alive.nonzero().flatten().tolist():
-            new = (found[part] + (target[part] - gram[part] @ found) / gram[part, part]).clamp_min(0)
-            moved = torch.maximum(moved, (new - found[part]).abs().max())
-            found[part] = new
-        if moved <= tolerance * found.max():
-            break
-    return found.mT
-
-
 def semi_nmf(
     matrix: Tensor, rank: int, *, steps: int = 200, tolerance: float = 1e-6, seed: int = 0, name: int = 0
 ) -> Factors:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.explain.linear_head import Shares, augmented, residual_map
-from trust_exp.explain.nmf import encode
+from trust_exp.explain.nnls import encode
 from trust_exp.models.tokens import TokenReader
 
 

@@ -143,11 +143,11 @@ def intervention(
 
 
 def _contributing(shown: np.ndarray, maps: Tensor, parts: Sequence[float], dropped: Sequence[int]) -> list[Tile]:
-    """Where each prototype is and what it adds; those that are dropped without their colour."""
+    """Where each prototype is and what it adds."""
     tiles = []
     for number, colour in enumerate(colours(len(maps))):
-        hue, remark = ((134, 142, 150), "dropped") if number in dropped else (colour, f"{number + 1}")
-        tiles.append(Tile(overlaid(shown, maps[number : number + 1], [hue]), f"{parts[number]:+.2f}", remark))
+        remark = "dropped" if number in dropped else f"{number + 1}"
+        tiles.append(Tile(overlaid(shown, maps[number : number + 1], [colour]), f"{parts[number]:+.2f}", remark))
     return tiles
 
 
