@@ -1,15 +1,13 @@
 """Non-negative factorisations of many classes: the package against scikit-learn's ``mu`` solver, class by class.
 
-    python benchmarks/nmf.py [--quick] [--device cuda] [--memory]
+    python benchmarks/nmf.py [--quick] [--device cuda]
 
 Both in float32 on the same features: rectified sums of few sparse parts and noise. scikit-learn starts at random and
 does 100 iterations. The package does the same 100 (``inner=1``), or as many as it takes to reach errors that are no
-worse where each product with the features serves several updates. ``--memory``: what one class of ImageNet takes, in a
-process of its own.
+worse where each product with the features serves several updates.
 """
 
 import argparse
-import resource
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,11 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few small classes: a smoke test")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
-    if options.memory:
-        memory()
-        return
     classes, rows, columns = (4, 100, 64) if options.quick else (100, 800, 512)
     matrices = [features(rows, columns, seed) for seed in range(classes)]
     print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads")
@@ -62,18 +56,6 @@ def by_sklearn(matrix: Tensor) -> float:
     with warnings.catch_warnings(action="ignore"):
         solver.fit_transform(matrix.numpy())
     return float(solver.reconstruction_err_)
-
-
-def memory() -> None:
-    """The most memory that the factorisation of an ImageNet class adds, as a part of its features'."""
-    matrix = torch.rand(1300 * 49, 512)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    nmf_many([matrix], RANK, steps=5)
-    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    size = matrix.nbytes
-    print(
-        f"features {size / 1e6:.0f} MB, added at most {added / 1e6:.0f} MB: {1 + added / size:.2f} times the features"
-    )
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
