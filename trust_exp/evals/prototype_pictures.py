@@ -146,7 +146,7 @@ class PrototypePictures:
             self._maps(seen.tokens[at : at + 1], shown),
             parts[shown].tolist(),
             lost[shown],
-            (f"is {names[label]}", f"said {names[before]}"),
+            (f"#{seen.numbers[at]} is {names[label]}", f"said {names[before]}"),
             (f"now {names[after]}", f"{float(now[after]):.2f}"),
             names[shown],
         )
