@@ -110,7 +110,7 @@ def memory() -> None:
 
 
 def pass_over(data: Noise, network: nn.Module, compare: list[int]) -> ProtoNmf:
-    options = {"prototypes": PROTOTYPES, "compare": compare, "tokens": "all"}
+    options = {"prototypes": PROTOTYPES, "compare": compare, "tokens": "all", "by": "nmf", "residual": "sum"}
     method = ProtoNmf(ProtoNmf.network(network.eval(), data.info, options), data.info, **options)
     method.data = data
     return method

@@ -76,12 +76,15 @@ def rows_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def quiet_trainer() -> "Callable[..., L.Trainer]":
-    """A Trainer on the CPU that says and writes nothing; takes further arguments of it."""
+def quiet_trainer(tmp_path_factory: pytest.TempPathFactory) -> "Callable[..., L.Trainer]":
+    """A Trainer on the CPU that says nothing and writes nowhere else; takes further arguments of it."""
     import lightning.pytorch as L
 
+    folder = tmp_path_factory.mktemp("trainer")
     silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return lambda **given: L.Trainer(accelerator="cpu", use_distributed_sampler=False, **silent, **given)
+    return lambda **given: L.Trainer(
+        accelerator="cpu", use_distributed_sampler=False, default_root_dir=folder, **silent, **given
+    )
 
 
 LOOK = """

@@ -49,3 +49,11 @@ def test_prototypes_are_matched_by_the_best_of_all_orders():
     slow = max(sum(cosines[i, j].item() for i, j in enumerate(order)) / 4 for order in itertools.permutations(range(4)))
     assert matched_cosine(one, other) == pytest.approx(slow)
     assert matched_cosine(one, one[[2, 0, 3, 1]] * 3) == pytest.approx(1)
+
+
+def test_principal_directions_of_float32_are_those_of_float64():
+    """Where one direction has nearly all of the energy, which a product in float32 would drown the others in."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = 100 + 0.05 * torch.randn(5000, 30, generator=generator)
+    one, other = (principal_directions(values, 4).basis.double() for values in (matrix, matrix.double()))
+    assert (one * other).sum(1).abs().min() > 0.999

@@ -117,3 +117,41 @@ def test_the_unconstrained_encoding_is_least_squares():
     features = torch.randn(6, 12, dtype=torch.float64)
     slow = torch.linalg.lstsq(basis[0].T, features.T).solution.T
     torch.testing.assert_close(unconstrained_encoding(features, basis[0]), slow)
+
+
+@pytest.mark.parametrize("apart", [1e-7, 1e-6, 1e-5])
+def test_prototypes_that_differ_by_rounding_have_no_large_coefficients(apart):
+    """Else what float32 rounds away times these would be the logits' error."""
+    generator = torch.Generator().manual_seed(0)
+    row = torch.rand(64, generator=generator)
+    basis = unit_rows(torch.stack([row, row * (1 + apart * torch.randn(64, generator=generator))])[None])
+    head = torch.randn(1, 64, generator=generator)
+    weights = coefficients(head, basis)
+    assert weights.abs().max() < 10 * head.norm()
+    read = torch.rand(100, 64, generator=generator)
+    parts = (read @ basis[0].mT * weights[0]).sum(1) + read @ residual(head, basis, weights)[0]
+    torch.testing.assert_close(parts, read @ head[0], rtol=0, atol=1e-4)
+
+
+def test_the_papers_share_can_be_had_without_its_guard():
+    head = torch.tensor([[1.0, 0.0, 2.0]], dtype=torch.float64)
+    basis = torch.eye(3, dtype=torch.float64)[None, :2]
+    weights = torch.tensor([[1.0, -0.95]], dtype=torch.float64)
+    rest = residual(head, basis, weights)
+    moved, guarded = augmented(basis, weights, rest, "paper")
+    assert not guarded.any()
+    torch.testing.assert_close(moved, basis + rest[:, None] / 0.05)
+    assert augmented(basis, weights, rest)[1].all()
+
+
+def test_a_prototype_of_any_sign_has_a_finite_shift():
+    features, basis = torch.rand(50, 4), -torch.rand(2, 4)
+    assert shift_of_augmentation(features, basis, basis * 1.5) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_misspelt_choices_are_refused():
+    head, basis = head_and_basis()
+    with pytest.raises(ValueError, match="solver must be one of lstsq, cvxpy; got 'lstq'"):
+        coefficients(head, basis, "lstq")
+    with pytest.raises(ValueError, match="shares must be one of sum, paper, abs, energy; got 'sums'"):
+        augmented(basis, torch.ones(4, 3), head, "sums")

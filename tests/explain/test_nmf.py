@@ -174,3 +174,24 @@ def test_what_cannot_be_factorised_is_refused(change, message):
 def test_settings_out_of_range_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         nmf(planted(10, 5), **given)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e4])
+def test_the_scale_of_the_features_changes_nothing(scale):
+    matrix = planted().float()
+    found, scaled = nmf(matrix, 3, steps=50, tolerance=0), nmf(matrix * scale, 3, steps=50, tolerance=0)
+    assert scaled.error / scale == pytest.approx(found.error, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"init": "nndsvd"}, "init must be one of abs_scaled, nndsvda, paper, or a first B; got 'nndsvd'"),
+        ({"stop": "updat"}, "stop must be one of update, tenth; got 'updat'"),
+        ({"init": -torch.ones(3, 30)}, r"a first B must be \[3, 30\] and >= 0"),
+        ({"init": torch.ones(2, 30)}, r"a first B must be \[3, 30\] and >= 0; got \[2, 30\]"),
+    ],
+)
+def test_choices_that_there_are_not_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        nmf(planted(), 3, **given)

@@ -18,8 +18,10 @@ from trust_exp.methods.prototype.module import ProtoNmf
 from trust_exp.models.prototypes import PrototypeModel, without
 from trust_exp.models.trained import trained_network
 from trust_exp.references import at_paths
+from trust_exp.results import experiments
 from trust_exp.runs import Run, open_run
 
+TABLES = [name for name in experiments.names() if name.startswith("protonmf")]
 NETWORK = ["model=cifar_resnet20", "model.depth=8", "model.mean=null", "model.std=null"]
 SMALL = ["method.compare=[1]", "method.steps=20"]
 FEW = "eval.prototypes={pictures: 2, images: 20, deletion: 40}"
@@ -72,10 +74,10 @@ def test_the_logits_are_those_of_the_network_on_every_test_image(made, config, s
         parts = model.contributions(read, count)
         assert parts.shape == (len(images), 10, count + 2)
         torch.testing.assert_close(parts.sum(2), network(images), rtol=0, atol=1e-4)
-        basis, _ = model.augmented("sum", count)
+        basis, _ = model.augmented(count)
         whole = torch.einsum("np,npd,bd->bn", model.prototypes(count).weights, basis, read) + model.reader.bias
         torch.testing.assert_close(whole, network(images), rtol=0, atol=1e-4)
-        given = model.contributions(read, count, "sum")
+        given = model.contributions(read, count, separate=False)
         torch.testing.assert_close(given.sum(2), network(images), rtol=0, atol=1e-4)
         assert given[..., -2].abs().max() == 0, "the prototypes took over the residual"
 
@@ -100,6 +102,8 @@ def test_what_is_told(made):
         limit = values["prototypes/without_predicted_class_accuracy"]
         assert black_box <= values[f"prototypes/intervened_accuracy@{count}"] <= limit
     assert values["prototypes/deletion"] < values["prototypes/deletion_at_random"]
+    columns = {name.partition("@")[0] for table in TABLES for name in experiments.read(table).columns}
+    assert {name for name in columns if name.startswith("prototypes/")} <= {name.partition("@")[0] for name in values}
     assert {"prototypes/insertion", "prototypes/insertion_at_random"} <= set(values)
     assert result["facts"]["tokens"]["grid"] == [2, 2]
     names = {Path(figure).name for figure in result["figures"]}
@@ -136,7 +140,7 @@ def test_prototypes_that_a_user_drops(made, config, source, tmp_path):
     """By the contributions themselves; in two images alone, and in all."""
     model, data = model_of(made, config()), Digits("digits")
     arrays, index = data.arrays("test"), data.served("test")
-    parts = model.contributions(model.reader.pooled(model.reader(as_floats(arrays.images))[0]), shares="sum")
+    parts = model.contributions(model.reader.pooled(model.reader(as_floats(arrays.images))[0]), separate=False)
     before = parts.sum(2).argmax(1) == arrays.labels
     parts[:, 3, 0] = 0
     parts[:, 8, [0, 2]] = 0
@@ -151,18 +155,25 @@ def test_prototypes_that_a_user_drops(made, config, source, tmp_path):
         ([int(index[row])], 1 / len(before), 0),
     ):
         given = "eval.prototypes={pictures: 2, images: 9, deletion: 0, classes: ['7'], drop: ['3:1', '8:1', '8:3'],"
-        asked = config(f"{given} drop_in: {chosen}}}", "method.compare=[1]")
+        asked = config(f"{given} drop_in: {chosen}}}", "method.compare=[1]", "dataset.eval_batch_size=50")
         execute_and_record(Job(asked, Run(tmp_path / "run"), []))
         values = (Run(tmp_path / "run").read("result.json") or {})["metrics"]
         assert values["prototypes/set_wrong"] == pytest.approx(float(wrong))
         assert values["prototypes/set_right"] == pytest.approx(float(right))
     assert pictures.read_bytes() != oracle
     assert (tmp_path / "run" / "figures" / "prototypes_7.png").exists()
+    asked = config("eval.prototypes={pictures: 0, deletion: 40, splits: [train]}", "method.compare=[1]")
+    execute_and_record(Job(asked, Run(tmp_path / "run"), []))
+    result = Run(tmp_path / "run").read("result.json") or {}
+    assert not result["figures"], "they answered another question"
+    assert not pictures.exists()
+    assert "prototypes/train_deletion" in result["metrics"]
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ("drop: ['3:1'], drop_in: [999999]", "eval.prototypes.drop_in: there is no image 999999"),
         ("drop: ['3:4']", r"one of its prototypes, 1 to 3, such as 0:1; got '3:4'"),
         ("drop: ['3']", r"eval.prototypes.drop: the class '' does not exist"),
         ("drop: ['x:1']", r"eval.prototypes.drop: the class 'x' does not exist"),
@@ -204,7 +215,24 @@ def test_a_run_that_was_stopped_goes_on_with_the_classes_that_are_left(made, con
     monkeypatch.setattr(ProtoNmf, "solve", lambda self, task: asked.append(task) or solve(self, task))
     resumed = run(again, tmp_path / "run")
     assert not list(resumed.folder.glob("*.ckpt"))
-    assert asked[3:] == asked[2:3] + asked[4:], "those before the stop are not asked again"
+    every = [list(range(at, min(10, at + len(asked[0])))) for at in range(0, 10, len(asked[0]))]
+    assert asked[:3] == every[:3]
+    assert asked[3:] == every[2:], "those before the stop are not asked again"
+    for name, value in torch.load(made.weights, weights_only=True)["state_dict"].items():
+        torch.testing.assert_close(torch.load(resumed.weights, weights_only=True)["state_dict"][name], value, msg=name)
+
+
+def test_a_run_that_was_stopped_after_its_last_class_is_finished(made, config, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise Interrupted("SIGINT")
+
+    again = config("fit.checkpoint_seconds=0")
+    with monkeypatch.context() as patch:
+        patch.setattr(ProtoNmf, "keep", stopped)
+        with pytest.raises(Interrupted):
+            run(again, tmp_path / "run")
+    monkeypatch.setattr(ProtoNmf, "solve", stopped)
+    resumed = run(again, tmp_path / "run")
     for name, value in torch.load(made.weights, weights_only=True)["state_dict"].items():
         torch.testing.assert_close(torch.load(resumed.weights, weights_only=True)["state_dict"][name], value, msg=name)
 
@@ -213,9 +241,9 @@ def test_a_run_that_was_stopped_goes_on_with_the_classes_that_are_left(made, con
     "given",
     [
         ["method.by=semi_nmf"],
-        ["method.by=k_means"],
-        ["method.by=principal_directions"],
-        ["method.by=random_features"],
+        ["method.by=k_means", "method.steps=200"],
+        ["method.by=principal_directions", "method.steps=200"],
+        ["method.by=random_features", "method.steps=200"],
         ["method.init=nndsvda", "method.stop=tenth"],
         ["method.restarts=3"],
     ],

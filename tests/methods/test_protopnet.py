@@ -30,6 +30,7 @@ from trust_exp.methods.prototype.protopnet import ProtoPNetTraining
 from trust_exp.models.protopnet import ProtoPNet, cycle_file
 from trust_exp.models.tokens import TokenReader
 from trust_exp.references import at_paths
+from trust_exp.results import experiments
 from trust_exp.runs import Run, open_run
 
 NETWORK = ["model=cifar_resnet20", "model.depth=8", "model.mean=null", "model.std=null"]
@@ -175,14 +176,17 @@ def test_what_is_told(made):
     result = made.read("result.json") or {}
     values = result["metrics"]
     assert values["clean/accuracy"] > 0.5
+    tables = [experiments.read(name) for name in experiments.names() if name.startswith("protonmf")]
+    columns = {name.partition("@")[0] for table in tables for name in table.columns}
+    assert {name for name in columns if name.startswith("patches/")} <= {name.partition("@")[0] for name in values}
     assert values["patches/accuracy@2"] == values["clean/accuracy"]
     for cycle in (1, 2):
         assert 0.1 < values[f"patches/distinct@{cycle}"] <= 1
         assert values[f"patches/nmf_feature_error@{cycle}"] < values[f"patches/feature_error@{cycle}"]
         assert values[f"patches/nmf_similarity@{cycle}"] < values[f"patches/similarity@{cycle}"] <= 1
-    assert values["patches/stability@2"] < 1
+    assert values["patches/persistence@2"] < 1
     assert {"patches/accuracy_own_only@1", "patches/deletion", "patches/insertion_at_random"} <= set(values)
-    assert "patches/stability@1" not in values
+    assert "patches/persistence@1" not in values
     assert [Path(figure).name for figure in result["figures"]] == ["patches_0.png", "patches_1.png"]
     assert all((made.folder / figure).stat().st_size > 5000 for figure in result["figures"])
 
@@ -251,11 +255,28 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(made, config, tmp
     assert all(torch.equal(value, cycles[1][name]) for name, value in cycles[0].items())
 
 
+@torch.no_grad()
+def test_the_last_layer_is_in_float32_under_any_precision(config):
+    """Of many classes the logits share far more than they differ in."""
+    data = Digits("digits")
+    plain = build(at_paths(config(), "model"), shape=data.info.shape, classes=10)
+    model = ProtoPNet(TokenReader(plain, data.info.shape), 200, 16).eval()
+    images = as_floats(data.arrays("test").images[:20])
+    with torch.autocast("cpu", torch.bfloat16):
+        distance = model.closest(model.features(images)).distance
+        logits = model.logits(distance)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, model.last(log_similarity(distance)))
+
+
 def test_a_cycle_that_is_gone_is_one_sentence(made, config, tmp_path):
     shutil.copytree(made.folder, tmp_path / "run")
     cycle_file(tmp_path / "run", 1).unlink()
     job = Job(config("eval.patches={pictures: 0, deletion: 0}"), Run(tmp_path / "run"), [])
     with pytest.raises(UserError, match=r"cycles/1.pt is gone, which eval=patches compares"):
+        execute_and_record(job)
+    cycle_file(tmp_path / "run", 1).write_bytes(cycle_file(made.folder, 1).read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"cycles/1.pt cannot be read as weights"):
         execute_and_record(job)
 
 

@@ -122,6 +122,20 @@ def test_a_network_without_a_linear_head_is_refused():
         TokenReader(nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU()), (3, 2, 2))
 
 
+def test_a_head_that_reads_what_no_module_gives():
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 2, 3), nn.Linear(2 * 4 * 4, 5)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).relu().flatten(1))
+
+    reader = TokenReader(Functional(), (3, 6, 6)).eval()
+    assert reader.grid == (1, 1)
+    assert_identity(reader, torch.rand(3, 3, 6, 6))
+
+
 def test_the_largest_map_is_taken():
     """The average is a map of one place; the layer before it shows where."""
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))

@@ -1,7 +1,7 @@
 """The LightningDataModules: what every one promises, and those that serve from memory."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +104,30 @@ class DataModule(L.LightningDataModule):
         """The samples at ``rows`` (int64 [M], places among those served), unchanged, in CPU memory."""
         raise NotImplementedError
 
-    def encoded(self, split: Split, rows: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """What ``encode`` makes of the images at ``rows`` (int64 [M], places among those served), all in this process.
+    def encoded(self, split: Split, groups: Sequence[Tensor], encode: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+        """What ``encode`` makes of groups of images, one group after the other, all in this process; float32 [M, ...].
 
-        Float32 [M, ...]. It is filled in place, as it may be most of the memory.
+        Args:
+            groups: the images of each, int64 [M], M > 0, places among those served; read in one pass.
+            encode: maps images [B, ...] to [B, ...].
         """
-        loader = self.eval_loader(split, rows)
+        if not groups:
+            return
+        loader = self.eval_loader(split, torch.cat(list(groups)))
         loader.rank, loader.world = 0, 1
-        out, filled = torch.empty(0), 0
-        for batch in loader:
-            found = encode(batch.image).float()
-            if not filled:
-                out = found.new_empty(len(rows), *found.shape[1:])
-            out[filled : filled + len(found)] = found
-            filled += len(found)
-        return out
+        batches, found = iter(loader), torch.empty(0)
+        for group in groups:
+            out, filled = torch.empty(0), 0
+            while filled < len(group):
+                if not len(found):
+                    found = encode(next(batches).image).float()
+                if not filled:  # it is filled in place, as it may be most of the memory
+                    out = found.new_empty(len(group), *found.shape[1:])
+                taken = found[: len(group) - filled]
+                out[filled : filled + len(taken)] = taken
+                filled, found = filled + len(taken), found[len(taken) :]
+            yield out
+            del out
 
     def served(self, split: Split) -> Tensor:
         """The samples that are served, int64 [M]: their positions in the whole split, in the order of evaluation."""

@@ -14,11 +14,12 @@ from trust_exp.rng import keyed_generator
 
 @torch.no_grad()
 def deletion_rows(
-    context: Context, suite: str, split: Split, samples: int, explain: Callable[[Tensor], tuple[Tensor, Tensor]]
+    context: Context, lead: str, split: Split, samples: int, explain: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> list[Row]:
     """Areas under deletion and insertion of what an explanation finds important, and of places at random.
 
     Args:
+        lead: before the names of the rows, such as "prototypes/".
         samples: the first so many of the split.
         explain: maps images to the importance of their places, [B, h, w], and the predicted classes, int64 [B].
     """
@@ -31,5 +32,5 @@ def deletion_rows(
         for name, places in (("", importance), ("_at_random", noise.to(importance))):
             curves = deletion_curves(context.model, images, places, said)
             for kind, curve in zip(("deletion", "insertion"), curves, strict=True):
-                found.setdefault(f"{suite}/{kind}{name}", []).append(area(curve))
+                found.setdefault(f"{lead}{kind}{name}", []).append(area(curve))
     return [Row(name, float(torch.cat(areas).mean()), "probability", len(rows)) for name, areas in found.items()]

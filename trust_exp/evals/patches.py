@@ -1,7 +1,7 @@
 """What prototypes that are patches say of a network, and what NMF finds in the same features."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,11 +17,12 @@ from trust_exp.explain.nmf import Factors, nmf
 from trust_exp.explain.nnls import encode
 from trust_exp.explain.patches import log_similarity, squared_distances
 from trust_exp.models.protopnet import NOWHERE, ProtoPNet, cycle_file
+from trust_exp.models.trained import read_state
 from trust_exp.results.record import Row, fraction
 from trust_exp.viz.contact_sheet import draw_contact_sheet
 from trust_exp.viz.prototypes import ACROSS, Likeness, Patch, patches_page
 
-UNITS = {"relative_feature_error": "fraction", "feature_error": "features", "stability": "correlation"}
+UNITS = {"relative_feature_error": "fraction", "feature_error": "features", "persistence": "correlation"}
 
 
 class PatchSuite(Suite):
@@ -54,15 +55,18 @@ class PatchSuite(Suite):
             raise UserError(f"{lost[0]} is gone, which eval=patches compares; force=true starts the run anew")
         self.cycles = [copy.deepcopy(self.model) for _ in before]
         for model, path in zip(self.cycles, before, strict=True):
-            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            model.load_state_dict(read_state(path))
         self.cycles.append(self.model)
+        labels = self.context.data.labels("train")[self.context.data.served("train")]
+        found = {label: (labels == label).nonzero().squeeze(1) for label in range(len(self.context.info.classes))}
+        self.of_class = {label: rows for label, rows in found.items() if len(rows)}  # of training images, by class
 
     def step(self, batch: Batch) -> Outcomes:
         found: Outcomes = {}
         for cycle, model in enumerate(self.cycles, 1):
-            alike = log_similarity(model.closest(model.features(batch.image)).distance)
-            for name, weight in (("accuracy", model.last.weight), ("accuracy_own_only", model.last.weight * model.own)):
-                found[f"{name}@{cycle}"] = (alike @ weight.mT).argmax(1) == batch.label
+            distance = model.closest(model.features(batch.image)).distance
+            for name, weight in (("accuracy", None), ("accuracy_own_only", model.last.weight * model.own)):
+                found[f"{name}@{cycle}"] = model.logits(distance, weight).argmax(1) == batch.label
         return found
 
     @torch.no_grad()
@@ -74,39 +78,39 @@ class PatchSuite(Suite):
             rows.append(fraction(f"patches/distinct@{cycle}", len(source.unique(dim=0)), max(1, len(source))))
         rows += self._spans()
         if self.deletion:
-            rows += deletion_rows(self.context, self.name, "test", self.deletion, self._look_for_evidence)
+            rows += deletion_rows(self.context, "patches/", "test", self.deletion, self._look_for_evidence)
         return Report(rows, self._draw() if self.pictures and self.context.rank == 0 else [])
 
     # --- numbers ---------------------------------------------------------------------------------------------------
 
     def _spans(self) -> list[Row]:
         """What prototypes of either kind make of the features, means over the classes."""
-        found: dict[int, dict[str, float]] = {}
-        mine = range(self.context.rank, len(self.context.info.classes), self.context.world)
-        for label in self.context.progress(list(mine), "features of classes"):
-            rows = self._training_rows(label)
-            if len(rows):
-                found[label] = self._spans_of(label, rows)
+        mine = [label for label in self.of_class if label % self.context.world == self.context.rank]
+        features = self._features(mine)
+        found = {
+            label: self._spans_of(label, next(features)) for label in self.context.progress(mine, "features of classes")
+        }
         several = {label: told for part in self.context.gather(found) for label, told in part.items()}
         return _means([several[label] for label in sorted(several)])
 
-    def _training_rows(self, label: int) -> Tensor:
-        labels = self.context.data.labels("train")[self.context.data.served("train")]
-        return (labels == label).nonzero().squeeze(1)
+    def _features(self, labels: Sequence[int]) -> Iterator[list[Tensor]]:
+        """Of each class the features of its training images after each cycle, [n T, D]."""
 
-    def _features(self, model: ProtoPNet, rows: Tensor) -> Tensor:
-        """[n T, D] of training images."""
-        return self.context.data.encoded("train", rows, model.features).flatten(0, 1)
+        def after_each_cycle(images: Tensor) -> Tensor:
+            return torch.cat([model.features(images) for model in self.cycles], 2)
+
+        for found in self.context.data.encoded("train", [self.of_class[label] for label in labels], after_each_cycle):
+            yield [part.contiguous() for part in found.flatten(0, 1).chunk(len(self.cycles), 1)]
 
     def _parts(self, features: Tensor, count: int, label: int) -> Factors:
         count = min(count, *features.shape)
         return nmf(features, count, steps=self.steps, inner=4, seed=self.context.seed, name=label)
 
-    def _spans_of(self, label: int, rows: Tensor) -> dict[str, float]:
+    def _spans_of(self, label: int, several: Sequence[Tensor]) -> dict[str, float]:
         told: dict[str, float] = {}
         before: dict[str, Tensor] = {}
-        for cycle, model in enumerate(self.cycles, 1):
-            features, patches = self._features(model, rows), model.prototypes[model.label == label]
+        for cycle, (model, features) in enumerate(zip(self.cycles, several, strict=True), 1):
+            patches = model.prototypes[model.label == label]
             whole, parts = float(features.norm()), self._parts(features, len(patches), label)
             rest = features - encode(features, patches) @ patches
             places = {"": log_similarity(squared_distances(features, patches)), "nmf_": parts.encoding.mT}
@@ -117,14 +121,14 @@ class PatchSuite(Suite):
                     told[f"{kind}similarity@{cycle}"] = similarity(basis[None])
                 found = places[kind] - places[kind].mean(1, keepdim=True)  # the cosine of these is a correlation
                 if kind in before:
-                    told[f"{kind}stability@{cycle}"] = matched_cosine(before[kind], found)
+                    told[f"{kind}persistence@{cycle}"] = matched_cosine(before[kind], found)
                 before[kind] = found
         return told
 
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the predicted class's own prototypes add in each place, [B, h, w], and that class [B]."""
         features = self.model.features(images)
-        said = self.model.logits(self.model.closest(features)).argmax(1)
+        said = self.model.logits(self.model.closest(features).distance).argmax(1)
         alike = log_similarity(self.model.distances(features))
         weights = (self.model.last.weight * self.model.own)[said]
         return (weights[..., None] * alike).sum(1).view(len(images), *self.model.reader.grid), said
@@ -133,17 +137,16 @@ class PatchSuite(Suite):
 
     def _draw(self) -> list[Path]:
         paths = []
-        for label, name in enumerate(self.context.info.classes[: self.pictures]):
-            rows = self._training_rows(label)
-            if len(rows):
-                patches = [self._patches(model, label) for model in self.cycles]
-                parts = [self._where_parts_are(model, label, rows) for model in self.cycles]
-                images = self.context.data.samples("train", rows[:ACROSS]).image
-                page = patches_page(patches, self._likenesses(label), images, parts, self.model.reader.grid)
-                path = self.context.figures / f"patches_{label}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(draw_contact_sheet(f"Patches that stand for {name}", page))
-                paths.append(path)
+        shown = [label for label in self.of_class if label < self.pictures]
+        for label, features in zip(shown, self._features(shown), strict=True):
+            patches = [self._patches(model, label) for model in self.cycles]
+            parts = [self._where_parts_are(found, label) for found in features]
+            images = self.context.data.samples("train", self.of_class[label][:ACROSS]).image
+            page = patches_page(patches, self._likenesses(label), images, parts, self.model.reader.grid)
+            path = self.context.figures / f"patches_{label}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(draw_contact_sheet(f"Patches that stand for {self.context.info.classes[label]}", page))
+            paths.append(path)
         return paths
 
     def _patches(self, model: ProtoPNet, label: int) -> list[Patch]:
@@ -176,10 +179,10 @@ class PatchSuite(Suite):
             for at in range(len(rows))
         ]
 
-    def _where_parts_are(self, model: ProtoPNet, label: int, rows: Tensor) -> Tensor:
-        """Where the prototypes of NMF are in the class's first training images, in [0, 1], [B, p, h, w]."""
-        found = self._parts(self._features(model, rows), self.shown, label).encoding
-        found = (found / found.amax(0).clamp_min(1e-12)).view(len(rows), *model.reader.grid, -1)
+    def _where_parts_are(self, features: Tensor, label: int) -> Tensor:
+        """Where the prototypes of NMF are in a class's first training images, in [0, 1], [B, p, h, w]."""
+        found = self._parts(features, self.shown, label).encoding
+        found = (found / found.amax(0).clamp_min(1e-12)).view(-1, *self.model.reader.grid, found.shape[1])
         return found[:ACROSS].permute(0, 3, 1, 2)
 
 
@@ -189,9 +192,7 @@ def _means(told: Sequence[dict[str, float]]) -> list[Row]:
     for name in told[0] if told else ():
         values = torch.tensor([one[name] for one in told], dtype=torch.float64)
         kind, _, cycle = name.partition("@")
-        unit = {"relative_feature_error": "fraction", "feature_error": "features"}.get(
-            kind.removeprefix("nmf_"), "cosine"
-        )
+        unit = UNITS.get(kind.removeprefix("nmf_"), "cosine")
         rows.append(Row(f"patches/{name}", float(values.mean()), unit, len(values)))
         if unit == "features":
             rows.append(Row(f"patches/{kind}_spread@{cycle}", float(values.std(correction=0)), unit, len(values)))

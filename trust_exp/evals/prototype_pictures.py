@@ -68,7 +68,7 @@ class PrototypePictures:
         if not len(rows):
             return []
         seen = self._look(rows[:FEW])
-        parts = self.model.contributions(self.model.reader.pooled(seen.tokens), shares="sum")
+        parts = self.model.contributions(self.model.reader.pooled(seen.tokens), separate=False)
         labels = self.context.data.labels(self.split)[self.context.data.served(self.split)][rows].tolist()
         strips = [self._worked_through(at, labels[at], seen, parts[at], dropped) for at in range(len(seen.numbers))]
         title = "Predictions that change when a prototype contributes nothing"
@@ -107,7 +107,7 @@ class PrototypePictures:
 
     def _augmented(self, label: int, tokens: Tensor) -> Tensor:
         """Where a class's augmented prototypes are, what is negative left out, [B, p, h, w] (Eq. 9)."""
-        basis, _ = self.model.augmented("sum")
+        basis, _ = self.model.augmented()
         found = unconstrained_encoding(self.model.reader.patches(tokens), basis[label]).clamp_min(0)
         return found.view(len(tokens), *self.model.reader.grid, -1).permute(0, 3, 1, 2)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError, unknown
+from trust_exp.evals.clean import split_prefix
 from trust_exp.evals.deletion import deletion_rows
 from trust_exp.evals.prototype_pictures import PrototypePictures
 from trust_exp.evals.suite import Outcomes, Report, Suite
@@ -23,6 +24,7 @@ MEASURED = {  # by the training, means over the classes, and their units
     "head_error": "weights",
     "relative_head_error": "fraction",
     "augmentation_shift": "ratio",
+    "cancelled": "fraction",  # of the classes for which Eq. 8 would have turned or blown up the prototypes
 }
 
 
@@ -76,6 +78,9 @@ class PrototypeSuite(Suite):
                 )
             own.append(int(number) - 1)
         self._shown()  # what they name is said before anything is asked
+        known = torch.cat([self.context.data.served(split) for split in self.splits])
+        if lost := sorted(set(self.drop_in) - set(known.tolist())):
+            raise UserError(f"eval.prototypes.drop_in: there is no image {lost[0]} among those that are evaluated")
 
     def step(self, batch: Batch) -> Outcomes:
         tokens, logits = self.model.reader(batch.image)
@@ -101,7 +106,7 @@ class PrototypeSuite(Suite):
 
         Prototypes are the augmented ones, as the residual would go on voting for the class.
         """
-        basis, _ = self.model.augmented("sum", count)
+        basis, _ = self.model.augmented(count)
         weights = self.model.prototypes(count).weights
         predicted = logits.argmax(1)
         strongest = weights.argmax(1)[predicted]
@@ -111,13 +116,13 @@ class PrototypeSuite(Suite):
     def _without(self, read: Tensor, index: Tensor) -> Tensor:
         """Logits without the prototypes that are to contribute nothing, in the images that are chosen."""
         chosen = torch.isin(index, index.new_tensor(self.drop_in)) if self.drop_in else torch.ones_like(index).bool()
-        parts = self.model.contributions(read, shares="sum")
+        parts = self.model.contributions(read, separate=False)
         return without(parts, self.dropped, chosen.nonzero().squeeze(1).tolist()).sum(2)
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         rows = self._measured()
         for split, found in outcomes.items():
-            lead = "prototypes/" if split == "test" else f"prototypes/{split}_"
+            lead = f"prototypes/{split_prefix(split)}"
             for key, name in (("black_box", "black_box_accuracy"), ("second", "without_predicted_class_accuracy")):
                 rows.append(_share(lead + name, found[key]))
             rows.append(Row(f"{lead}largest_logit_gap", float(found["gap"].max()), "logits", len(found["gap"])))
@@ -135,7 +140,8 @@ class PrototypeSuite(Suite):
                     rows.append(_share(f"{lead}{name}@{count}", found[f"{key}@{count}"]))
         has_places = math.prod(self.model.reader.grid) > 1
         if has_places and self.deletion:
-            rows += deletion_rows(self.context, self.name, self.splits[-1], self.deletion, self._look_for_evidence)
+            lead = f"prototypes/{split_prefix(self.splits[-1])}"
+            rows += deletion_rows(self.context, lead, self.splits[-1], self.deletion, self._look_for_evidence)
         draws = has_places and self.pictures and self.context.rank == 0
         return Report(rows, self._draw(outcomes[self.splits[-1]]) if draws else [])
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from trust_exp.explain.linear_head import unconstrained_encoding
-from trust_exp.explain.nmf import Factors
+from trust_exp.explain.nmf import Factors, gram_of
 from trust_exp.explain.nnls import encode
 from trust_exp.rng import keyed_generator
 
@@ -34,7 +34,7 @@ def principal_directions(matrix: Tensor, rank: int) -> Factors:
         matrix: features, [N, D].
         rank: p <= min(N, D).
     """
-    _, vectors = torch.linalg.eigh((matrix.mT @ matrix).double())
+    _, vectors = torch.linalg.eigh(gram_of(matrix))
     basis = vectors[:, -rank:].flip(1).mT.to(matrix)
     basis = basis * torch.where((matrix @ basis.mT).sum(0) < 0, -1.0, 1.0)[:, None]
     return _encoded(matrix, unconstrained_encoding(matrix, basis), basis, 1)

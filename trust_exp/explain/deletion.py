@@ -28,7 +28,7 @@ def deletion_curves(
     """
     batch, _, height, width = images.shape
     fine = F.interpolate(importance[:, None].float(), (height, width), mode="bilinear", align_corners=False)
-    rank = fine.flatten(1).argsort(1, descending=True).argsort(1)  # 0: the most important place
+    rank = fine.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)  # 0: the most important place
     empty = images.mean((2, 3), keepdim=True).expand_as(images)
     curves = []
     for keeps_first in (False, True):

@@ -4,15 +4,16 @@ V [N, D] are the weights of N classes, B [N, p, D] the prototypes of each, a [N,
 they leave, the residual prototype. All is exact whatever the prototypes are.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 Solver = Literal["lstsq", "cvxpy"]
-Shares = Literal["sum", "abs", "energy"]
+Shares = Literal["sum", "paper", "abs", "energy"]
 
 _DEAD = 1e-8  # shorter rows are no prototypes
+_ALIKE = 1e-4  # directions in which prototypes differ by less than this are float32's noise, not theirs
 _CANCELLED = 0.1  # |sum a| below this part of sum |a|: Eq. 8 divides by next to nothing
 
 
@@ -36,9 +37,12 @@ def coefficients(head: Tensor, basis: Tensor, solver: Solver = "lstsq") -> Tenso
 
     Source: Eq. 4.
     """
+    if solver not in get_args(Solver):
+        raise ValueError(f"solver must be one of {', '.join(get_args(Solver))}; got {solver!r}")
     if solver == "cvxpy":
         return torch.stack([_by_cvxpy(row, rows) for row, rows in zip(head, basis, strict=True)]).to(head)
-    return (head.double()[:, None] @ torch.linalg.pinv(basis.double())).squeeze(1).to(head.dtype)
+    inverse = torch.linalg.pinv(basis.double(), rtol=_ALIKE)
+    return (head.double()[:, None] @ inverse).squeeze(1).to(head.dtype)
 
 
 def _by_cvxpy(head: Tensor, basis: Tensor) -> Tensor:
@@ -82,7 +86,8 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
         basis, weights, rest: B [N, p, D], a [N, p], R [N, D].
         shares: "sum": w_i = a_i / sum a, Eq. 8, which shifts all prototypes alike and grows without bound as the
             coefficients cancel: where |sum a| < 0.1 sum |a| or sum a < 0, when the prototypes would turn against the
-            class, "abs" is taken instead. "abs": w_i = |a_i| / sum |a|; "energy": w_i = a_i² / sum a².
+            class, "abs" is taken instead. "paper": Eq. 8 whatever comes out. "abs": w_i = |a_i| / sum |a|. "energy":
+            w_i = a_i² / sum a².
 
     Returns:
         b' [N, p, D], and bool [N]: "abs" was taken for "sum". Where all coefficients are 0 b' is b, and V is not
@@ -90,6 +95,8 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
 
     Source: Eq. 8; the others have the same sum.
     """
+    if shares not in get_args(Shares):
+        raise ValueError(f"shares must be one of {', '.join(get_args(Shares))}; got {shares!r}")
     total, absolute = weights.sum(1, keepdim=True), weights.abs().sum(1, keepdim=True)
     guarded = torch.zeros_like(total, dtype=torch.bool)
     least = torch.finfo(weights.dtype).tiny
@@ -97,16 +104,17 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
         factor = weights / weights.square().sum(1, keepdim=True).clamp_min(least)
     else:
         factor = weights.sign() / absolute.clamp_min(least)
-        if shares == "sum":
-            guarded = total < _CANCELLED * absolute
-            factor = torch.where(guarded, factor, (weights != 0) / torch.where(guarded, 1.0, total.clamp_min(least)))
+        if shares in ("sum", "paper"):
+            guarded = (total < _CANCELLED * absolute) & (shares == "sum")
+            factor = torch.where(guarded, factor, (weights != 0) / torch.where(guarded | (total == 0), 1.0, total))
     return basis + factor[..., None] * rest[:, None], guarded.squeeze(1)
 
 
 def shift_of_augmentation(features: Tensor, basis: Tensor, moved: Tensor, salient: float = 0.1) -> float:
     """How much augmented prototypes change where prototypes are found, relative to how strongly they were found.
 
-    The paper expects |A (b'_k - b_k)^T| to be small beside A b_k^T in the salient places, where A b_k^T is largest.
+    The paper expects |A (b'_k - b_k)^T| to be small beside A b_k^T in the salient places, where A b_k^T is largest; its
+    absolute value for prototypes that may have any sign.
 
     Args:
         features: A, [N, D].
@@ -119,7 +127,7 @@ def shift_of_augmentation(features: Tensor, basis: Tensor, moved: Tensor, salien
     Source: ProtoNMF (2023), A.2.
     """
     before, change = features @ basis.mT, features @ (moved - basis).mT
-    strongest, places = before.topk(max(1, round(salient * len(features))), 0)
+    strongest, places = before.abs().topk(max(1, round(salient * len(features))), 0)
     ratio = change.gather(0, places).abs() / strongest.clamp_min(1e-30)
     return float(ratio.median(0).values.mean())
 
@@ -147,4 +155,4 @@ def unconstrained_encoding(features: Tensor, basis: Tensor) -> Tensor:
 
     Source: Eq. 9.
     """
-    return features @ torch.linalg.pinv(basis.double()).to(features)
+    return features @ torch.linalg.pinv(basis.double(), rtol=_ALIKE).to(features)

@@ -7,7 +7,7 @@ once in an iteration, in tiles of rows that stay in the processor's cache, and n
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ Init = Literal["abs_scaled", "nndsvda", "paper"]
 Stop = Literal["update", "tenth"]
 
 _TILE = 2**20  # bytes of rows that are worked on together, so that both products find them in the cache
-_LEAST = {torch.float32: 1e-7, torch.float64: 1e-12}  # added to denominators only, so that zeros stay exact
+_LEAST = {torch.float32: 1e-7, torch.float64: 1e-12}  # added to denominators only, of A of mean 1; zeros stay exact
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def nmf(
     """
     check_matrix(matrix, rank)
     _check(steps, tolerance, inner, restarts)
+    _check_start(matrix, rank, init, stop)
     several = restarts if isinstance(init, str) and init != "nndsvda" else 1
     starts = [_start(matrix, rank, init, seed, name, restart) for restart in range(several)]
     encoding = torch.stack([start[0].mT for start in starts])
@@ -163,6 +164,15 @@ def check_matrix(matrix: Tensor, rank: int, *, signed: bool = False) -> None:
         raise ValueError(f"the rank must be between 1 and {min(matrix.shape)}, the matrix's smaller side; got {rank}")
 
 
+def _check_start(matrix: Tensor, rank: int, init: Init | Tensor, stop: Stop) -> None:
+    if stop not in get_args(Stop):
+        raise ValueError(f"stop must be one of {', '.join(get_args(Stop))}; got {stop!r}")
+    if isinstance(init, str) and init not in get_args(Init):
+        raise ValueError(f"init must be one of {', '.join(get_args(Init))}, or a first B; got {init!r}")
+    if isinstance(init, Tensor) and (init.shape != (rank, matrix.shape[1]) or bool((init < 0).any())):
+        raise ValueError(f"a first B must be [{rank}, {matrix.shape[1]}] and >= 0; got {list(init.shape)}")
+
+
 def _check(steps: int, tolerance: float, inner: int, restarts: int) -> None:
     if min(steps, inner, restarts) < 1:
         raise ValueError(f"steps, inner and restarts must be at least 1; got {steps}, {inner} and {restarts}")
@@ -193,10 +203,7 @@ def _nndsvda(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     The right vectors are those of the Gram matrix [D, D], so that no decomposition of all of A is needed.
     """
-    gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64, device=matrix.device)
-    for rows in _tiles(matrix):
-        gram += rows.mT.double() @ rows.double()
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = torch.linalg.eigh(gram_of(matrix))
     singular = values[-rank:].flip(0).clamp_min(0).sqrt()
     right = vectors[:, -rank:].flip(1).mT
     left = (matrix @ right.mT.to(matrix)).double() / singular.clamp_min(1e-300)
@@ -223,7 +230,8 @@ def _factorise(
     matrix: Tensor, encoding: Tensor, basis: Tensor, steps: int, tolerance: float, stop: Stop, inner: int
 ) -> Factors:
     """The best restart, from E transposed, [R, p, N], and B, [R, p, D], which is changed in place."""
-    squares, least = _squares(matrix), matrix.new_full((1, 1, 1), _LEAST[matrix.dtype])
+    # the denominators' scale is that of A to the power 1.5
+    squares, least = _squares(matrix), (_LEAST[matrix.dtype] * matrix.mean() ** 1.5).view(1, 1, 1)
     tiles = _tiles(matrix)
     parts = [part.contiguous() for part in encoding.split([len(rows) for rows in tiles], 2)]
     sums = _Sums(torch.zeros_like(basis), basis.new_zeros(*basis.shape[:2], basis.shape[1]))
@@ -287,6 +295,14 @@ def _update(factor: Tensor, target: Tensor, gram: Tensor, least: Tensor, times: 
     for _ in range(times):
         ratio = torch.div(target, torch.baddbmm(least, gram, factor))
         factor.mul_(ratio if running is None else torch.where(running, ratio, 1.0))
+
+
+def gram_of(matrix: Tensor) -> Tensor:
+    """A^T A, float64 [D, D], without a copy of A."""
+    gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64, device=matrix.device)
+    for rows in _tiles(matrix):
+        gram += rows.mT.double() @ rows.double()
+    return gram
 
 
 def _tiles(matrix: Tensor) -> tuple[Tensor, ...]:

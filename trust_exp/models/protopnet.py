@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
@@ -71,13 +72,8 @@ class ProtoPNet(nn.Module):
         """Which prototypes are of a class, bool [N, P]."""
         return self.label == torch.arange(len(self.last.weight), device=self.label.device)[:, None]
 
-    @property
-    def per_class(self) -> int:
-        """Prototypes of each class."""
-        return len(self.prototypes) // len(self.last.weight)
-
     def forward(self, images: Tensor) -> Tensor:
-        return self.logits(self.closest(self.features(images)))
+        return self.logits(self.closest(self.features(images)).distance)
 
     def features(self, images: Tensor) -> Tensor:
         """In [0, 1], [B, T, D], a row for each place of the reader's grid."""
@@ -98,7 +94,10 @@ class ProtoPNet(nn.Module):
         """The closest patch of each image to each prototype."""
         return Closest(*self.distances(features).min(2))
 
-    def logits(self, closest: Closest) -> Tensor:
-        """[B, N]."""
-        out: Tensor = self.last(log_similarity(closest.distance))
-        return out
+    def logits(self, distance: Tensor, weight: Tensor | None = None) -> Tensor:
+        """[B, N] of the squared distances to the closest patches, [B, P]; ``weight``: in the place of the last layer's.
+
+        In float32 under any precision: what the classes share is far larger than what they differ in.
+        """
+        with torch.autocast(distance.device.type, enabled=False):
+            return F.linear(log_similarity(distance), self.last.weight if weight is None else weight)

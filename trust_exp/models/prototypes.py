@@ -25,11 +25,6 @@ class Prototypes:
     weights: Tensor
     rest: Tensor
 
-    @property
-    def head(self) -> Tensor:
-        """V, [N, D]."""
-        return (self.weights[:, None] @ self.basis).squeeze(1) + self.rest
-
 
 class PrototypeModel(nn.Module):
     """Maps images to the logits of its network, computed as contributions of prototypes.
@@ -40,11 +35,15 @@ class PrototypeModel(nn.Module):
     Args:
         reader: the network, as tokens and a linear head.
         counts: numbers of prototypes a class.
+        signed: whether prototypes are of features of any sign; else what is negative in a feature is none of theirs.
+        shares: by which prototypes take over the residual where they are to, see ``linear_head.augmented``.
     """
 
-    def __init__(self, reader: TokenReader, counts: Sequence[int]) -> None:
+    def __init__(
+        self, reader: TokenReader, counts: Sequence[int], *, signed: bool = False, shares: Shares = "sum"
+    ) -> None:
         super().__init__()
-        self.reader, self.counts = reader, tuple(counts)
+        self.reader, self.counts, self.signed, self.shares = reader, tuple(counts), signed, shares
         classes, width = reader.weight.shape
         for count in self.counts:
             self.register_buffer(f"basis_{count}", torch.zeros(classes, count, width))
@@ -65,19 +64,19 @@ class PrototypeModel(nn.Module):
         tokens, _ = self.reader(images)
         return self.contributions(self.reader.pooled(tokens)).sum(2)
 
-    def contributions(self, read: Tensor, count: int | None = None, shares: Shares | None = None) -> Tensor:
+    def contributions(self, read: Tensor, count: int | None = None, *, separate: bool = True) -> Tensor:
         """What adds up to the logits, [B, N, p + 2]: of each prototype, of the residual, and the bias.
 
         Args:
             read: z, [B, D]: ``reader.pooled(tokens)``.
             count: how many prototypes a class.
-            shares: by which the residual is given to the prototypes, see ``linear_head.augmented``: it then contributes
-                nothing, except of a class that has no other part; None: it contributes itself.
+            separate: the residual contributes itself; else the prototypes take it over and it contributes nothing,
+                except of a class that has no other part.
         """
         found = self.prototypes(count)
         basis, weights, left = found.basis, found.weights, found.rest
-        if shares is not None:
-            basis, _ = self.augmented(shares, count)
+        if not separate:
+            basis, _ = self.augmented(count)
             left = left * (weights == 0).all(1, keepdim=True)
         classes, number, _ = basis.shape
         similar = (read @ basis.flatten(0, 1).mT).view(len(read), classes, number)
@@ -91,7 +90,8 @@ class PrototypeModel(nn.Module):
             tokens: [B, T, D].
         """
         patches = self.reader.patches(tokens)
-        return self._map(encode(patches.flatten(0, 1).clamp_min(0), self.prototypes(count).basis[label]), len(tokens))
+        features = patches.flatten(0, 1) if self.signed else patches.flatten(0, 1).clamp_min(0)
+        return self._map(encode(features, self.prototypes(count).basis[label]), len(tokens))
 
     def places_of_rest(self, tokens: Tensor, label: int, count: int | None = None) -> Tensor:
         """How much of a class's residual prototype is at each place, of any sign, [B, H, W] (Eq. 6)."""
@@ -103,10 +103,10 @@ class PrototypeModel(nn.Module):
         height, width = self.reader.grid
         return values.view(images, height, width, -1).permute(0, 3, 1, 2)
 
-    def augmented(self, shares: Shares = "sum", count: int | None = None) -> tuple[Tensor, Tensor]:
+    def augmented(self, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Prototypes that take over the residual (Eq. 8), see ``linear_head.augmented``."""
         found = self.prototypes(count)
-        return augmented(found.basis, found.weights, found.rest, shares)
+        return augmented(found.basis, found.weights, found.rest, self.shares)
 
 
 def without(contributions: Tensor, dropped: Mapping[int, Sequence[int]], images: Sequence[int] | None = None) -> Tensor:
@@ -120,7 +120,7 @@ def without(contributions: Tensor, dropped: Mapping[int, Sequence[int]], images:
         images: places in the batch; None: all.
     """
     changed = contributions.clone()
-    rows = torch.arange(len(changed)) if images is None else torch.tensor(images)
+    rows = torch.arange(len(changed)) if images is None else torch.tensor(images, dtype=torch.int64)
     for label, numbers in dropped.items():
-        changed[rows[:, None], label, torch.tensor(numbers)] = 0
+        changed[rows[:, None], label, torch.tensor(numbers, dtype=torch.int64)] = 0
     return changed

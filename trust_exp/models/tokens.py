@@ -29,6 +29,7 @@ class Layout:
         class_token: the head reads the first token; else the mean of the patches, or of all tokens.
         mean_of_all: the mean is that of the prefix too.
         norm: the name of a layer norm after the pooling; None: there is none.
+        given: the tokens are what the module is given, and not what it gives.
     """
 
     module: str
@@ -38,6 +39,7 @@ class Layout:
     class_token: bool = False
     mean_of_all: bool = False
     norm: str | None = None
+    given: bool = False
 
 
 class TokenReader(nn.Module):
@@ -93,7 +95,8 @@ class TokenReader(nn.Module):
         """Tokens [B, T, D], the prefix first, and the logits [B, N] of the network itself."""
         caught: list[Tensor] = []
         module = self.network.get_submodule(self.layout.module)
-        hook = module.register_forward_hook(lambda _, __, output: caught.append(output))
+        given = self.layout.given
+        hook = module.register_forward_hook(lambda _, inputs, output: caught.append(inputs[0] if given else output))
         try:
             logits = self.network(images)
         finally:
@@ -169,24 +172,11 @@ def _look(network: nn.Module, images: Tensor) -> tuple[str, Layout]:
         if isinstance(output, Tensor) and (layout := _layout_of(name, output, read, images, calls, network)) is not None
     ]
     best = max(enumerate(found), key=lambda item: (math.prod(item[1].grid), item[0]), default=None)
-    return head, Layout(_before(head, calls, read), False, 0, (1, 1)) if best is None else best[1]
+    return head, Layout(head, False, 0, (1, 1), given=True) if best is None else best[1]
 
 
 def _is_head(module: nn.Module, output: Any, logits: Tensor) -> bool:
     return isinstance(module, nn.Linear) and output.shape == logits.shape and torch.equal(output, logits)
-
-
-def _before(head: str, calls: list[tuple[str, Any, Any]], read: Tensor) -> str:
-    """The module that gives what the head reads, the last one that does."""
-    names = [name for name, _, output in calls if isinstance(output, Tensor) and output is read]
-    names = names or [
-        name
-        for name, _, output in calls
-        if isinstance(output, Tensor) and output.shape == read.shape and name != head and torch.equal(output, read)
-    ]
-    if not names:
-        raise UserError(f"no layer gives what the last linear layer {head!r} reads")
-    return names[-1]
 
 
 def _layout_of(

@@ -76,7 +76,7 @@ def sections(table: Table) -> Iterator[tuple[str | None, list[Row]]]:
 
 
 def number(table: Table, metric: str, value: Number | None) -> str:
-    """A number as its column shows it: a percentage with one decimal, or with as many as the paper's; - for none."""
+    """A number as its column shows it: a percentage with one decimal, else as many as the paper has; - for none."""
     if value is None:
         return NONE
     factor, digits = _scale(table, metric)
@@ -89,7 +89,10 @@ def _scale(table: Table, metric: str) -> tuple[float, int]:
         return 100.0, 1
     printed = [row.cells[metric].paper for row in table.rows]
     decimals = [len(f"{value.mean:.6g}".partition(".")[2]) for value in printed if value is not None and value.n == 1]
-    return 1.0, max(1, min(3, max(decimals, default=1)))
+    if not decimals:  # nothing is printed: three decimals for what is smaller than 1
+        found = [abs(value.mean) for row in table.rows if (value := row.cells[metric].measured)]
+        return 1.0, 3 if found and max(found) <= 1 else 1
+    return 1.0, max(1, min(3, max(decimals)))
 
 
 def _measured(table: Table, row: Row, metric: str, cell: Cell) -> str:

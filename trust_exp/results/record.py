@@ -82,19 +82,22 @@ class Record:
         write_json(self.path, self.values)
 
     def add(self, suite: str, how: dict[str, Any], rows: Sequence[Row], figures: Sequence[Path] = ()) -> None:
-        """Put one suite's rows in the place of those that it gave before; ``how`` says what was asked, and where."""
+        """Put a suite's rows and figures in the place of those it gave before; ``how``: what was asked, and where."""
+        before = set(self.values["evals"].get(suite, {}).get("figures", []))
         for row in self.values["rows"]:
             if row["suite"] == suite:
                 self.values["metrics"].pop(row["metric"], None)
         kept = [row for row in self.values["rows"] if row["suite"] != suite]
         self.values["rows"] = kept + [{"suite": suite, **asdict(row)} for row in rows]
-        self.values["evals"][suite] = how
         for row in rows:
             if "class" not in row.detail:
                 self.values["metrics"][row.metric] = row.value
         names = [str(path.relative_to(self.path.parent)) for path in figures]
-        self.values["figures"] = sorted({*self.values["figures"], *names})
+        self.values["evals"][suite] = {**how, "figures": names}
+        self.values["figures"] = sorted((set(self.values["figures"]) - before) | set(names))
         self.write()
+        for name in before - set(names):
+            (self.path.parent / name).unlink(missing_ok=True)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

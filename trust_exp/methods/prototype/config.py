@@ -14,6 +14,7 @@ Init = Literal["abs_scaled", "nndsvda", "paper"]
 Stop = Literal["update", "tenth"]
 By = Literal["nmf", "semi_nmf", "k_means", "principal_directions", "random_features"]
 Solver = Literal["lstsq", "cvxpy"]
+Shares = Literal["sum", "paper", "abs", "energy"]
 
 
 @dataclass
@@ -38,6 +39,7 @@ class ProtoNmfConfig:
     inner: int = 4  # updates of a factor for one product with the features; the paper: 1
     restarts: int = 1
     head_solver: str = "lstsq"  # or cvxpy, as the paper
+    residual: str = "sum"  # how prototypes take it over: Eq. 8 with a guard; paper: without; or abs, energy
     max_per_class: int | None = None  # the first so many images; None: all
 
     def __post_init__(self) -> None:
@@ -47,6 +49,7 @@ class ProtoNmfConfig:
             ("init", Init),
             ("stop", Stop),
             ("head_solver", Solver),
+            ("residual", Shares),
         ):
             check_choice(f"method.{key}", getattr(self, key), get_args(values))
         for key in ("prototypes", "steps", "inner", "restarts", "max_per_class"):
@@ -59,8 +62,13 @@ class ProtoNmfConfig:
                 "method.compare must hold other numbers than method.prototypes, none twice; "
                 f"got {self.compare} and {self.prototypes}"
             )
-        if self.by != "nmf" and (self.restarts > 1 or self.init != "abs_scaled"):
-            raise UserError(f"method.by={self.by} has one start of its own; leave out method.restarts and method.init")
+        if self.init == "nndsvda" and self.restarts > 1:
+            raise UserError("method.init=nndsvda is one start, whatever the seed; leave out method.restarts")
+        idle = {"restarts": 1, "init": "abs_scaled", "inner": 4, "stop": "update"} if self.by != "nmf" else {}
+        if self.by in ("k_means", "principal_directions", "random_features"):
+            idle |= {"steps": 200, "tolerance": 1e-4}
+        if changed := [f"method.{key}" for key, value in idle.items() if getattr(self, key) != value]:
+            raise UserError(f"method.by={self.by} has no {' nor '.join(changed)}; leave out what would change nothing")
 
 
 @dataclass

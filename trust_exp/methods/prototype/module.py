@@ -46,39 +46,43 @@ class ProtoNmf(ClosedForm):
     @classmethod
     def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> PrototypeModel:
         reader = TokenReader(model, info.shape, options["tokens"])
-        return PrototypeModel(reader, [options["prototypes"], *options["compare"]])
+        counts = [options["prototypes"], *options["compare"]]
+        return PrototypeModel(reader, counts, signed=options["by"] != "nmf", shares=options["residual"])
 
     # --- the pass --------------------------------------------------------------------------------------------------
 
     def tasks(self, rank: int, world: int) -> list[list[int]]:
         """The classes of a process, as many together as there are threads."""
         together = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self.labels = self.data.labels("train")[self.data.served("train")]
         mine = list(range(len(self.info.classes)))[rank::world]
         return [mine[at : at + together] for at in range(0, len(mine), together)]
+
+    def begin(self, tasks: Sequence[Sequence[int]]) -> None:
+        labels, reader = self.data.labels("train")[self.data.served("train")], self.model.reader
+        most = self.config.max_per_class
+        rows = [(labels == label).nonzero().squeeze(1)[:most] for task in tasks for label in task]
+        for label, own in zip((label for task in tasks for label in task), rows, strict=True):
+            if not len(own):
+                name = self.info.classes[label]
+                raise UserError(f"class {name} of dataset={self.info.name} has no training image to make prototypes of")
+        self.features = self.data.encoded("train", rows, lambda images: reader.material(reader(images)[0]))
 
     def solve(self, task: Sequence[int]) -> dict[int, Any]:
         """For each class and number of prototypes the parts of ``Prototypes``, and what is to be told of them."""
         features, energy = {}, {}
         for label in task:
-            features[label], energy[label] = self._features(label)
+            features[label], energy[label] = self._checked(label, next(self.features).flatten(0, 1))
         found: dict[int, dict[int, Any]] = {label: {} for label in task}
         for count in self.model.counts:
             for label, factors in zip(task, self._factorise(features, count), strict=True):
                 found[label][count] = self._in_prototypes(label, factors, features[label], energy[label])
         return found
 
-    def _features(self, label: int) -> tuple[Tensor, float]:
+    def _checked(self, label: int, features: Tensor) -> tuple[Tensor, float]:
         """All tokens of a class's training images as prototypes are made of them, float32 [n T, D].
 
         And the energy of what was set to 0 for that, as a part of all.
         """
-        name = self.info.classes[label]
-        rows = (self.labels == label).nonzero().squeeze(1)[: self.config.max_per_class]
-        if not len(rows):
-            raise UserError(f"class {name} of dataset={self.info.name} has no training image to make prototypes of")
-        reader = self.model.reader
-        features = self.data.encoded("train", rows, lambda images: reader.material(reader(images)[0])).flatten(0, 1)
         whole = _energy(features)
         if self.config.by == "nmf":
             features.clamp_(min=0)
@@ -86,7 +90,8 @@ class ProtoNmf(ClosedForm):
             check_matrix(features, max(self.model.counts), signed=True)
         except ValueError as error:
             raise UserError(
-                f"the features of class {name} give no prototypes: {error}; see method.prototypes and method.compare"
+                f"the features of class {self.info.classes[label]} give no prototypes: {error}; see method.prototypes "
+                "and method.compare"
             ) from error
         return features, 1 - _energy(features) / whole
 
@@ -112,7 +117,7 @@ class ProtoNmf(ClosedForm):
         order = weights[0].argsort(descending=True)
         basis, weights = basis[:, order], weights[:, order]
         rest = residual(head, basis, weights)
-        moved, guarded = augmented(basis, weights, rest)
+        moved, guarded = augmented(basis, weights, rest, self.model.shares)
         others = [matched_cosine(factors.basis, other) for other in factors.bases]
         told = {
             "feature_error": factors.error,

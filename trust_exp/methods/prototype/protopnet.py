@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.errors import UserError
-from trust_exp.explain.patches import log_similarity
 from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.prototype.config import ProtoPNetConfig
 from trust_exp.methods.prototype.core import (
@@ -88,7 +87,7 @@ class ProtoPNetTraining(GradientMethod):
         with torch.set_grad_enabled(part != "last"):
             distance = model.closest(model.added(tokens)).distance
         weight = model.last.weight if part == "last" else model.last.weight.detach()
-        logits, own = F.linear(log_similarity(distance), weight), model.own[batch.label]
+        logits, own = model.logits(distance, weight), model.own[batch.label]
         cluster, separation = cluster_cost(distance, own), separation_cost(distance, own)
         loss = F.cross_entropy(logits, batch.label) + config.cluster * cluster - config.separation * separation
         loss = loss + config.others * connection_to_others(weight, model.own)
@@ -128,7 +127,8 @@ class ProtoPNetTraining(GradientMethod):
 
         A class without images keeps its prototypes. Two of them may become the same patch.
         """
-        model, found = self.model, Patches.none(self.model.prototypes)
+        model = self.model
+        found = closest_of_all = Patches.none(model.prototypes)
         if self.trainer.world_size > 1:
             for buffer in model.buffers():  # each process has batch norm statistics of its own
                 torch.distributed.broadcast(buffer, 0)
@@ -139,15 +139,15 @@ class ProtoPNetTraining(GradientMethod):
                     closest = model.closest(features)
                     here = closest_of_class(*closest, features, batch.label, batch.index, model.label)
                     found = found.or_closer(here)
-        for other in self._of_all(found):
-            found = found.or_closer(other)
-        model.prototypes.copy_(found.feature)
-        model.source.copy_(found.source)
+        for other in self._of_all(found):  # in the same order on every process
+            closest_of_all = closest_of_all.or_closer(other)
+        model.prototypes.copy_(closest_of_all.feature)
+        model.source.copy_(closest_of_all.source)
 
     def _of_all(self, found: Patches) -> list[Patches]:
         """What every process found."""
         if self.trainer.world_size == 1:
-            return []
+            return [found]
         parts: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(parts, tuple(value.cpu() for value in found))
         return [Patches(*(value.to(self.device) for value in part)) for part in parts]
