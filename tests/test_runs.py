@@ -74,11 +74,15 @@ def test_restart_keeps_what_the_run_is(tmp_path):
     restart(run)
 
 
-def test_rows_replace_those_of_the_same_suite(tmp_path):
+def test_rows_and_figures_replace_those_of_the_same_suite(tmp_path):
     record = Record(Run(tmp_path), {})
-    record.add("clean", {"id": "1"}, [Row("clean/accuracy", 0.5)])
-    record.add("certify", {"id": "2"}, [Row("certify/lipschitz", 3.0, "K"), Row("c", 0.1, detail={"class": "7"})])
-    record.add("clean", {"id": "3"}, [Row("clean/accuracy", 0.75)])
+    old, kept, other = (tmp_path / f"{name}.png" for name in ("old", "kept", "other"))
+    for path in (old, kept, other):
+        path.touch()
+    record.add("clean", {"id": "1"}, [Row("clean/accuracy", 0.5)], [old, kept])
+    rows = [Row("certify/lipschitz", 3.0, "K"), Row("c", 0.1, detail={"class": "7"})]
+    record.add("certify", {"id": "2"}, rows, [other])
+    record.add("clean", {"id": "3"}, [Row("clean/accuracy", 0.75)], [kept])
     stored = json.loads((tmp_path / "result.json").read_text())
     assert [(row["suite"], row["value"]) for row in stored["rows"]] == [
         ("certify", 3.0),
@@ -86,7 +90,12 @@ def test_rows_replace_those_of_the_same_suite(tmp_path):
         ("clean", 0.75),
     ]
     assert stored["metrics"] == {"clean/accuracy": 0.75, "certify/lipschitz": 3.0}
-    assert stored["evals"] == {"clean": {"id": "3"}, "certify": {"id": "2"}}
+    assert stored["evals"] == {
+        "clean": {"id": "3", "figures": ["kept.png"]},
+        "certify": {"id": "2", "figures": ["other.png"]},
+    }
+    assert stored["figures"] == ["kept.png", "other.png"]
+    assert (old.exists(), kept.exists(), other.exists()) == (False, True, True)
     assert Record(Run(tmp_path), {}).values == stored
 
 

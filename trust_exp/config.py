@@ -231,7 +231,9 @@ def check(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error
     checked = _check_node(plain, ROOT_SCHEMA, "")
-    for group in ("method", "model", "dataset", "logger"):
+    checked["method"] = _check_node(checked["method"], None, "method")
+    _check_trained(checked)  # before the model, which can say less
+    for group in ("model", "dataset", "logger"):
         checked[group] = _check_node(checked[group], None, group)
     evals = dict(checked["eval"] or {})
     checked["usual_evals"] = bool(evals.pop("usual", False))
@@ -239,7 +241,6 @@ def check(config: DictConfig) -> dict[str, Any]:
     chosen = {name: node for name, node in evals.items() if node and "_schema_" in node}
     checked["eval"] = {name: _check_node(node, None, f"eval.{name}") for name, node in chosen.items()}
     _check_task(checked["method"], checked["dataset"])
-    _check_trained(checked)
     settle(checked)
     if checked["mode"] == "train":  # else the model is that of the stored run
         leave_out_evals(checked)
@@ -269,7 +270,7 @@ def _check_task(method: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
 
 def _check_trained(checked: Mapping[str, Any]) -> None:
     """Refuse to explain a network that nobody has trained."""
-    method, model = checked["method"], checked["model"]
+    method, model = checked["method"], checked["model"] or {}
     needs = getattr(find_schema(method["_schema_"]), "needs_trained_model", False)
     if (
         needs
@@ -277,8 +278,8 @@ def _check_trained(checked: Mapping[str, Any]) -> None:
         and not (checked["checkpoint"] or model.get("pretrained") or model.get("source"))
     ):
         raise UserError(
-            f"method={method['name']} needs a trained network: source=<a run> without model=, or "
-            f"model={model['name']} with checkpoint=<a file of weights>, or model=timm with model.pretrained=true"
+            f"method={method['name']} needs a trained network: source=<a run> without model=, or model=<its model> "
+            "with checkpoint=<a file of weights>, or model=timm with model.pretrained=true"
         )
 
 

@@ -48,22 +48,24 @@ def execute_and_record(job: Job) -> None:
     """
     run = job.run
     record = Record(run, job.config)
+    was_done = record.values["status"] == "done"
     if not run.weights.exists():
         record.values.update(config=job.config, environment=environment(device_name(job)))
     record.write(status="running", error=None)
     logger = open_logger(job.config["logger"], run, record.values["config"])
     try:
-        _execute_and_record(job, record, logger)
+        _execute_and_record(job, record, logger, was_done)
     finally:
         logger.finish(record.values)
 
 
-def _execute_and_record(job: Job, record: Record, logger: RunLogger) -> None:
+def _execute_and_record(job: Job, record: Record, logger: RunLogger, was_done: bool) -> None:
     run = job.run
     try:
         execute(job, record, logger)
     except UserError as error:
-        record.write(status="failed", error=str(error))
+        # an eval that cannot be as it was asked for leaves what is there as it is
+        record.write(status="done" if was_done else "failed", error=None if was_done else str(error))
         raise
     except Interrupted as stop:
         record.write(status="interrupted", error=str(stop))

@@ -175,7 +175,7 @@ def test_prototypes_that_a_user_drops(made, config, source, tmp_path):
     [
         ("drop: ['3:1'], drop_in: [999999]", "eval.prototypes.drop_in: there is no image 999999"),
         ("drop: ['3:4']", r"one of its prototypes, 1 to 3, such as 0:1; got '3:4'"),
-        ("drop: ['3']", r"eval.prototypes.drop: the class '' does not exist"),
+        ("drop: ['3']", r"one of its prototypes, 1 to 3, such as 0:1; got '3'"),
         ("drop: ['x:1']", r"eval.prototypes.drop: the class 'x' does not exist"),
         ("classes: [x]", r"eval.prototypes.classes: the class 'x' does not exist"),
     ],
@@ -184,6 +184,7 @@ def test_what_cannot_be_dropped_is_one_sentence(made, config, tmp_path, given, m
     shutil.copytree(made.folder, tmp_path / "run")
     with pytest.raises(UserError, match=message):
         execute_and_record(Job(config(f"eval.prototypes={{{given}}}"), Run(tmp_path / "run"), []))
+    assert (Run(tmp_path / "run").read("result.json") or {})["status"] == "done", "what it has is as good as before"
 
 
 def test_two_processes_find_what_one_finds(made, source, command_line):

@@ -299,5 +299,5 @@ def test_a_network_without_places_is_refused(composed):
     plain = build(at_paths(composed("dataset=digits", "model=conv_2c2f"), "model"), shape=data.info.shape, classes=10)
     with pytest.raises(UserError, match="need a network that keeps places up to its head"):
         ProtoPNet(TokenReader(plain, data.info.shape), 3, 16)
-    with pytest.raises(UserError, match="model=trained needs the run whose network it takes"):
+    with pytest.raises(UserError, match="method=protopnet needs a trained network: source=<a run>"):
         composed("method=protopnet", "dataset=digits")

@@ -69,14 +69,14 @@ class PrototypeSuite(Suite):
         self.model = cast(PrototypeModel, self.context.model)
         self.dropped: dict[int, list[int]] = {}
         for text in self.drop:
-            name, _, number = text.rpartition(":")
-            own = self.dropped.setdefault(_number(name, self.context.info.classes, "drop"), [])
-            if not number.isdecimal() or not 1 <= int(number) <= self.model.counts[0]:
+            name, colon, number = text.rpartition(":")
+            if not colon or not number.isdecimal() or not 1 <= int(number) <= self.model.counts[0]:
                 raise UserError(
                     f"eval.prototypes.drop must name a class and one of its prototypes, 1 to {self.model.counts[0]}, "
                     f"such as {self.context.info.classes[0]}:1; got {text!r}"
                 )
-            own.append(int(number) - 1)
+            label = _number(name, self.context.info.classes, "drop")
+            self.dropped.setdefault(label, []).append(int(number) - 1)
         self._shown()  # what they name is said before anything is asked
         known = torch.cat([self.context.data.served(split) for split in self.splits])
         if lost := sorted(set(self.drop_in) - set(known.tolist())):
