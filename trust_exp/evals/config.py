@@ -59,11 +59,11 @@ class PrototypesConfig:
     _target_: str = "trust_exp.evals.prototypes.PrototypeSuite"
     splits: list[str] = field(default_factory=lambda: ["test"])
     pictures: int = 10  # of the first so many classes; 0: none
-    classes: list[str] = field(default_factory=list)  # that have pictures; none: the first ones
+    classes: list[str] = late(list)  # that have pictures; none: the first ones
     images: int = 100  # of a class, that are looked through for its pictures
     deletion: int = 200  # the first so many images, whose important places are deleted and inserted; 0: none
-    drop: list[str] = field(default_factory=list)  # prototypes that contribute nothing, such as ship:2
-    drop_in: list[int] = field(default_factory=list)  # numbers of the images they do so in; none: all
+    drop: list[str] = late(list)  # prototypes that contribute nothing, such as ship:2
+    drop_in: list[int] = late(list)  # numbers of the images they do so in; none: all
 
     def __post_init__(self) -> None:
         if self.drop_in and not self.drop:

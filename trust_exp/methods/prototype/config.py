@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from omegaconf import MISSING
 
-from trust_exp.config import free
+from trust_exp.config import free, late
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.methods.config import OptimizerConfig
 
@@ -39,7 +39,7 @@ class ProtoNmfConfig:
     inner: int = 4  # updates of a factor for one product with the features; the paper: 1
     restarts: int = 1
     head_solver: str = "lstsq"  # or cvxpy, as the paper
-    residual: str = "sum"  # how prototypes take it over: Eq. 8 with a guard; paper: without; or abs, energy
+    residual: str = late("sum")  # how prototypes take it over: Eq. 8 with a guard; paper: without; or abs, energy
     max_per_class: int | None = None  # the first so many images; None: all
 
     def __post_init__(self) -> None:
