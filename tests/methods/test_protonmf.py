@@ -34,14 +34,6 @@ def run(config, folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def source(composed_in, tmp_path_factory) -> Run:
-    """A network with a map before its head, trained for an epoch."""
-    folder = tmp_path_factory.mktemp("source")
-    given = ["method=standard", "dataset=digits", *NETWORK, "fit.epochs=2", "eval=[clean]"]
-    return run(composed_in(folder, *given), folder / "standard-digits-0123456789")
-
-
-@pytest.fixture(scope="module")
 def config(composed_in, source):
     return lambda *given: composed_in(
         source.folder.parent, "method=protonmf", "dataset=digits", f"source={source.folder}", *SMALL, FEW, *given

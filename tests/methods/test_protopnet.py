@@ -33,7 +33,6 @@ from trust_exp.references import at_paths
 from trust_exp.results import experiments
 from trust_exp.runs import Run, open_run
 
-NETWORK = ["model=cifar_resnet20", "model.depth=8", "model.mean=null", "model.std=null"]
 SMALL = ["method.per_class=3", "method.width=16", "dataset.limit_train=300", "dataset.batch_size=50"]
 STAGES = ["method.warm=1", "method.joint=2", "method.last=1", "method.cycles=2", "fit.epochs=7"]  # of 6 steps each
 FASTER = ["method.optimizer.lr=3e-3", "method.lr_last=1e-2"]
@@ -47,25 +46,9 @@ def run(config, folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def source(composed_in, tmp_path_factory) -> Run:
-    """A network with a map before its head, trained for an epoch."""
-    folder = tmp_path_factory.mktemp("source")
-    given = ["method=standard", "dataset=digits", *NETWORK, "fit.epochs=2", "eval=[clean]"]
-    return run(composed_in(folder, *given), folder / "standard-digits-0123456789")
-
-
-@pytest.fixture(scope="module")
 def config(composed_in, source):
     runs = source.folder.parent
-    usual = [
-        "method=protopnet",
-        "dataset=digits",
-        *SMALL,
-        f"source={source.folder}",
-        *STAGES,
-        *FASTER,
-        "fit.log_every=1",
-    ]
+    usual = ["method=protopnet", "dataset=digits", f"source={source.folder}", *SMALL, *STAGES, *FASTER]
     return lambda *given: composed_in(runs, *usual, "fit.log_every=1", *(given or [FEW]))
 
 
