@@ -83,7 +83,7 @@ def speed(images: int, device: str) -> None:
     rows = torch.arange(images)
     begin = time.perf_counter()
     with torch.no_grad():
-        features = data.encoded("train", rows, lambda batch: method.model.reader(batch.to(device))[0])
+        (features,) = data.encoded("train", [rows], lambda batch: method.model.reader(batch.to(device))[0])
     extraction = time.perf_counter() - begin
     begin = time.perf_counter()
     labels = data.labels("train")
