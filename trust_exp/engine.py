@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import os
 import platform
 import resource
 import signal
@@ -36,6 +35,7 @@ from trust_exp.progress import track
 from trust_exp.references import at_paths
 from trust_exp.results.record import Record, environment
 from trust_exp.results.table import say
+from trust_exp.saving import save_whole
 
 
 def execute_and_record(job: Job) -> None:
@@ -262,7 +262,6 @@ class Pipeline:
         for split, found in outcomes.items():
             earlier[f"{suite.name}-{split}"] = found
             if self.record is not None:
-                (self.run.folder / "outcomes").mkdir(exist_ok=True)
                 save_whole(found, self.run.folder / "outcomes" / f"{suite.name}-{split}.pt")
         if self.record is not None:
             how = {"id": eval_id(node), "config": node, "environment": environment(device_name(self.job))}
@@ -296,13 +295,6 @@ class Pipeline:
             **given,
         )
         return self.trainer
-
-
-def save_whole(value: Any, path: Path) -> None:
-    """``torch.save`` by rename: a reader sees the old file or the new one."""
-    part = path.with_suffix(".part")
-    torch.save(value, part)
-    os.replace(part, path)
 
 
 def whole(path: Path) -> Path:

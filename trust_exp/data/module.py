@@ -141,6 +141,10 @@ class DataModule(L.LightningDataModule):
         """The same counted among the chosen classes, int64 [N]; -1 for those of other classes."""
         return self.subset.renumbered(self.whole_labels(split), self.describe())
 
+    def served_labels(self, split: Split) -> Tensor:
+        """Labels of the samples that are served, int64 [M], as of ``labels``."""
+        return self.labels(split)[self.served(split)]
+
     def sample_facts(self) -> dict[str, Any]:
         """What a file with numbers of training samples must agree in, and where the data came from."""
         return {**split_facts(self.describe().name, self.whole_labels("train").numpy()), "source": self.source()}

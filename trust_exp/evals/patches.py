@@ -19,7 +19,7 @@ from trust_exp.explain.patches import log_similarity, squared_distances
 from trust_exp.models.protopnet import NOWHERE, ProtoPNet, cycle_file
 from trust_exp.models.trained import read_state
 from trust_exp.results.record import Row, fraction
-from trust_exp.viz.contact_sheet import draw_contact_sheet
+from trust_exp.viz.contact_sheet import write_contact_sheet
 from trust_exp.viz.prototypes import ACROSS, Likeness, Patch, patches_page
 
 UNITS = {"relative_feature_error": "fraction", "feature_error": "features", "persistence": "correlation"}
@@ -57,7 +57,7 @@ class PatchSuite(Suite):
         for model, path in zip(self.cycles, before, strict=True):
             model.load_state_dict(read_state(path))
         self.cycles.append(self.model)
-        labels = self.context.data.labels("train")[self.context.data.served("train")]
+        labels = self.context.data.served_labels("train")
         found = {label: (labels == label).nonzero().squeeze(1) for label in range(len(self.context.info.classes))}
         self.of_class = {label: rows for label, rows in found.items() if len(rows)}  # of training images, by class
 
@@ -128,10 +128,10 @@ class PatchSuite(Suite):
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the predicted class's own prototypes add in each place, [B, h, w], and that class [B]."""
         features = self.model.features(images)
-        said = self.model.logits(self.model.closest(features).distance).argmax(1)
-        alike = log_similarity(self.model.distances(features))
+        distances = self.model.distances(features)
+        said = self.model.logits(distances.amin(2)).argmax(1)
         weights = (self.model.last.weight * self.model.own)[said]
-        return (weights[..., None] * alike).sum(1).view(len(images), *self.model.reader.grid), said
+        return (weights[..., None] * log_similarity(distances)).sum(1).view(len(images), *self.model.reader.grid), said
 
     # --- pictures --------------------------------------------------------------------------------------------------
 
@@ -143,10 +143,8 @@ class PatchSuite(Suite):
             parts = [self._where_parts_are(found, label) for found in features]
             images = self.context.data.samples("train", self.of_class[label][:ACROSS]).image
             page = patches_page(patches, self._likenesses(label), images, parts, self.model.reader.grid)
-            path = self.context.figures / f"patches_{label}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(draw_contact_sheet(f"Patches that stand for {self.context.info.classes[label]}", page))
-            paths.append(path)
+            title = f"Patches that stand for {self.context.info.classes[label]}"
+            paths.append(write_contact_sheet(self.context.figures / f"patches_{label}.png", title, page))
         return paths
 
     def _patches(self, model: ProtoPNet, label: int) -> list[Patch]:
@@ -166,8 +164,7 @@ class PatchSuite(Suite):
     def _likenesses(self, label: int, images: int = 3) -> list[Likeness]:
         """Of the class's first test images the closest patch to each of its prototypes, and what that adds."""
         data = self.context.data
-        labels = data.labels("test")[data.served("test")]
-        rows = (labels == label).nonzero().squeeze(1)[:images]
+        rows = (data.served_labels("test") == label).nonzero().squeeze(1)[:images]
         if not len(rows):
             return []
         batch = data.samples("test", rows)

@@ -11,7 +11,7 @@ from trust_exp.data.batch import Split
 from trust_exp.evals.suite import Context
 from trust_exp.explain.linear_head import unconstrained_encoding
 from trust_exp.models.prototypes import PrototypeModel
-from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet
+from trust_exp.viz.contact_sheet import Sheet, Tile, write_contact_sheet
 from trust_exp.viz.prototypes import explanation, gallery, intervention, side_by_side
 
 FEW = 6  # images, where a few are enough
@@ -44,7 +44,7 @@ class PrototypePictures:
         Args:
             images: how many of a class are looked through.
         """
-        labels = self.context.data.labels(self.split)[self.context.data.served(self.split)]
+        labels = self.context.data.served_labels(self.split)
         paths, explained = [], []
         for label in classes:
             rows = (labels == label).nonzero().squeeze(1)[:images]
@@ -69,7 +69,7 @@ class PrototypePictures:
             return []
         seen = self._look(rows[:FEW])
         parts = self.model.contributions(self.model.reader.pooled(seen.tokens), separate=False)
-        labels = self.context.data.labels(self.split)[self.context.data.served(self.split)][rows].tolist()
+        labels = self.context.data.served_labels(self.split)[rows].tolist()
         strips = [self._worked_through(at, labels[at], seen, parts[at], dropped) for at in range(len(seen.numbers))]
         title = "Predictions that change when a prototype contributes nothing"
         return [self._save("prototypes_intervened", title, Sheet(strips, len(strips[0])))]
@@ -157,7 +157,4 @@ class PrototypePictures:
         return maps / maps.max().clamp_min(1e-12)
 
     def _save(self, name: str, title: str, sheet: Sheet) -> Path:
-        path = self.context.figures / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(draw_contact_sheet(title, sheet))
-        return path
+        return write_contact_sheet(self.context.figures / f"{name}.png", title, sheet)

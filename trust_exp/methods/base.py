@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.data.module import DataModule
+from trust_exp.saving import save_whole
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -175,8 +176,7 @@ class ClosedForm(Method):
             self.found.update(self.solve(task))
         if self.safe is not None and time.monotonic() - self.saved >= self.seconds:
             path = self.safe.with_stem(f"{self.safe.stem}-{self.trainer.global_rank}")
-            torch.save(self.found, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            save_whole(self.found, path)
             self.saved = time.monotonic()
 
     def _files(self) -> list[Path]:

@@ -167,6 +167,13 @@ def draw_contact_sheet(title: str, sheet: Sheet) -> bytes:
     return content.getvalue()
 
 
+def write_contact_sheet(path: Path, title: str, sheet: Sheet) -> Path:
+    """Draw the page into a PNG file, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(draw_contact_sheet(title, sheet))
+    return path
+
+
 def _tile_size(width: int, height: int, columns: int) -> Sizes:
     """How large images of that size are drawn: as the page has room, small ones by a whole factor."""
     room = min(LARGEST_TILE, (WIDTH - 2 * MARGIN + GAP) // columns - GAP)

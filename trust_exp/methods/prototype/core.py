@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from trust_exp.models.protopnet import NOWHERE
+
 Part = Literal["warm", "joint", "last"]
 
 
@@ -80,7 +82,7 @@ class Patches(NamedTuple):
     @classmethod
     def none(cls, prototypes: Tensor) -> "Patches":
         """Nothing was found yet."""
-        source = torch.full((len(prototypes), 2), -1, device=prototypes.device)
+        source = torch.full((len(prototypes), 2), NOWHERE, device=prototypes.device)
         return cls(prototypes.new_full((len(prototypes),), torch.inf), prototypes.clone(), source)
 
     def or_closer(self, other: "Patches") -> "Patches":

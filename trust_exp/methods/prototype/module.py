@@ -58,7 +58,7 @@ class ProtoNmf(ClosedForm):
         return [mine[at : at + together] for at in range(0, len(mine), together)]
 
     def begin(self, tasks: Sequence[Sequence[int]]) -> None:
-        labels, reader = self.data.labels("train")[self.data.served("train")], self.model.reader
+        labels, reader = self.data.served_labels("train"), self.model.reader
         most = self.config.max_per_class
         rows = [(labels == label).nonzero().squeeze(1)[:most] for task in tasks for label in task]
         for label, own in zip((label for task in tasks for label in task), rows, strict=True):

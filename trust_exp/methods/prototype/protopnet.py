@@ -25,6 +25,7 @@ from trust_exp.methods.prototype.core import (
 from trust_exp.models.protopnet import ProtoPNet, cycle_file
 from trust_exp.models.tokens import TokenReader
 from trust_exp.modes import evaluating
+from trust_exp.saving import save_whole
 
 
 class ProtoPNetTraining(GradientMethod):
@@ -73,10 +74,7 @@ class ProtoPNetTraining(GradientMethod):
         if before.part != "last" == now.part:
             self.project()
         if now.cycle > before.cycle and self.trainer.is_global_zero:
-            path = cycle_file(Path(self.trainer.default_root_dir), now.cycle)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(self.model.state_dict(), path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            save_whole(self.model.state_dict(), cycle_file(Path(self.trainer.default_root_dir), now.cycle))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         part, model, config = self.stage(self.global_step).part, self.model, self.config

@@ -1,6 +1,5 @@
 """Rankings of the training samples by their difficulty, made while a network is trained."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from trust_exp.methods.base import GradientMethod
 from trust_exp.metrics.difficulty import entropy, logit_gradient, standardised_by_class, svar, variance_of_gradients
 from trust_exp.progress import track
 from trust_exp.results.table import say
+from trust_exp.saving import save_whole
 from trust_exp.viz.difficulty import draw_difficulty
 
 OF_LOGITS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"entropy": lambda logits, _: entropy(logits), "svar": svar}
@@ -79,10 +79,7 @@ class DifficultyWatch(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, method: Any, *_: Any) -> None:
         # by the step, and not at the end of an epoch, which a run stopped just there would not see again
         if "vog" in self.measures and trainer.is_global_zero and trainer.global_step in self._steps(method):
-            path = self._snapshot(Path(trainer.default_root_dir), trainer.global_step)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(method.model.state_dict(), path.with_suffix(".part"))
-            os.replace(path.with_suffix(".part"), path)
+            save_whole(method.model.state_dict(), self._snapshot(Path(trainer.default_root_dir), trainer.global_step))
 
     def _steps(self, method: GradientMethod) -> list[int]:
         """The optimiser steps before which weights are kept."""
