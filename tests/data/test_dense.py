@@ -4,7 +4,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from trust_exp.config import CONF, check_options, register, to_plain
+from trust_exp.compose import register
 from trust_exp.data import sources, store
 from trust_exp.data.augment import Augment
 from trust_exp.data.batch import Arrays, DenseBatch
@@ -18,6 +18,7 @@ from trust_exp.data.street_scenes import CLASSES, MATERIALS, PARTS, SCENES, stre
 from trust_exp.data.street_scenes.module import StreetScenes
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
+from trust_exp.schema import CONF, check_options, to_plain
 
 PALETTE = np.random.default_rng(3).integers(40, 256, (6, 3), np.uint8)  # of labels UNKNOWN, 0, ..., 4: none is black
 HEIGHT, WIDTH = 96, 160

@@ -17,13 +17,13 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 from torchvision.transforms.functional import InterpolationMode, pil_to_tensor, resized_crop
 
-from trust_exp.config import ROOT
 from trust_exp.data.config import AugmentConfig
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, resized_crop_boxes
 from trust_exp.data.readers import ClassReader
 from trust_exp.data.stream import StreamDataModule, StreamLoader, on_device
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
+from trust_exp.schema import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 

@@ -14,14 +14,15 @@ from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
+from trust_exp.build import build
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.list import choices
-from trust_exp.config import CONF, build, check_options, to_plain
 from trust_exp.data import sources, store
 from trust_exp.errors import UserError, check_range, unknown
 from trust_exp.results.experiments import composing
 from trust_exp.results.table import console
 from trust_exp.runs import write_out
+from trust_exp.schema import CONF, check_options, to_plain
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from omegaconf import MISSING
 
-from trust_exp.config import free, late, reference
 from trust_exp.errors import UserError, check_choice, check_range
+from trust_exp.schema import free, late, reference
 
 UNKNOWN = -1  # in a label map: not labelled, says nothing
 NOTHING = -2  # in a map of concepts: labelled, and none of them is there
