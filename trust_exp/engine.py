@@ -151,7 +151,7 @@ class Pipeline:
         data: DataModule = build(node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"])
         if self.record is not None:
             data.prepare_data()
-            for split in ("train", "test"):
+            for split in data.splits:
                 data.size(split)  # which of them is missing is said before the training, not after it
             self._compare_data(data, self.record)
         return data
