@@ -208,6 +208,19 @@ def test_batches_are_the_same_for_any_number_of_workers(cityscapes):
     assert len(here.info.classes) == 19
 
 
+def test_held_out_images_are_streamed_as_evaluation_serves_them(cityscapes):
+    whole = module(cityscapes, workers=0)
+    data = module(cityscapes, workers=0, hold_out=0.4)
+    assert (whole.size("train"), data.size("train"), data.size("val")) == (4, 2, 2)
+    held = data.served("val")
+    batch = next(iter(data.eval_loader("val")))
+    expected = whole.samples("train", held)
+    assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
+    assert torch.equal(batch.index, held)
+    trained = torch.cat([batch.index for _ in range(3) for batch in data.train_dataloader()])
+    assert not torch.isin(trained, held).any()
+
+
 def test_evaluation_serves_whole_images(cityscapes):
     batch = next(iter(module(cityscapes, workers=0).test_dataloader()))
     source, folder = sources.find("cityscapes"), cityscapes / "cityscapes"
