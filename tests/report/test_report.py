@@ -284,7 +284,7 @@ def test_papers_tables_with_a_number_are_shown_and_an_odd_one_named(runs, monkey
         return Table(name)
 
     monkeypatch.setattr(page_module.experiments, "names", lambda: ["empty", "odd", "a<b"])
-    monkeypatch.setattr(page_module.experiments, "fill", fill)
+    monkeypatch.setattr(page_module, "fill", fill)
     monkeypatch.setattr(page_module, "to_html", lambda table: "<table></table>")
     runs.write(runs.config())
     page = render(book_of(runs), ABOUT)

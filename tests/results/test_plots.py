@@ -7,9 +7,9 @@ import pytest
 from matplotlib import image
 
 from trust_exp.errors import UserError
-from trust_exp.results import experiments, plots
+from trust_exp.results import comparison, experiments, plots
 from trust_exp.results.collect import Found
-from trust_exp.results.experiments import Number
+from trust_exp.results.comparison import Cell, Number, Row
 from trust_exp.results.plots import Curve, Figure, Matrix, Panel, Point, plot
 from trust_exp.viz.curves import draw_curves
 
@@ -49,7 +49,7 @@ def own(tmp_path, monkeypatch):
         ROW.format(series="", rate=0.5, row="full", group="Digits", curve="full", more="")
     )
     monkeypatch.setattr(experiments, "EXPERIMENTS", tmp_path)
-    monkeypatch.setattr(experiments, "compose_row", lambda row, size, *_: config(row, size))
+    monkeypatch.setattr(comparison, "compose_row", lambda row, size, *_: config(row, size))
     return tmp_path / "paper"
 
 
@@ -181,7 +181,7 @@ def test_the_class_of_a_row_beside_the_others(own):
 
 
 def test_a_printed_number_of_a_class_stands_in_its_cell(own, monkeypatch):
-    row = experiments.Row("r", "A = {cat}", {"m[dog]": experiments.Cell(Number(0.5, None, 1))}, x="cat")
+    row = Row("r", "A = {cat}", {"m[dog]": Cell(Number(0.5, None, 1))}, x="cat")
     matrix = plots._matrix([plots._Member(row, {"cat": Number(20.0, None, 1)})], "m", 100.0)
     assert matrix == Matrix(["cat"], ["cat", "dog"], [[Number(20.0, None, 1), None]], [[None, Number(50.0, None, 1)]])
 

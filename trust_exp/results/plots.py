@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from trust_exp.errors import UserError
 from trust_exp.results.collect import Found
+from trust_exp.results.comparison import SIZES, Number, Row, Table, classes_of, fill
 from trust_exp.results.drawing import OF_CLASSES, Place
-from trust_exp.results.experiments import SIZES, Experiment, Number, Row, Table, classes_of, fill, read
+from trust_exp.results.experiments import Experiment, read
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def plot(name: str, results: Sequence[Found], size: str | None = None, overrides
 
     Args:
         name: of the figure; see ``experiments.names``.
-        results: as for ``experiments.fill``.
+        results: as for ``comparison.fill``.
         size: of the runs; None: the one at which most rows are measured.
         overrides: changes to every row.
 
