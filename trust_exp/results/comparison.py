@@ -4,7 +4,7 @@ A run belongs to a row if it has the row's identity, the seed left out. Imports 
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from trust_exp.errors import UserError
 from trust_exp.references import cells_of
 from trust_exp.results.collect import Found
 from trust_exp.results.composing import check_size, compose_row, composing, without_hydra
-from trust_exp.results.experiments import Experiment, Printed, missing_choices, read
+from trust_exp.results.experiments import EPOCH, Experiment, Printed, missing_choices, read
 from trust_exp.results.record import is_measured
 
 SIZES = ("full", "small", "smoke")  # a table shows the first that is measured
@@ -49,8 +49,17 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """A metric of one split while a row's runs trained: its mean over the seeds after each epoch, in their order."""
+
+    metric: str
+    split: str
+    epochs: dict[int, Number]
+
+
+@dataclass(frozen=True)
 class Row:
-    """A row of a table; in a figure a point of ``curve`` at ``x``.
+    """A row of a table; in a figure a point of ``curve`` at ``x``, or with ``x: epoch`` the curve in ``watched``.
 
     ``state`` is empty if something is measured, else "not run" or "not run, cannot yet: ..."; ``reserve`` says why
     what is measured must not be held against the paper (less data, other settings), and is empty if it may be.
@@ -68,11 +77,12 @@ class Row:
     reserve: str = ""
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()  # their ids, in the order of the seeds
+    watched: tuple[Watched, ...] = ()
 
     @property
     def is_measured(self) -> bool:
-        """Whether any of its metrics is."""
-        return any(cell.measured for cell in self.cells.values())
+        """Whether any of its metrics is, after the training or while it went on."""
+        return bool(self.watched) or any(cell.measured for cell in self.cells.values())
 
 
 @dataclass(frozen=True)
@@ -202,16 +212,18 @@ def _fill_row(
         runs = [seeds[seed] for seed in sorted(seeds)]
         asked = _eval_ids(own)
         cells = {metric: _measure(runs, metric, number, asked) for metric, number in printed.items()}
-        if any(cell.measured for cell in cells.values()):
-            return replace(
-                empty,
-                state="",
-                cells=cells,
-                size=tried,
-                reserve=_reserve(checked, overrides if cell_id(checked) != cell_id(own) else ()),
-                seeds=tuple(sorted(seeds)),
-                runs=tuple(run.id for run in runs),
-            )
+        filled = replace(
+            empty,
+            state="",
+            cells=cells,
+            size=tried,
+            reserve=_reserve(checked, overrides if cell_id(checked) != cell_id(own) else ()),
+            seeds=tuple(sorted(seeds)),
+            runs=tuple(run.id for run in runs),
+            watched=tuple(one for name in cells for one in _watch(runs, name)) if row.paper.x == EPOCH else (),
+        )
+        if filled.is_measured:
+            return filled
     return empty
 
 
@@ -237,6 +249,18 @@ def _measure(runs: Sequence[Found], metric: str, paper: Number | None, asked: Ma
     evaluated = [(run, suites[run.id]) for run, _ in found if suites[run.id] in run.values.get("evals", {})]
     aside = any(not _was_asked(run, suite, asked.get(suite)) for run, suite in evaluated)
     return Cell(paper, Number.of([value for _, value in found]), aside)
+
+
+def _watch(runs: Sequence[Found], metric: str) -> Iterator[Watched]:
+    """What runs have watched of a metric, for each split; an epoch that was repeated counts as it was the last time."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for run in runs:
+        entries = [entry for entry in run.values.get("watched") or [] if is_measured(entry["metrics"].get(metric))]
+        last = {(str(entry["split"]), int(entry["epoch"])): float(entry["metrics"][metric]) for entry in entries}
+        for (split, epoch), value in last.items():
+            found.setdefault(split, {}).setdefault(epoch, []).append(value)
+    for split, epochs in sorted(found.items()):
+        yield Watched(metric, split, {epoch: Number.of(epochs[epoch]) for epoch in sorted(epochs)})
 
 
 def value_of(run: Found, metric: str) -> float | None:

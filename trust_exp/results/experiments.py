@@ -15,6 +15,7 @@ from trust_exp.results.drawing import Drawing, read_drawing
 from trust_exp.results.series import choices, load, rows_in
 
 EXPERIMENTS = ROOT / "experiments"
+EPOCH = "epoch"  # as the x of a row: the row is a curve over the epochs of its training
 
 
 @dataclass(frozen=True)
