@@ -11,11 +11,12 @@ import pytest
 
 from trust_exp import cli
 from trust_exp.commands import reproduce
-from trust_exp.config import ROOT, eval_id, run_id
+from trust_exp.identity import eval_id, run_id
 from trust_exp.messages import exit_code_of
 from trust_exp.results import experiments
 from trust_exp.results.composing import compose_row, composing
 from trust_exp.results.record import SCHEMA
+from trust_exp.schema import ROOT
 
 TABLE = "cll/figure_4_4"
 CRA = "certify/train_accuracy@0.15"
@@ -331,7 +332,7 @@ def test_they_import_no_torch(imported_by):
     words = (["table"], ["table", TABLE], ["table", SINGLE], ["table", "--help"], ["reproduce", "--help"])
     for command, imported in imported_by(*(["trust_exp.cli", *given] for given in words)).items():
         assert "trust_exp.results.experiments" in imported
-        assert not imported & {"torch", "lightning", "matplotlib", "wandb", "sklearn"}, command
+        assert not imported & {"torch", "lightning", "matplotlib", "wandb", "scipy", "sklearn"}, command
 
 
 @pytest.mark.slow

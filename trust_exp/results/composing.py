@@ -10,10 +10,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from trust_exp.config import CONF, check, register
+from trust_exp.compose import check, register
 from trust_exp.errors import UserError, unknown
 from trust_exp.messages import explain
 from trust_exp.results.experiments import Printed, missing_choices, read
+from trust_exp.schema import CONF
 
 
 @cache

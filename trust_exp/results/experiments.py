@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trust_exp.config import CONF, ROOT, PaperConfig
+from trust_exp.config import PaperConfig
 from trust_exp.errors import UserError, unknown
 from trust_exp.results.drawing import Drawing, read_drawing
 from trust_exp.results.series import choices, load, rows_in
+from trust_exp.schema import CONF, ROOT
 
 EXPERIMENTS = ROOT / "experiments"
 EPOCH = "epoch"  # as the x of a row: the row is a curve over the epochs of its training
