@@ -69,4 +69,5 @@ def cifar_resnet(
             channels = width
         parts[f"layer{stage + 1}"] = nn.Sequential(*blocks)
     parts.update(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
-    return classifier(nn.Sequential(parts), nn.Linear(channels, classes), shape[0], mean, std)
+    stages = ["relu", *(name for name in parts if name.startswith("layer"))]
+    return classifier(nn.Sequential(parts), nn.Linear(channels, classes), shape[0], mean, std, stages)

@@ -76,7 +76,8 @@ def preact_resnet18(
     for width, stride in zip(widths, STRIDES, strict=True):
         body += [PreActBlock(channels, width, stride, every), PreActBlock(width, width, 1, every)]
         channels = width
-    model = classifier([*body, *pooled(channels)], nn.Linear(channels, classes), shape[0], mean, std)
+    head = nn.Linear(channels, classes)
+    model = classifier([*body, *pooled(channels)], head, shape[0], mean, std, stages=range(0, len(body), 2))
     scatter_scales(model)
     return model
 

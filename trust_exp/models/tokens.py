@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
+from trust_exp.models.layers import listening
 from trust_exp.modes import evaluating
 
 Chosen = Literal["all", "patches", "class"]
@@ -93,15 +94,12 @@ class TokenReader(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B, T, D], the prefix first, and the logits [B, N] of the network itself."""
-        caught: list[Tensor] = []
+        calls: list[tuple[str, Any, Any]] = []
         module = self.network.get_submodule(self.layout.module)
-        given = self.layout.given
-        hook = module.register_forward_hook(lambda _, inputs, output: caught.append(inputs[0] if given else output))
-        try:
-            logits = self.network(images)
-        finally:
-            hook.remove()  # one that stayed would be that of the original in a copy
-        return _tokens(caught[-1], self.layout, self._norm()), logits
+        with listening({self.layout.module: module}, lambda *call: calls.append(call)):
+            logits = self.network(images)  # a hook that stayed would be the original's in a copy
+        _, (given, *_), output = calls[-1]
+        return _tokens(given if self.layout.given else output, self.layout, self._norm()), logits
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """What the head reads, [B, D]."""
@@ -146,17 +144,9 @@ class TokenReader(nn.Module):
 def _look(network: nn.Module, images: Tensor) -> tuple[str, Layout]:
     """The name of the head, and where the tokens are."""
     calls: list[tuple[str, Any, Any]] = []
-    hooks = [
-        module.register_forward_hook(lambda _, given, output, name=name: calls.append((name, given, output)))
-        for name, module in network.named_modules()
-        if name
-    ]
-    try:
-        with evaluating(network):
-            logits = network(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    modules = {name: module for name, module in network.named_modules() if name}
+    with listening(modules, lambda *call: calls.append(call)), evaluating(network):
+        logits = network(images)
     if not logits.isfinite().all():
         raise UserError("the network's logits are not finite; its weights are damaged, or of another network")
     heads = [call for call in calls if isinstance(network.get_submodule(call[0]), nn.Linear) and call[2] is logits]

@@ -42,10 +42,11 @@ def wide_resnet(
     if depth < 10 or (depth - 4) % 6:
         raise UserError(f"model.depth must be 6n + 4, such as 10, 28, 34 or 70; got {depth}")
     active = ACTIVATIONS[activation]
-    channels, body = 16, [stem(shape, 16)]
+    channels, body, blocks = 16, [stem(shape, 16)], (depth - 4) // 6
     for stage, stride in enumerate((1, 2, 2)):
         outputs = 16 * 2**stage * width
-        for block in range((depth - 4) // 6):
+        for block in range(blocks):
             body.append(PreActBlock(channels, outputs, 1 if block else stride, False, active))
             channels = outputs
-    return classifier([*body, *pooled(channels, active)], nn.Linear(channels, classes), shape[0], mean, std)
+    head, stages = nn.Linear(channels, classes), range(0, len(body), blocks)
+    return classifier([*body, *pooled(channels, active)], head, shape[0], mean, std, stages)
