@@ -14,9 +14,9 @@ from trust_exp.models.trained import network_and_state, why_unfit
 
 
 class Frozen(nn.Sequential):
-    """Layers that stay as they are: their parameters take no gradient, and they are always in eval mode.
+    """Frozen layers: their parameters take no gradient, and they are always in eval mode.
 
-    So batch norm keeps its statistics. What flows through still has a gradient with respect to the input.
+    Batch norm keeps its statistics. Gradients still flow to the input.
     """
 
     def __init__(self, layers: "OrderedDict[str, nn.Module]") -> None:
@@ -39,7 +39,7 @@ def frozen_features(
         network: the checked node of the model behind a file of weights alone.
 
     Raises:
-        UserError: if it is not said which network that is, or its weights do not fit it or the data.
+        UserError: if the network is not known, or the weights fit neither it nor the data.
     """
     model, state = network_and_state(shape, classes, source, network)
     try:
@@ -47,10 +47,11 @@ def frozen_features(
     except UserError as error:
         raise UserError(f"source {source}: {error}") from error
     with torch.no_grad():
-        found = layers(torch.zeros(1, *shape))
-    if found.dim() != 2:
-        raise UserError(f"source {source}: its features have the shape {tuple(found.shape[1:])}; a head needs a vector")
-    return nn.Sequential(OrderedDict(features=layers, head=new_head(found.shape[1], classes)))
+        features = layers(torch.zeros(1, *shape))
+    if features.dim() != 2:
+        shape_of_features = tuple(features.shape[1:])
+        raise UserError(f"source {source}: its features have the shape {shape_of_features}; a head needs a vector")
+    return nn.Sequential(OrderedDict(features=layers, head=new_head(features.shape[1], classes)))
 
 
 def new_head(features: int, classes: int) -> nn.Sequential:
@@ -64,14 +65,14 @@ def new_head(features: int, classes: int) -> nn.Sequential:
 
 
 def without_head(model: nn.Module, state: Mapping[str, Tensor]) -> Frozen:
-    """The layers of ``model`` up to its head, frozen, with the weights of ``state``; the model is used up.
+    """The layers of ``model`` before its head, frozen, with the weights of ``state``; the model itself is taken apart.
 
     Args:
-        model: ends in a child ``head``, or in a network of timm.
+        model: ends in a child ``head`` or in a network of timm.
         state: of the whole model, for any number of classes.
 
     Raises:
-        UserError: if the model has no head that can be taken off, or the weights do not fit.
+        UserError: if the model has no removable head, or the weights do not fit.
     """
     children = OrderedDict(model.named_children())
     before = set(model.state_dict())
@@ -81,7 +82,7 @@ def without_head(model: nn.Module, state: Mapping[str, Tensor]) -> Frozen:
     elif last is not None and hasattr(last, "reset_classifier"):
         last.reset_classifier(0)
     else:
-        raise UserError(f"{type(model).__name__} has no head that could be taken off: it must end in a child 'head'")
+        raise UserError(f"{type(model).__name__} has no removable head: it must end in a child named 'head'")
     layers = Frozen(children)
     lost = before - set(layers.state_dict())
     try:

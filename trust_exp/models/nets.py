@@ -1,4 +1,4 @@
-"""The plain networks of the Lipschitz-margin papers: every layer has a known norm, the last one is linear."""
+"""The plain networks of the Lipschitz-margin papers: every layer has a known norm, and the last is linear."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def conv_net(
         shape: (C, H, W) of the images.
 
     Raises:
-        UserError: if the data are no images, or too small for the convolutions.
+        UserError: if the data are not images, or too small for the convolutions.
 
     Source: 4C3F, 6C2F and 8C2F as in Losch 2024, table B.2.
     """

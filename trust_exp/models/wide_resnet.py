@@ -1,4 +1,4 @@
-"""Wide residual networks (Zagoruyko & Komodakis 2016): few stages, many channels."""
+"""Wide residual networks (Zagoruyko & Komodakis 2016)."""
 
 from collections.abc import Sequence
 
@@ -31,11 +31,11 @@ def wide_resnet(
         depth: 6n + 4: 28, 34, 70, ...
         width: factor of the channels.
         activation: "relu", or "silu" as in Gowal 2020 and the released code of subset adversarial training, whose
-            strided convolutions also pad on one side alone (not here).
+            strided convolutions also pad on one side only (not here).
         mean, std: of the pixels, one value a channel.
 
     Raises:
-        UserError: if the data are no images, or there is no network of that depth.
+        UserError: if the data are not images, or there is no network of that depth.
 
     Source: Zagoruyko & Komodakis 2016, table 1.
     """
