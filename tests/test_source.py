@@ -146,7 +146,7 @@ def test_a_source_is_given_to_fields_as_a_path(child, parent, tmp_path):
         ("[method=standard,paths.runs=/x]", "paths.runs is not for a source"),
         ("[method=standard,force=true]", "force is not for a source"),
         ("[mode=eval,run=abc]", "is not for a source"),
-        ("[method=transfer]", "needs the run whose network it takes: source=<its id>"),
+        ("[method=transfer]", "needs the run to take the network from: source=<its id>"),
         ("[method=standard,dataset=camvid]", "data sets that fit"),
         (
             "[method=standard,eval=[clean],eval.certify.tightness_pairs=3]",
