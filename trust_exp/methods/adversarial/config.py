@@ -176,7 +176,7 @@ class AdversarialConfig:
         check_range("method.epsilon", self.epsilon)
         if not self.epsilon > 0:
             raise UserError(
-                f"method.epsilon must be greater than 0; got {self.epsilon:g}; to attack nothing, choose method=standard"
+                f"method.epsilon must be greater than 0; got {self.epsilon:g}; for none choose method=standard"
             )
         check_choice("method.weights", self.weights, get_args(Weights))
         check_choice("method.average", self.average, get_args(Average))
