@@ -396,9 +396,9 @@ def test_two_processes_weigh_and_stop_as_one_does(config, command_line, tmp_path
         "method.subset.fraction=0.5",  # of which the processes have unequal shares in a batch
         "method.weights=increasing",
         "method.optimizer={name: sgd, lr: 0.3, momentum: 0.9, milestones: []}",
-        "method.stopping={samples: 20, batch_size: 8, at: [0.3, 1.0]}",  # two batches for one, one for the other
+        "method.stopping={samples: 20, batch_size: 8, at: [0.6, 1.0]}",  # two batches for one, one for the other
         "size=smoke",
-        "fit.steps=20",
+        "fit.steps=10",  # beyond, this learning rate amplifies rounding of the mean over processes
         "eval=[]",
         "accelerator.kind=cpu",
     ]
@@ -409,7 +409,7 @@ def test_two_processes_weigh_and_stop_as_one_does(config, command_line, tmp_path
     for key in ("stopping_step", "stopping_accuracy", "stopping_rows"):
         assert two[key] == facts[key], (two, facts)
     assert len(set(facts["stopping_accuracy"].values())) > 1
-    assert facts["stopping_step"] < 20, "an early one, or it would show nothing"
+    assert facts["stopping_step"] < 10, "an early one, or it would show nothing"
     kept = torch.load(command_line.folder() / "weights.pt", weights_only=True)["state_dict"]
     for name, value in weights(one).items():
         torch.testing.assert_close(kept[name], value, rtol=1e-4, atol=1e-5)

@@ -232,7 +232,7 @@ def test_a_ranking_that_does_not_fit_is_refused(ranking, tmp_path):
         ({"count": 1439}, "method.subset.count=1439 is more than the 1438 samples"),
         ({"count": 11, "by": "class"}, "method.subset.count=11 is more than the 10 classes"),
         ({"fraction": 1e-4}, "of 1438 samples rounds to 0, so nothing would be attacked; choose at least 0.0007"),
-        ({"fraction": 0.04, "by": "class"}, "of 10 classes is none"),
+        ({"fraction": 0.04, "by": "class"}, "of 10 classes rounds to 0"),
         ({"classes": ["zero"]}, "the class of dataset=digits in method.subset.classes 'zero' does not exist"),
         ({"classes": ["3", "3"]}, "names a class twice"),
         ({"classes": []}, "must name at least one class"),
