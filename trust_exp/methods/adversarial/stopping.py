@@ -1,6 +1,5 @@
 """Early stopping on robust accuracy: keeps the weights that AutoAttack breaks least on held-out samples."""
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import lightning.pytorch as L
@@ -95,13 +94,12 @@ def split_to_stop_on(chosen: str, data: DataModule) -> Split:
     Raises:
         UserError: if the data have no validation split and it was chosen.
     """
-    splits: Sequence[str] = getattr(data, "splits", ("train", "test"))
-    if chosen == "val" and "val" not in splits:
+    if chosen == "val" and "val" not in data.splits:
         raise UserError(
             f"method.stopping.split=val needs a validation split, and dataset={data.name} has none; give "
             "dataset.hold_out=0.1, or choose method.stopping.split=test"
         )
-    return cast(Split, ("val" if "val" in splits else "test") if chosen == "auto" else chosen)
+    return cast(Split, ("val" if "val" in data.splits else "test") if chosen == "auto" else chosen)
 
 
 def rows_to_stop_on(config: StoppingConfig, data: DataModule, split: Split) -> Tensor:
