@@ -146,6 +146,14 @@ class OwnVal(ArrayDataModule):
         return Arrays(torch.full((count, 1, 2, 2), count, dtype=torch.uint8), torch.arange(count) % 2)
 
 
+def test_pixels_are_no_class_for_each_image(tmp_path):
+    data = StreetScenes(task="segmentation", images=6, test_images=6, image_size=(16, 32), root=tmp_path)
+    for method in (data.labels, data.whole_labels, data.served_labels):
+        with pytest.raises(UserError, match=r"^dataset=street_scenes has a class for each pixel, not a class for each"):
+            method("test")
+    assert data.sample_facts()["samples"] == 6
+
+
 def test_a_part_of_the_sets_own_is_val_with_its_own_numbers():
     data = OwnVal("own")
     assert [data.size(split) for split in data.splits] == [40, 20, 10]

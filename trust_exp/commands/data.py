@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trust_exp.viz.contact_sheet import Sheet
 
 WIDE = 140  # columns that the table of data sets needs
-LABELS = {"classification": "classes", "segmentation": "pixels", "detection": "boxes"}
+LABELS = {"classification": "classes", "segmentation": "pixels", "detection": "boxes", "anomaly": "normal class"}
 
 
 def add(commands: Commands) -> None:

@@ -1,17 +1,16 @@
 """What can be chosen about a data set, and what is known of one before it is loaded. No torch here."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar
 
 from omegaconf import MISSING
 
 from trust_exp.config import free, late, reference
 from trust_exp.errors import UserError, check_choice, check_range
+from trust_exp.tasks import TASKS, Task
 
 UNKNOWN = -1  # in a label map: not labelled, says nothing
 NOTHING = -2  # in a map of concepts: labelled, and none of them is there
-
-Task = Literal["classification", "segmentation", "detection"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,8 @@ def _check_interval(key: str, value: list[float] | None, most: float | None = No
 class DataConfig:
     """Schema of conf/dataset. Fields marked ``free`` do not change what is trained."""
 
+    tasks: ClassVar[tuple[Task, ...]] = tuple(TASKS)  # the values that ``task`` may have
+
     _target_: str = MISSING
     name: str = MISSING
     task: str = late("classification")  # what its labels are
@@ -103,7 +104,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
             check_range(f"dataset.{key}", getattr(self, key), least=1)
-        check_choice("dataset.task", self.task, get_args(Task))
+        check_choice("dataset.task", self.task, self.tasks)
         check_range("dataset.fraction", self.fraction, above=0, most=1)
         check_range("dataset.imbalance", self.imbalance, least=1)
         if self.hold_out is not None and not 0 < self.hold_out < 1:
@@ -165,6 +166,8 @@ class StreamConfig(PreparedConfig):
 class TwoMoonsConfig(DataConfig):
     """Schema of dataset=two_moons (Losch 2024, B.2)."""
 
+    tasks = ("classification",)
+
     points: int = 2000
     test_points: int = 20000
     noise_radius: float = 0.1
@@ -191,6 +194,8 @@ class Cifar100Config(PreparedConfig):
 class CifarPlusOneConfig(DataConfig):
     """Schema of dataset=cifar10plus1 (Losch 2024, sec. 3.3.2)."""
 
+    tasks = ("classification",)
+
     made_of: list[str] = field(default_factory=list)  # the two sets
     extra: str = "rodent"  # super-class of CIFAR-100 that is added, by the thesis' name (Fig. A.3) or its own
 
@@ -205,6 +210,8 @@ class CifarPlusOneConfig(DataConfig):
 class StreetScenesConfig(DataConfig):
     """Schema of dataset=street_scenes: generated, so there is as much of it as is asked for."""
 
+    tasks = ("segmentation", "classification")
+
     images: int = 2000
     test_images: int = 500
     image_size: list[int] = field(default_factory=lambda: [128, 256])  # height and width
@@ -213,6 +220,5 @@ class StreetScenesConfig(DataConfig):
         super().__post_init__()
         check_range("dataset.images", self.images, least=1)
         check_range("dataset.test_images", self.test_images, least=1)
-        check_choice("dataset.task", self.task, ("segmentation", "classification"))
         if len(self.image_size) != 2 or min(self.image_size) < 16:
             raise UserError(f"dataset.image_size must be [height, width], at least 16; got {self.image_size}")

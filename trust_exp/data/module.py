@@ -14,11 +14,12 @@ from torch import Tensor
 from trust_exp.data import sources, store
 from trust_exp.data.augment import Augment
 from trust_exp.data.batch import AnyBatch, Arrays, DatasetInfo, Split
-from trust_exp.data.config import AugmentConfig, Task
+from trust_exp.data.config import AugmentConfig
 from trust_exp.data.loader import ArrayLoader
 from trust_exp.data.provenance import split_facts
 from trust_exp.data.subset import Subset, balanced_subset, held_out, long_tail
 from trust_exp.errors import UserError
+from trust_exp.tasks import TASKS, Task
 
 
 class DataModule(L.LightningDataModule):
@@ -175,25 +176,45 @@ class DataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def whole_labels(self, split: Split) -> Tensor:
-        """Labels of all samples of images with a class, served or not, int64 [N], as of ``describe``."""
-        return self.all_labels(self.parent(split))
+        """Labels of all samples, served or not, int64 [N], numbered as ``describe`` names the classes.
+
+        Raises:
+            UserError: if the images have no class each.
+        """
+        labels = self.all_labels(self.parent(split))
+        if labels.dim() != 1:
+            raise UserError(f"dataset={self.name} has {TASKS[self.task]}, not {TASKS['classification']}")
+        return labels
 
     def labels(self, split: Split) -> Tensor:
-        """The same counted among the chosen classes, int64 [N]; -1 for those of other classes."""
+        """Labels of all samples, numbered among the chosen classes, int64 [N]; -1 for those of other classes.
+
+        Raises:
+            UserError: if the images have no class each.
+        """
         return self.subset.renumbered(self.whole_labels(split), self.describe())
 
     def served_labels(self, split: Split) -> Tensor:
-        """Labels of the samples that are served, int64 [M], as of ``labels``."""
+        """Labels of the samples that are served, int64 [M], as of ``labels``.
+
+        Raises:
+            UserError: if the images have no class each.
+        """
         return self.labels(split)[self.served(split)]
+
+    def label_arrays(self, split: Split) -> list[np.ndarray]:
+        """All labels of a split that is a ``parent``, of whatever kind, for their checksum; each [N, ...]."""
+        return [self.all_labels(split).numpy()]
 
     def sample_facts(self) -> dict[str, Any]:
         """What a file with numbers of training samples must agree in, and where the data came from."""
-        return {**split_facts(self.describe().name, self.whole_labels("train").numpy()), "source": self.source()}
+        return {**split_facts(self.describe().name, *self.label_arrays("train")), "source": self.source()}
 
     def _chosen(self, split: Split, labels: Tensor) -> Tensor:
         """The rows that are served, int64 [M], increasing; ``labels`` as of ``all_labels`` of the ``parent``."""
         among = self._among(split, labels)
-        rows = self.subset.rows(split, labels, self.describe(), among)
+        facts = None if self.subset.index_file is None else self.sample_facts()
+        rows = self.subset.rows(split, labels, self.describe(), among, facts)
         limit = self._val_limit(len(among)) if split == "val" else self.limits[split]
         if limit is not None and limit < len(rows):
             rows = rows[balanced_subset(labels[rows], limit)]
@@ -273,6 +294,10 @@ class ArrayDataModule(DataModule):
 
     def all_labels(self, split: Split) -> Tensor:
         return self.load(split).labels
+
+    def label_arrays(self, split: Split) -> list[np.ndarray]:
+        arrays = self.load(split)
+        return [labels.numpy() for labels in (arrays.labels, arrays.concepts) if labels is not None]
 
     def train_dataloader(self) -> ArrayLoader:
         """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""

@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader
 
 from trust_exp.data import store
 from trust_exp.data.batch import AnyBatch, DatasetInfo, Split
-from trust_exp.data.config import AugmentConfig, Task
+from trust_exp.data.config import AugmentConfig
 from trust_exp.data.copies import copy_numbers
 from trust_exp.data.loader import Loader, Planned
 from trust_exp.data.module import DataModule, Prepared
 from trust_exp.data.readers import ClassReader, Decoder, Index, Reader, Request, watch_signals
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
+from trust_exp.tasks import Task
 
 READERS = ("trust_exp.data.dense", "trust_exp.data.boxes")
 AHEAD = 4  # batches that are decoded before they are asked for
@@ -241,6 +242,15 @@ class StreamDataModule(DataModule):
     def all_labels(self, split: Split) -> Tensor:
         index = self._index(split)
         return torch.from_numpy(index["labels"].astype(np.int64) if self.task == "classification" else index["sizes"])
+
+    def label_arrays(self, split: Split) -> list[np.ndarray]:
+        index = self._index(split)
+        kinds = {
+            "classification": ["labels"],
+            "detection": ["boxcount", "boxlabels", "boxes", "difficult"],
+            "segmentation": ["maps", "sizes"],  # the names of the label maps: to read all of them takes too long
+        }
+        return [index[kind] for kind in kinds[self.task]]
 
     def train_dataloader(self) -> StreamLoader:
         """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""

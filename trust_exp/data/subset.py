@@ -44,11 +44,19 @@ class Subset:
             return info
         return DatasetInfo(**{**vars(info), "classes": tuple(info.classes[label] for label in self._numbers(info))})
 
-    def rows(self, split: Split, labels: Tensor, info: DatasetInfo, among: Tensor | None = None) -> Tensor:
+    def rows(
+        self,
+        split: Split,
+        labels: Tensor,
+        info: DatasetInfo,
+        among: Tensor | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Tensor:
         """The chosen rows of a split, int64 [M], increasing, for labels int64 [N] (or [N, ...] without classes).
 
         Args:
             among: choose among these rows only, int64; None: all.
+            facts: with which an index file must agree, see ``split_facts``; None: those of ``labels``.
         """
         kept = torch.ones(len(labels), dtype=torch.bool)
         if among is not None:
@@ -59,7 +67,7 @@ class Subset:
             kept &= torch.isin(labels, torch.tensor(self._numbers(info)))
         if split == "train" and self.index_file is not None:
             listed = torch.zeros_like(kept)
-            listed[read_index(self.index_file, info.name, labels)] = True
+            listed[read_index(self.index_file, facts or split_facts(info.name, labels.numpy()))] = True
             kept &= listed
         rows = kept.nonzero().squeeze(1)
         if split == "train" and self.fraction is not None:
@@ -111,12 +119,12 @@ def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key:
     return numbers
 
 
-def read_index(path: str | Path, name: str, labels: Tensor, key: str = "dataset.index_file") -> Tensor:
-    """The numbers in a file, int64 [M], each of a sample of the training split of data set ``name``.
+def read_index(path: str | Path, facts: Mapping[str, Any], key: str = "dataset.index_file") -> Tensor:
+    """The numbers in a file, int64 [M], each of a sample of a training split.
 
     Args:
         path: a ``.npy`` array, a text with one a line, or the folder of a run that left one.
-        labels: of the whole split, [N, ...].
+        facts: of the whole split, as of ``split_facts``.
         key: what the user calls the file.
 
     Raises:
@@ -137,14 +145,14 @@ def read_index(path: str | Path, name: str, labels: Tensor, key: str = "dataset.
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}={path} cannot be read as whole numbers, one a line: {reason}") from error
     if told is not None:
-        check_same(f"{key}={path}", told, split_facts(name, labels.numpy()), "choose anew from these data")
+        check_same(f"{key}={path}", told, facts, "choose anew from these data")
     if not numbers.size:
         raise UserError(f"{key}={path} names no sample")
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
         raise UserError(f"{key}={path} must hold whole numbers; it has {numbers.dtype} {numbers.shape}")
-    if numbers.min() < 0 or numbers.max() >= len(labels):
-        odd = int(numbers.min() if numbers.min() < 0 else numbers.max())
-        raise UserError(f"{key}={path} names sample {odd}; there are 0 to {len(labels) - 1}")
+    if numbers.min() < 0 or numbers.max() >= facts["samples"]:
+        wrong = int(numbers.min() if numbers.min() < 0 else numbers.max())
+        raise UserError(f"{key}={path} names sample {wrong}; there are 0 to {facts['samples'] - 1}")
     return torch.from_numpy(numbers.astype(np.int64))
 
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trust_exp.data.config import Task
 from trust_exp.data.fetch import Remote
 from trust_exp.data.store import Writer
+from trust_exp.tasks import Task
 
 
 class Source(ABC):
