@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING
-from trust_exp.data.street_scenes.concepts import MATERIALS
-from trust_exp.data.street_scenes.dice import Dice
+from trust_exp.data.street_scenes.drawing.concepts import MATERIALS
+from trust_exp.data.street_scenes.drawing.dice import Dice
 
 Colour = tuple[float, float, float]
 Function = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

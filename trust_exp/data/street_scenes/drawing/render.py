@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trust_exp.data.street_scenes.canvas import Camera, Canvas, Stroke
-from trust_exp.data.street_scenes.dice import Dice
-from trust_exp.data.street_scenes.light import Light
-from trust_exp.data.street_scenes.textures import TEXTURES, clouds
+from trust_exp.data.street_scenes.drawing.canvas import Camera, Canvas, Stroke
+from trust_exp.data.street_scenes.drawing.dice import Dice
+from trust_exp.data.street_scenes.drawing.light import Light
+from trust_exp.data.street_scenes.drawing.textures import TEXTURES, clouds
 
 FINE = 2  # the grid on which polygons are filled has this many samples a pixel in each direction
 DIAGONAL = ((0, 0), (1, 1))  # those of them that are seen: two a pixel, for smooth edges; the last gives the labels
