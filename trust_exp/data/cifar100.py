@@ -7,7 +7,7 @@ import torch
 
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
 from trust_exp.data.module import PreparedDataModule
-from trust_exp.data.sources.cifar import COARSE
+from trust_exp.data.super_classes import COARSE
 
 
 class Cifar100(PreparedDataModule):

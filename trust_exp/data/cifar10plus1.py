@@ -10,7 +10,7 @@ import torch
 from trust_exp.data import store
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
 from trust_exp.data.module import ArrayDataModule, Prepared
-from trust_exp.data.sources.cifar import SUPER_CLASSES, super_class
+from trust_exp.data.super_classes import SUPER_CLASSES, super_class
 
 
 class CifarPlusOne(ArrayDataModule):

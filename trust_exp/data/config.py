@@ -6,6 +6,7 @@ from typing import ClassVar
 from omegaconf import MISSING
 
 from trust_exp.config import free, late, reference
+from trust_exp.data.super_classes import super_class
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.tasks import TASKS, Task
 
@@ -200,8 +201,6 @@ class CifarPlusOneConfig(DataConfig):
     extra: str = "rodent"  # super-class of CIFAR-100 that is added, by the thesis' name (Fig. A.3) or its own
 
     def __post_init__(self) -> None:
-        from trust_exp.data.sources.cifar import super_class  # here, as sources are built on this module
-
         super().__post_init__()
         super_class(self.extra)
 
