@@ -20,10 +20,11 @@ from trust_exp.data import sources, store
 from trust_exp.data.cifar10plus1 import CifarPlusOne
 from trust_exp.data.cifar100 import Cifar100
 from trust_exp.data.module import PreparedDataModule
-from trust_exp.data.sources.cifar import COARSE, COARSE_OF, FINE, SUPER_CLASSES, Cifar10, super_class
+from trust_exp.data.sources.cifar import COARSE_OF, Cifar10
 from trust_exp.data.sources.imagenet32 import ImageNet32
 from trust_exp.data.sources.svhn import MD5 as SVHN_MD5
 from trust_exp.data.subset import occurrence_in_class
+from trust_exp.data.super_classes import COARSE, FINE, SUPER_CLASSES, super_class
 from trust_exp.errors import UserError
 
 TRAIN_BATCHES = [f"data_batch_{i}" for i in range(1, 6)]

@@ -20,7 +20,7 @@ from torchvision.transforms.functional import InterpolationMode, pil_to_tensor, 
 from trust_exp.config import ROOT
 from trust_exp.data.config import AugmentConfig
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, resized_crop_boxes
-from trust_exp.data.readers import ClassReader
+from trust_exp.data.readers.classes import ClassReader
 from trust_exp.data.stream import StreamDataModule, StreamLoader, on_device
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator

@@ -248,7 +248,7 @@ def _check_files(manifest: Mapping[str, Any], root: Path) -> None:
     Raises:
         UserError: naming the first that is missing, damaged or changed.
     """
-    from trust_exp.data.images import check_images
+    from trust_exp.data.readers.images import check_images
 
     name, folder = manifest["name"], Path(manifest["folder"])
     again = f"prepare it again with: trust-exp data import {name} <folder>"

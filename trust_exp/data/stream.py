@@ -20,12 +20,14 @@ from trust_exp.data.config import AugmentConfig
 from trust_exp.data.copies import copy_numbers
 from trust_exp.data.loader import Loader, Planned
 from trust_exp.data.module import DataModule, Prepared
-from trust_exp.data.readers import ClassReader, Decoder, Index, Reader, Request, watch_signals
+from trust_exp.data.readers.base import Decoder, Index, Reader, Request, watch_signals
+from trust_exp.data.readers.boxes import BoxReader
+from trust_exp.data.readers.classes import ClassReader
+from trust_exp.data.readers.dense import DenseReader
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
 from trust_exp.tasks import Task
 
-READERS = ("trust_exp.data.dense", "trust_exp.data.boxes")
 AHEAD = 4  # batches that are decoded before they are asked for
 MOST_WORKERS = 16  # more would wait for the disk or for the accelerator
 
@@ -150,7 +152,7 @@ def start_fork_server() -> None:
     every worker. Ctrl-C and SIGTERM reach whole process groups and SLURM steps: blocked here, they are blocked in the
     server and its workers, and this process alone decides what they mean.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, *READERS])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
     resource_tracker.ensure_running()  # else it is started by the server, and unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
@@ -302,13 +304,9 @@ class StreamDataModule(DataModule):
         served: Any = (self.image_size, self.resize, self.changes)
         info = self.describe()
         if self.task == "segmentation":
-            from trust_exp.data.dense import DenseReader
-
-            return DenseReader(self.prepared.source, self._folder, arrays, info, *served)
+            return DenseReader(self.prepared.source.maps, self._folder, arrays, info, *served)
         if self.task == "detection":
-            from trust_exp.data.boxes import BoxReader
-
-            return BoxReader(self.prepared.source, self._folder, arrays, info, *served)
+            return BoxReader(self._folder, arrays, info, *served)
         classes = self.subset.renumbered(torch.arange(len(info.classes)), info)
         return ClassReader(self._folder, arrays, classes, *served, crop=self.crop, stretch=self.stretch)
 

@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
+from trust_exp.data.readers.images import check_images
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import as_rows, for_each, put_labels, read_numbers
 from trust_exp.data.sources.layout import as_bytes, folders
@@ -48,8 +49,6 @@ class Broden(Source):
         _root(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        from trust_exp.data.images import check_images
-
         root = _root(folder)
         labels = read_labels(root)
         rows = read_index(root / "index.csv", labels.kinds)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
+from trust_exp.data.readers.images import check_images
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.broden import read_csv
 from trust_exp.data.sources.label_maps import as_rows, for_each, read_numbers, unknown_map
@@ -81,8 +82,6 @@ class BrodenPlus(Source):
             _meta(folder, name)
 
     def read(self, folder: Path, into: Writer) -> None:
-        from trust_exp.data.images import check_images
-
         tables = self._tables(folder)
         into.info = DatasetInfo(self.name, (), (3, 512, 512), (0.0, 1.0), task=self.task, layers=tables.layers)
         samples = {part: _samples(folder, names) for part, names in RECORDS.items()}

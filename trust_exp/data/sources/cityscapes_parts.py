@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
+from trust_exp.data.readers.images import read_rgb
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import for_each, put_labels
 from trust_exp.data.sources.layout import folders
@@ -170,8 +171,6 @@ def _images_below(folder: Path) -> dict[str, Path]:
 
 
 def _pixels(drawing: Drawing, by_name: dict[str, Path]) -> np.ndarray:
-    from trust_exp.data.images import read_rgb
-
     name = PureWindowsPath(drawing.image).as_posix()  # labelme writes the separators of its system
     beside = drawing.path.parent / name
     found = beside if name and beside.is_file() else by_name.get(Path(name).stem)

@@ -6,9 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.folder import stream_info, write_index
-from trust_exp.data.sources.layout import holding, lines
+from trust_exp.data.sources.layout import holding
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 

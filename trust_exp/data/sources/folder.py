@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 
 from trust_exp.data.config import DatasetInfo
-from trust_exp.data.images import check_images
+from trust_exp.data.readers.images import check_images
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.layout import as_bytes, subfolders
 from trust_exp.data.store import Writer

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.folder import Listing, is_image, list_classes, write_classes
-from trust_exp.data.sources.layout import folders, lines, subfolders
+from trust_exp.data.sources.layout import folders, subfolders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 

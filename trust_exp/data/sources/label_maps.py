@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN
+from trust_exp.data.readers.images import read_labels
 from trust_exp.errors import UserError
 from trust_exp.progress import track
 
@@ -40,8 +41,6 @@ def read_map(path: Path, size: tuple[int, int], most: int, *, also: Sequence[int
 
 def read_numbers(path: Path) -> np.ndarray:
     """What ``images.read_labels`` reads; PIL is imported only now."""
-    from trust_exp.data.images import read_labels
-
     return read_labels(path)
 
 

@@ -64,31 +64,6 @@ def number(path: Path) -> int:
     raise UserError(f"{path} has no number in its name; the numbers give the images their order")
 
 
-def content(path: Path) -> bytes:
-    """All of a file.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty, without the space around them.
-
-    Raises:
-        UserError: if it cannot be read, or is no text.
-    """
-    try:
-        text = content(path).decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file: {error.reason} at byte {error.start}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
 def as_bytes(names: Iterable[str | Path]) -> np.ndarray:
     """File names as an array, bytes [N]."""
     return np.array([os.fsencode(name) for name in names], np.bytes_)

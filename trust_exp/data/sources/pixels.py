@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from trust_exp.data.pickles import load_pickled_arrays
-from trust_exp.data.sources.layout import content
+from trust_exp.data.readers.files import content
+from trust_exp.data.readers.images import CONVERTED, read_rgb
+from trust_exp.data.readers.pickles import load_pickled_arrays
 from trust_exp.errors import UserError
 from trust_exp.progress import Bar
 
@@ -111,8 +112,6 @@ def decode(paths: Sequence[Path], images: np.ndarray) -> Counter[str]:
 
 def _read(path: Path, height: int, width: int) -> tuple[np.ndarray, str | None]:
     from PIL import Image
-
-    from trust_exp.data.images import CONVERTED, read_rgb
 
     stored = content(path)
     pixels = read_rgb(stored, str(path))

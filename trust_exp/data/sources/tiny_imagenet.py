@@ -9,8 +9,9 @@ import numpy as np
 
 from trust_exp.data.config import DatasetInfo
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.layout import folders, holding, lines, number, unpacked
+from trust_exp.data.sources.layout import folders, holding, number, unpacked
 from trust_exp.data.sources.pixels import decode, distinct
 from trust_exp.data.store import Writer, file_digest
 from trust_exp.errors import UserError

@@ -1,7 +1,7 @@
-"""The reader of images with label maps: what a worker process does for segmentation; and concepts of whole images."""
+"""The reader of images with label maps, for segmentation."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,8 @@ from torch import Tensor
 from trust_exp.data.batch import DatasetInfo, DenseBatch, as_floats
 from trust_exp.data.config import UNKNOWN, AugmentConfig
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, SCALED_CROP_NUMBERS, box_views, scaled_crop_views
-from trust_exp.data.images import open_rgb
-from trust_exp.data.readers import random_box
-from trust_exp.data.sources import Source
+from trust_exp.data.readers.classes import random_box
+from trust_exp.data.readers.images import open_rgb
 from trust_exp.errors import UserError
 
 
@@ -28,9 +27,10 @@ class DenseReader:
     smoothed where they become smaller, but for ``scale``; maps take the nearest pixel, whatever their own resolution.
 
     Args:
-        source, info: of the data set; the label map comes first if ``info`` has classes, then those of its layers.
+        read_maps: reads the label maps of an image from the folder and its row of ``maps``, see ``Source.maps``.
         folder: that the paths are relative to.
-        arrays: the index: ``paths`` bytes [N], and ``maps`` bytes [N, K], which the source understands.
+        arrays: the index: ``paths`` bytes [N], and ``maps`` bytes [N, K].
+        info: of the data set; the label map comes first if it has classes, then those of its layers.
         image_size: height and width of what is served.
         resize: shorter side before the central crop of evaluation; None: no crop.
         augment: what is done to training images.
@@ -41,7 +41,7 @@ class DenseReader:
 
     def __init__(
         self,
-        source: Source,
+        read_maps: Callable[[Path, np.ndarray], np.ndarray],
         folder: Path,
         arrays: Mapping[str, np.ndarray],
         info: DatasetInfo,
@@ -58,7 +58,7 @@ class DenseReader:
             raise UserError(
                 f"dataset.augment.rotate needs scale with dataset={info.name}, e.g. dataset.augment.scale=[1,1]"
             )
-        self.source, self.folder, self.arrays = source, folder, arrays
+        self.read_maps, self.folder, self.arrays = read_maps, folder, arrays
         self.has_classes = bool(info.classes)
         self.size, self.resize, self.augment = image_size, resize, augment
         self.crop_size = (augment.size[0], augment.size[1]) if augment.size else image_size
@@ -75,7 +75,7 @@ class DenseReader:
         """
         path = self.folder / os.fsdecode(self.arrays["paths"][row])
         image = open_rgb(path)
-        maps = self.source.maps(self.folder, self.arrays["maps"][row])
+        maps = self.read_maps(self.folder, self.arrays["maps"][row])
         if uniform is None and self.resize is None and (image.height, image.width) == maps.shape[1:] == self.size:
             return np.array(image).transpose(2, 0, 1), maps
         if uniform is not None and self.augment.scale:
@@ -156,26 +156,3 @@ def nearest(maps: np.ndarray, view: Tensor, size: tuple[int, int], source: tuple
     taken = maps.reshape(len(maps), -1).take(np.where(within, row * width + column, 0), axis=1)
     taken[:, ~within] = UNKNOWN
     return taken
-
-
-def concept_names(info: DatasetInfo) -> tuple[tuple[str, str], ...]:
-    """Kind and name of every concept, those of the first kind first; layers of one kind share theirs."""
-    return tuple(dict.fromkeys((layer.kind, name) for layer in info.layers for name in layer.concepts))
-
-
-def concept_presence(concepts: Tensor, info: DatasetInfo) -> Tensor:
-    """Which concepts are anywhere in each image.
-
-    Args:
-        concepts: integers [B, L, H, W], a map for each of ``info.layers``.
-
-    Returns:
-        bool [B, C], the concepts in the order of ``concept_names``.
-    """
-    places = {name: place for place, name in enumerate(concept_names(info))}
-    found = torch.zeros(len(concepts), len(places) + 1, dtype=torch.bool, device=concepts.device)  # the last: none
-    for number, layer in enumerate(info.layers):
-        own = [places[layer.kind, name] for name in layer.concepts]
-        table = torch.tensor([*own, len(places), len(places)], device=concepts.device)  # -1 and -2: UNKNOWN, NOTHING
-        found.scatter_(1, table[concepts[:, number].flatten(1).long()], True)
-    return found[:, :-1]

@@ -1,4 +1,4 @@
-"""The reader of images with boxes: what a worker process does for detection."""
+"""The reader of images with boxes, for detection."""
 
 import os
 from collections.abc import Mapping
@@ -12,8 +12,7 @@ from torch import Tensor
 from trust_exp.data.batch import BoxBatch, DatasetInfo, as_floats
 from trust_exp.data.config import UNKNOWN, AugmentConfig
 from trust_exp.data.geometry import SHIFTED_NUMBERS, shifted_views, warp_boxes
-from trust_exp.data.images import open_rgb
-from trust_exp.data.sources import Source
+from trust_exp.data.readers.images import open_rgb
 from trust_exp.errors import UserError
 
 
@@ -24,9 +23,9 @@ class BoxReader:
     ``shifted_views``), black where nothing is; a box whose centre leaves the image is left out.
 
     Args:
-        source, info: of the data set.
         folder: that the paths are relative to.
         arrays: the index: ``paths``, ``boxes``, ``boxlabels``, ``difficult`` and ``boxcount``, see ``sources.voc``.
+        info: of the data set.
         image_size: height and width of what is served.
         resize: must be None, as there is no crop: objects may lie anywhere.
         augment: what is done to training images.
@@ -39,7 +38,6 @@ class BoxReader:
 
     def __init__(
         self,
-        source: Source,
         folder: Path,
         arrays: Mapping[str, np.ndarray],
         info: DatasetInfo,

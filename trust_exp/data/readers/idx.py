@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trust_exp.data.sources.layout import content as read_bytes
+from trust_exp.data.readers.files import content as read_bytes
 from trust_exp.errors import UserError
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
