@@ -152,5 +152,5 @@ def test_any_number_of_workers_serves_the_same_batches(reader):
 
 
 def test_a_crop_is_refused(reader):
-    with pytest.raises(UserError, match=r"^dataset.resize=64 asks for a crop; dataset=voc is served whole"):
+    with pytest.raises(UserError, match=r"^dataset.resize=64 would crop images; dataset=voc has boxes"):
         reader(resize=64)

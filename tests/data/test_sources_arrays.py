@@ -259,7 +259,7 @@ def test_the_numbers_in_file_names_give_the_order(tmp_path, ten_pngs):
 def test_wrong_class_folders_are_refused(tmp_path, ten_pngs):
     frog = ten_pngs / "train" / "frog"
     (ten_pngs / "train" / "toad").mkdir()
-    expected = f"{ten_pngs / 'train' / 'toad'} is no class of cifar10; take it out of {ten_pngs / 'train'}"
+    expected = f"{ten_pngs / 'train' / 'toad'} is not a class of cifar10; remove it from {ten_pngs / 'train'}"
     assert refused("cifar10", ten_pngs, tmp_path) == expected
     (ten_pngs / "train" / "toad").rmdir()
     shutil.rmtree(frog)

@@ -91,13 +91,13 @@ def test_a_class_that_is_not_there_is_named(given, message):
 
 
 def test_classes_of_dense_data_cannot_be_chosen():
-    with pytest.raises(UserError, match="chooses among images of a class; dataset=animals has none"):
+    with pytest.raises(UserError, match="needs a class for each image; dataset=animals has"):
         Subset(["cat"]).rows("train", torch.zeros(2, 4, 4, dtype=torch.int8), INFO)
 
 
 def test_an_empty_choice_is_refused(tmp_path):
     np.save(tmp_path / "chosen.npy", np.array([0]))
-    with pytest.raises(UserError, match="no sample of train is left of dataset=animals"):
+    with pytest.raises(UserError, match="no train sample of dataset=animals is left"):
         Subset(["emu"], tmp_path / "chosen.npy").rows("train", LABELS, INFO)
 
 
@@ -108,7 +108,7 @@ def test_an_empty_choice_is_refused(tmp_path):
         ("10\n", "names sample 10; there are 0 to 9"),
         ("-1\n", "names sample -1; there are 0 to 9"),
         ("", "names no sample"),
-        ('# samples of {"name: 1}\n1\n', "its first line does not say of which data they are"),
+        ('# samples of {"name: 1}\n1\n', "the facts about its data in the first line are not JSON"),
         ("1 2\n3 4\n", "must hold whole numbers; it has int64 (2, 2)"),
     ],
 )
@@ -137,7 +137,7 @@ def test_an_index_file_that_was_written_for_other_data_is_refused(tmp_path):
     assert read_index(path, FACTS).tolist() == [8, 2]
     with pytest.raises(UserError, match="for other data: its name is 'animals', here it is 'birds'"):
         read_index(path, split_facts("birds", LABELS.numpy()))
-    with pytest.raises(UserError, match=r"its labels is '.*'; choose anew from these data"):
+    with pytest.raises(UserError, match=r"its labels is '.*'; make one for these data"):
         Subset(index_file=path).rows("train", LABELS.flip(0), INFO)
     path.write_text(path.read_text().replace('"samples": 10', '"samples": 11'))
     with pytest.raises(UserError, match="its samples is 11, here it is 10"):

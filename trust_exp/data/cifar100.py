@@ -15,7 +15,7 @@ class Cifar100(PreparedDataModule):
 
     Args:
         labels: ``fine`` or ``coarse``.
-        common: as of ``PreparedDataModule``.
+        common: see ``PreparedDataModule``.
     """
 
     def __init__(self, name: str, *, labels: str = "fine", **common: Any) -> None:

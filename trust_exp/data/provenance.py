@@ -1,4 +1,4 @@
-"""Which data a file with numbers of samples is about: facts in it, compared with those at hand. No torch."""
+"""Facts that tie a file with numbers of samples to its data. No torch."""
 
 import hashlib
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ def split_facts(name: str, labels: np.ndarray, *more: np.ndarray) -> dict[str, A
     return {"name": name, "samples": len(labels), "labels": digest.hexdigest()}
 
 
-def check_same(what: str, told: Mapping[str, Any], here: Mapping[str, Any], fix: str) -> None:
-    """Raise UserError, ending with ``fix``, if ``what`` was made for other data: ``told`` of it, ``here`` at hand."""
+def check_same(what: str, stored: Mapping[str, Any], here: Mapping[str, Any], fix: str) -> None:
+    """Raise UserError, ending with ``fix``, if the ``stored`` facts of ``what`` differ from those ``here``."""
     for key in ("name", "samples", "labels"):
-        if told.get(key) != here[key]:
+        if stored.get(key) != here[key]:
             raise UserError(
-                f"{what} was made for other data: its {key} is {told.get(key)!r}, here it is {here[key]!r}; {fix}"
+                f"{what} was made for other data: its {key} is {stored.get(key)!r}, here it is {here[key]!r}; {fix}"
             )

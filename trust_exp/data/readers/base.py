@@ -27,10 +27,10 @@ class Reader(Protocol):
     def __call__(self, row: int, uniform: np.ndarray | None) -> tuple[np.ndarray, ...]:
         """The sample in ``row`` of the index: the image (uint8 [C, H, W]) first, all of fixed shapes and types.
 
-        ``uniform`` (float32 [draws], in [0, 1)) says how it is changed; with None it is as evaluation serves it.
+        ``uniform`` (float32 [draws], in [0, 1)) are the random numbers of its changes; None: as in evaluation.
 
         Raises:
-            UserError: naming the file that cannot be read; it reaches the user.
+            UserError: naming the file that cannot be read.
         """
 
     def batch(self, parts: tuple[Tensor, ...], index: Tensor) -> AnyBatch:
@@ -41,9 +41,9 @@ class Reader(Protocol):
 
 
 class Index(dict[str, np.ndarray]):
-    """The arrays of some parts of a prepared set, one after the other: what readers look up.
+    """The arrays of some parts of a prepared set, one after the other, for readers.
 
-    A worker opens the files again and gets no copy, as an index may have a million rows.
+    Workers open the files again instead of getting a copy, as an index may have a million rows.
     """
 
     def __init__(self, root: Path, name: str, parts: list[str]) -> None:
@@ -55,16 +55,16 @@ class Index(dict[str, np.ndarray]):
 
 
 class Request(NamedTuple):
-    """Rows to be read together, and the numbers (float32 [B, draws]) that say how their samples are changed."""
+    """Rows to read together, and the random numbers (float32 [B, draws]) of their changes."""
 
     rows: list[int]
     uniform: np.ndarray | None
 
 
 class Decoder:
-    """A reader as a DataLoader wants it: what stands at a request are the stacked parts of its samples.
+    """A reader as the data set of a DataLoader: a request gives the stacked parts of its samples.
 
-    A mistake of the user is passed on as a value: raised here it would reach him as a worker's traceback.
+    A UserError is returned: raised here, it would be shown as the traceback of a worker.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -86,7 +86,7 @@ def watch_signals(_: int) -> None:
     when the process that they work for is killed.
     """
     threading.Thread(target=_wait_for_end, daemon=True).start()
-    # It prints what goes wrong while memory is handed over: that the other process has ended, which is its affair.
+    # The thread that hands over memory would print that the other process has ended.
     sys.excepthook = lambda *_: None
 
 

@@ -27,21 +27,21 @@ def random_box(image: Image.Image, uniform: np.ndarray, augment: AugmentConfig) 
 
 
 class ClassReader:
-    """Images with one class each; of the index it takes ``paths`` and ``labels``, and ``boxes`` to crop to if asked.
+    """Images with one class each, from ``paths`` and ``labels`` of the index, and ``boxes`` for ``crop``.
 
     Evaluation: torchvision's Resize and CenterCrop of PIL images, to the last bit. Training: its RandomResizedCrop if
     ``augment.resized_crop`` is set, else a crop anywhere in the image as evaluation resizes it; then the flip. Numbers
-    beyond ``draws`` are those of a ``changed_copy``, which stands for the image.
+    beyond ``draws`` are those of a ``changed_copy``, which then replaces the image.
 
     Args:
         folder: that the paths are relative to.
         arrays: the index: ``paths`` bytes [N], ``labels`` [N]; ``boxes`` int32 [N, 4]: left, top, right, bottom.
-        classes: int64 [C], the number that each class of the index is served under.
-        image_size: height and width of what is served.
+        classes: int64 [C], the number that is served for each class of the index.
+        image_size: height and width of the served images.
         resize: shorter side before the crop; None: the least that covers ``image_size``.
-        augment: of it crop and flip.
-        crop: to the boxes, before all else.
-        stretch: resize whole images to ``image_size``, whatever their shape, and crop nothing off.
+        augment: its crop and flip are done here.
+        crop: first crop images to their boxes.
+        stretch: resize whole images to ``image_size``, whatever their shape.
 
     Raises:
         UserError: if ``resize`` does not cover ``image_size``, or there are no boxes to crop to.
@@ -60,7 +60,9 @@ class ClassReader:
         stretch: bool = False,
     ) -> None:
         if resize is not None and resize < max(image_size):
-            raise UserError(f"dataset.resize must be at least what is served, {max(image_size)}; got {resize}")
+            raise UserError(
+                f"dataset.resize must be at least {max(image_size)}, the size of the served images; got {resize}"
+            )
         if crop and "boxes" not in arrays:
             raise UserError("dataset.crop=true needs a box for each image, as cub200 has; this data set has none")
         self.folder, self.arrays, self.classes = folder, arrays, classes

@@ -24,16 +24,16 @@ class DenseReader:
     image, black and UNKNOWN where nothing is (see ``scaled_crop_views``; PSPNet's recipe); with ``resized_crop`` a box
     of random area that is resized; else as in evaluation, perhaps mirrored. Evaluation: the whole image resized to
     ``image_size``, or with ``resize`` the middle of what has that shorter side. Images are interpolated bilinearly, and
-    smoothed where they become smaller, but for ``scale``; maps take the nearest pixel, whatever their own resolution.
+    smoothed where they become smaller, except by ``scale``; maps of any resolution take the nearest pixel.
 
     Args:
         read_maps: reads the label maps of an image from the folder and its row of ``maps``, see ``Source.maps``.
         folder: that the paths are relative to.
         arrays: the index: ``paths`` bytes [N], and ``maps`` bytes [N, K].
         info: of the data set; the label map comes first if it has classes, then those of its layers.
-        image_size: height and width of what is served.
+        image_size: height and width of the served images.
         resize: shorter side before the central crop of evaluation; None: no crop.
-        augment: what is done to training images.
+        augment: the changes of training images.
 
     Raises:
         UserError: if ``augment`` has a change that label maps cannot follow.
@@ -51,9 +51,7 @@ class DenseReader:
     ) -> None:
         for key in ("pad", "shift"):
             if getattr(augment, key):
-                raise UserError(
-                    f"dataset.augment.{key} is not for dataset={info.name}; take a crop by scale or resized_crop"
-                )
+                raise UserError(f"dataset.augment.{key} is not available for label maps; crop by scale or resized_crop")
         if augment.rotate and not augment.scale:
             raise UserError(
                 f"dataset.augment.rotate needs scale with dataset={info.name}, e.g. dataset.augment.scale=[1,1]"
@@ -106,7 +104,7 @@ class DenseReader:
         )[0]
 
     def _box(self, uniform: np.ndarray | None, image: Image.Image, path: Path) -> tuple[tuple[float, ...], bool]:
-        """Left, top, width, height of what is served of the image, and whether it is mirrored."""
+        """Left, top, width, height of the served part of the image, and whether it is mirrored."""
         flip = uniform is not None and self.augment.flip and bool(uniform[-1] < 0.5)
         if uniform is not None and self.augment.resized_crop:
             return random_box(image, uniform[:RESIZED_CROP_NUMBERS], self.augment), flip
@@ -136,12 +134,12 @@ def _transformed(image: Image.Image, view: Tensor, size: tuple[int, int]) -> np.
 
 
 def nearest(maps: np.ndarray, view: Tensor, size: tuple[int, int], source: tuple[int, int]) -> np.ndarray:
-    """What a view shows of label maps, by the nearest pixel; UNKNOWN beyond them. As ``geometry.warp`` in a worker.
+    """Sample a view from label maps by the nearest pixel; UNKNOWN outside. ``geometry.warp`` for one sample.
 
     Args:
         maps: int16 [M, h, w], of any resolution.
         view: float64 [2, 3], into the image that the maps are of.
-        size: height and width of what is served.
+        size: height and width of the served maps.
         source: height and width of that image.
 
     Returns:

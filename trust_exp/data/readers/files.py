@@ -21,7 +21,7 @@ def lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty, without the space around them.
 
     Raises:
-        UserError: if it cannot be read, or is no text.
+        UserError: if it cannot be read, or is not text.
     """
     try:
         text = content(path).decode()

@@ -88,7 +88,9 @@ class Cifar(Source):
             if missing := [name for name in self.classes if name not in found]:
                 raise UserError(f"{place} lacks the folders {', '.join(f'{part}/{name}' for name in missing)}")
             if others := sorted(found - set(self.classes)):
-                raise UserError(f"{place / part / others[0]} is no class of {self.name}; take it out of {place / part}")
+                raise UserError(
+                    f"{place / part / others[0]} is not a class of {self.name}; remove it from {place / part}"
+                )
 
     def _pickled(self, path: Path) -> tuple[np.ndarray, ...]:
         batch = load_batch(path, "data", *self.keys)
@@ -200,7 +202,7 @@ class Cifar100(Cifar):
         if len(wrong := np.flatnonzero(coarse != COARSE_OF[fine])):
             first = wrong[0]
             raise UserError(
-                f"{path} puts a {FINE[fine[first]]} into {COARSE[coarse[first]]}, where it does not belong; get it anew"
+                f"{path} puts a {FINE[fine[first]]} into {COARSE[coarse[first]]}, not its super-class; get the file again"
             )
         return images, fine
 

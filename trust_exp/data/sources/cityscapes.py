@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.config import UNKNOWN, DatasetInfo
-from trust_exp.data.readers.images import check_images
+from trust_exp.data.readers.images import check_images, read_labels
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.label_maps import as_rows, for_each, read_map, read_numbers
+from trust_exp.data.sources.label_maps import as_rows, for_each, read_map
 from trust_exp.data.sources.layout import as_bytes, folders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
@@ -96,7 +96,7 @@ class Cityscapes(Source):
             )
 
     def maps(self, folder: Path, files: np.ndarray) -> np.ndarray:
-        labels = read_numbers(folder / os.fsdecode(files[0]))
+        labels = read_labels(folder / os.fsdecode(files[0]))
         return self.numbers[labels][None]
 
 

@@ -70,10 +70,10 @@ def find(folder: Path) -> Path:
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """What stands behind each number of a table.
+    """The text after each number of a table.
 
     Raises:
-        UserError: if a line has nothing behind its number, or a number stands twice.
+        UserError: if a line has nothing after its number, or a number occurs twice.
     """
     table: dict[str, str] = {}
     for line in lines(path):
@@ -94,8 +94,8 @@ def read_numbers(path: Path, width: int, images: dict[str, str], allowed: range 
     """
     table = read_table(path)
     if table.keys() != images.keys():
-        odd = next(iter(images.keys() ^ table.keys()))
-        raise UserError(f"{path} and {path.with_name(IMAGES)} do not fit together: only one of them has image {odd}")
+        single = next(iter(images.keys() ^ table.keys()))
+        raise UserError(f"{path} and {path.with_name(IMAGES)} do not match: only one of them has image {single}")
     rows = []
     for number in images:
         try:

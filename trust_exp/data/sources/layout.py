@@ -1,4 +1,4 @@
-"""How sources find a set in the folders that people have: unpacked, deeper, or still in its archive. No torch."""
+"""How sources find a set in a folder: unpacked, in subfolders, or still in its archive. No torch."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ def folders(folder: Path) -> Iterator[Path]:
     """``folder`` and the folders in it down to ``DEPTH``, the outer ones first; hidden ones are left out.
 
     Raises:
-        UserError: if it is no folder.
+        UserError: if it is not a folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")

@@ -145,7 +145,7 @@ def read_list(path: Path) -> list[str]:
 
 
 class Objects(NamedTuple):
-    """What is in an image; ``clipped`` boxes stuck out by up to a pixel."""
+    """The objects in an image; ``clipped`` counts boxes that reached beyond it by up to a pixel."""
 
     boxes: np.ndarray  # float32 [M, 4]: left, top, right, bottom
     labels: np.ndarray  # uint8 [M]

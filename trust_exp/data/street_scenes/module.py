@@ -32,13 +32,13 @@ WORTH = 64  # scenes that a process must draw to be worth its start
 class StreetScenes(ArrayDataModule):
     """Streets with exact labels: a class, a part and a material for every pixel, or the kind of place for an image.
 
-    The first scenes of a split are the same however many there are. If only the first are wanted, no others are drawn.
+    The first scenes of a split do not depend on their number, so only those that are needed are drawn.
 
     Args:
         task: segmentation serves maps, classification the kind of place; ``presence`` has the concepts of an image.
         images, test_images: how many there are of each split.
         image_size: height and width.
-        common: as of ``DataModule``.
+        common: see ``DataModule``.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class StreetScenes(ArrayDataModule):
         return store.read_manifest(store.prepared_folder(self.root, self._key(split)))
 
     def _key(self, split: Split) -> str:
-        """The name that the scenes are kept under: it changes with what they are drawn by."""
-        what = (DRAWING, SEED, split, self.counts[split], self.image_size)
-        return f"street_scenes-{hashlib.sha256(repr(what).encode()).hexdigest()[:10]}"
+        """The name of the folder of the scenes: another drawing, number or size has another."""
+        key = (DRAWING, SEED, split, self.counts[split], self.image_size)
+        return f"street_scenes-{hashlib.sha256(repr(key).encode()).hexdigest()[:10]}"
 
     def _ensure(self, split: Split, *, verify: bool = False) -> None:
         key = self._key(split)
@@ -146,8 +146,8 @@ def draw(split: str, count: int, size: tuple[int, int]) -> Generator[Scene]:
     if workers == 1:
         yield from map(one, range(count))
         return
-    # Not by fork: it would copy the locks of threads, and CUDA does not survive it. What is sent is of the generator
-    # alone, so that the processes import no more. Ctrl-C reaches all of them, and this one ends the others.
+    # Not by fork, which copies the locks of threads and breaks CUDA. The processes import the drawing alone.
+    # Ctrl-C reaches all of them, and this one ends the others.
     context = get_context("forkserver")
     pool = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
     try:

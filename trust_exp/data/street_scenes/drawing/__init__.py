@@ -15,7 +15,7 @@ from trust_exp.errors import check_range
 
 __all__ = ["CLASSES", "DRAWING", "MATERIALS", "PARTS", "SCENES", "Scene", "street_scene"]
 
-# Scenes are kept under this name of what draws them: change it whenever another picture comes out. Tests pin both.
+# The version of the pictures, part of the name of their folder: change it when any picture changes. Tests pin both.
 DRAWING = "0460684ce3"
 
 

@@ -1,4 +1,4 @@
-"""What stands along a street: plants, fences and walls, poles, lamps, lights, signs."""
+"""Objects along a street: plants, fences and walls, poles, lamps, lights, signs."""
 
 import math
 from collections.abc import Callable

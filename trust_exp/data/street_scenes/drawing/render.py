@@ -140,7 +140,7 @@ def _clipped(points: np.ndarray) -> np.ndarray:
 
 
 class Table(NamedTuple):
-    """What each stroke says to its samples; a row [3] times a ray (x, y, 1) is linear on the screen."""
+    """The parameters of each stroke for its samples; a row [3] times a ray (x, y, 1) is linear on the screen."""
 
     kind: np.ndarray  # uint8 [n]: the texture
     columns: np.ndarray  # float32 [20, n], in the order in which ``_shade`` takes them
