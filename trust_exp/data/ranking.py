@@ -107,7 +107,7 @@ def _check(path: Path, ranking: Ranking, samples: int) -> None:
     if times.max() > 1:
         raise UserError(f"{path} ranks sample {int(times.argmax())} {int(times.max())} times; write it again")
     if not (score[:-1] >= score[1:]).all():  # also false for NaN
-        raise UserError(f"{path} is not a ranking: its scores increase somewhere, but the hardest sample comes first")
+        raise UserError(f"{path} is not a ranking: its scores must not increase; write it again")
 
 
 def check_fits(ranking: Ranking, dataset: Mapping[str, Any]) -> None:

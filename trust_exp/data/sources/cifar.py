@@ -202,7 +202,7 @@ class Cifar100(Cifar):
         if len(wrong := np.flatnonzero(coarse != COARSE_OF[fine])):
             first = wrong[0]
             raise UserError(
-                f"{path} puts a {FINE[fine[first]]} into {COARSE[coarse[first]]}, not its super-class; get the file again"
+                f"{path} puts a {FINE[fine[first]]} into {COARSE[coarse[first]]}, which is wrong; get the file again"
             )
         return images, fine
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from trust_exp.data.readers.files import content
-from trust_exp.data.readers.images import CONVERTED, read_rgb
 from trust_exp.data.readers.pickles import load_pickled_arrays
 from trust_exp.errors import UserError
 from trust_exp.progress import Bar
@@ -112,6 +111,8 @@ def decode(paths: Sequence[Path], images: np.ndarray) -> Counter[str]:
 
 def _read(path: Path, height: int, width: int) -> tuple[np.ndarray, str | None]:
     from PIL import Image
+
+    from trust_exp.data.readers.images import CONVERTED, read_rgb  # here, as listing sources needs no PIL
 
     stored = content(path)
     pixels = read_rgb(stored, str(path))
