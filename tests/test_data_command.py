@@ -234,7 +234,7 @@ def assert_one_sentence(process, sentence):
         (["show", "vocc"], "did you mean voc?"),
         (["show", "voc", "--root", "/nowhere"], "voc is not in /nowhere; trust-exp data list says how to get it"),
         (["show", "digits", "--count", "0"], "--count must be at least 1; got 0"),
-        (["show", "digits", "seed=1"], "'seed=1' is no dataset.key=value"),
+        (["show", "digits", "seed=1"], "'seed=1' is not dataset.key=value"),
         (["show", "digits", "dataset.imagesize=1"], "the key 'dataset.imagesize' does not exist"),
         (["show", "digits", "--out", "/proc/sheet.png"], "cannot write /proc/sheet.png"),
         (["show", "two_moons", "--out", "/proc/sheet.png"], "dataset=two_moons has no images to show"),

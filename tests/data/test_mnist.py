@@ -11,7 +11,7 @@ import torch
 from trust_exp.data import sources, store
 from trust_exp.data.fetch import Remote
 from trust_exp.data.module import PreparedDataModule
-from trust_exp.data.sources.idx import read_idx
+from trust_exp.data.readers.idx import read_idx
 from trust_exp.data.sources.mnist import STEMS, FashionMnist, Mnist
 from trust_exp.errors import UserError
 

@@ -19,10 +19,11 @@ from trust_exp.data import sources, store
 from trust_exp.data.cifar10plus1 import CifarPlusOne
 from trust_exp.data.cifar100 import Cifar100
 from trust_exp.data.module import PreparedDataModule
-from trust_exp.data.sources.cifar import COARSE, COARSE_OF, FINE, SUPER_CLASSES, Cifar10, super_class
+from trust_exp.data.sources.cifar import COARSE_OF, Cifar10
 from trust_exp.data.sources.imagenet32 import ImageNet32
 from trust_exp.data.sources.svhn import MD5 as SVHN_MD5
 from trust_exp.data.subset import occurrence_in_class
+from trust_exp.data.super_classes import COARSE, FINE, SUPER_CLASSES, super_class
 from trust_exp.errors import UserError
 from trust_exp.schema import ROOT
 
@@ -258,7 +259,7 @@ def test_the_numbers_in_file_names_give_the_order(tmp_path, ten_pngs):
 def test_wrong_class_folders_are_refused(tmp_path, ten_pngs):
     frog = ten_pngs / "train" / "frog"
     (ten_pngs / "train" / "toad").mkdir()
-    expected = f"{ten_pngs / 'train' / 'toad'} is no class of cifar10; take it out of {ten_pngs / 'train'}"
+    expected = f"{ten_pngs / 'train' / 'toad'} is not a class of cifar10; remove it from {ten_pngs / 'train'}"
     assert refused("cifar10", ten_pngs, tmp_path) == expected
     (ten_pngs / "train" / "toad").rmdir()
     shutil.rmtree(frog)

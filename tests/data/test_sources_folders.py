@@ -69,7 +69,7 @@ def test_parts_of_a_folder_have_many_names_and_files_that_are_no_images_are_coun
     import_dataset("folder", folder, tmp_path)
     manifest = store.verify(tmp_path, "folder")
     assert manifest["info"]["classes"] == ["cat", "dog"]
-    assert manifest["converted"] == {"grey images": 1, "files that are no images, left out": 1}
+    assert manifest["converted"] == {"grey images": 1, "files that are not images, left out": 1}
     assert store.parts(manifest) == ["test", "train", "val"]
     train = store.open_part(tmp_path, "folder", "train")
     assert names(tmp_path, "folder", "train") == [
@@ -353,7 +353,7 @@ def test_birds_have_their_boxes_cut_to_the_image(tmp_path):
     ("table", "text", "message"),
     [
         ("image_class_labels", "1 1\n2 1\n3 3\n", "image_class_labels.txt: image 3 has 3; expected: 1 to 2"),
-        ("train_test_split", "1 0\n2 1\n", "train_test_split.txt and .*images.txt do not fit together: .* image 3"),
+        ("train_test_split", "1 0\n2 1\n", "train_test_split.txt and .*images.txt do not match: .* image 3"),
         (
             "bounding_boxes",
             "1 2 3 4\n2 0 0 1 1\n3 0 0 1 1",

@@ -19,7 +19,7 @@ from torchvision.transforms.functional import InterpolationMode, pil_to_tensor, 
 
 from trust_exp.data.config import AugmentConfig
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, resized_crop_boxes
-from trust_exp.data.readers import ClassReader
+from trust_exp.data.readers.classes import ClassReader
 from trust_exp.data.stream import StreamDataModule, StreamLoader, on_device
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
@@ -203,7 +203,7 @@ def test_images_are_cropped_to_their_boxes_first(photographs, module):
 
 
 def test_a_resize_below_what_is_served_is_refused(module):
-    with pytest.raises(UserError, match=r"dataset\.resize must be at least what is served, 64; got 60"):
+    with pytest.raises(UserError, match=r"dataset\.resize must be at least 64, the size of the served images; got 60"):
         module(resize=60).test_dataloader()
 
 
@@ -346,7 +346,7 @@ def test_a_folder_that_is_gone_is_said_before_training(photographs, tmp_path):
     data = StreamDataModule("folder", path=str(folder), root=tmp_path)
     data.prepare_data()
     shutil.rmtree(folder)
-    with pytest.raises(UserError, match=r"no longer in .*copy; bring them back"):
+    with pytest.raises(UserError, match=r"no longer in .*copy; put them back"):
         data.prepare_data()
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trust_exp.viz.contact_sheet import Sheet
 
 WIDE = 140  # columns that the table of data sets needs
-LABELS = {"classification": "classes", "segmentation": "pixels", "detection": "boxes"}
+LABELS = {"classification": "classes", "segmentation": "pixels", "detection": "boxes", "anomaly": "normal class"}
 
 
 def add(commands: Commands) -> None:
@@ -75,7 +75,7 @@ class Choice:
 
     @property
     def task(self) -> str:
-        """What its labels are."""
+        """The kind of its labels."""
         return str(self.values.get("task", "classification"))
 
     @property
@@ -85,7 +85,7 @@ class Choice:
 
 
 def read_choice(name: str) -> Choice:
-    """What conf/dataset says of a data set.
+    """The choice of conf/dataset of that name.
 
     Raises:
         UserError: if there is none of that name.
@@ -100,7 +100,7 @@ def read_choice(name: str) -> Choice:
 
 
 def yaml_values(path: Path) -> dict[str, Any]:
-    """What stands in a file of conf/, nothing composed or resolved."""
+    """The values in a file of conf/, neither composed nor resolved."""
     values: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
     return values
 
@@ -147,7 +147,7 @@ def _row(choice: Choice, root: Path) -> tuple[str, ...]:
     ends = ("; ".join(dict.fromkeys(texts)) for texts in (ways, licences))
     try:
         size, where = _size(choice, root), state(choice, root)
-    except UserError:  # of a manifest that cannot be read
+    except UserError:  # the manifest cannot be read
         size, where = "", "damaged"
     return *first, _published(choice), size, where, *ends
 
@@ -163,7 +163,7 @@ def _published(choice: Choice) -> str:
 
 
 def _size(choice: Choice, root: Path) -> str:
-    """What the set takes on disk: what was prepared takes; about as published if it is not there or is streamed."""
+    """The size on disk: of the prepared files, or about the published size if it is missing or streamed."""
     megabytes, about = 0.0, ""
     for source in choice.sources:
         prepared = store.is_prepared(root, source.name)
@@ -249,7 +249,7 @@ def _check_files(manifest: Mapping[str, Any], root: Path) -> None:
     Raises:
         UserError: naming the first that is missing, damaged or changed.
     """
-    from trust_exp.data.images import check_images
+    from trust_exp.data.readers.images import check_images
 
     name, folder = manifest["name"], Path(manifest["folder"])
     again = f"prepare it again with: trust-exp data import {name} <folder>"
@@ -280,7 +280,7 @@ def show_data(given: argparse.Namespace) -> None:
         raise UserError(f"{out} is there already; --out {out} writes over it, another --out beside it")
     for text in given.overrides:
         if not text.lstrip("+~").startswith("dataset."):
-            raise UserError(f"{text!r} is no dataset.key=value")
+            raise UserError(f"{text!r} is not dataset.key=value")
     if state(choice, given.root).endswith("missing"):
         raise UserError(f"{given.name} is not in {given.root}; trust-exp data list says how to get it")
     from trust_exp.viz.contact_sheet import draw_contact_sheet
@@ -352,7 +352,7 @@ def rarest(labels: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":
 
 
 def sheet(batch: "AnyBatch", info: "DatasetInfo") -> "Sheet":
-    """What a contact sheet shows of a batch."""
+    """The contact sheet of a batch."""
     from trust_exp.data.batch import BoxBatch, DenseBatch
     from trust_exp.viz.contact_sheet import Labels, framed_sheet, mapped_sheet, plain_sheet
 

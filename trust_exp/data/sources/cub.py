@@ -6,9 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.folder import stream_info, write_index
-from trust_exp.data.sources.layout import holding, lines
+from trust_exp.data.sources.layout import holding
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
@@ -69,10 +70,10 @@ def find(folder: Path) -> Path:
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """What stands behind each number of a table.
+    """The text after each number of a table.
 
     Raises:
-        UserError: if a line has nothing behind its number, or a number stands twice.
+        UserError: if a line has nothing after its number, or a number occurs twice.
     """
     table: dict[str, str] = {}
     for line in lines(path):
@@ -93,8 +94,8 @@ def read_numbers(path: Path, width: int, images: dict[str, str], allowed: range 
     """
     table = read_table(path)
     if table.keys() != images.keys():
-        odd = next(iter(images.keys() ^ table.keys()))
-        raise UserError(f"{path} and {path.with_name(IMAGES)} do not fit together: only one of them has image {odd}")
+        single = next(iter(images.keys() ^ table.keys()))
+        raise UserError(f"{path} and {path.with_name(IMAGES)} do not match: only one of them has image {single}")
     rows = []
     for number in images:
         try:

@@ -98,7 +98,7 @@ def read_numbers(path: Path, key: str, most: int) -> np.ndarray:
     try:
         numbers = np.asarray(loadmat(path)[key]).ravel()
         whole = numbers.astype(np.int64)
-    except Exception as error:  # of a damaged file scipy raises whatever comes up
+    except Exception as error:  # scipy raises errors of any kind for a damaged file
         raise UserError(f"{path} cannot be read as a file of MATLAB with {key}: {error}") from error
     if not len(whole) or (whole != numbers).any() or whole.min() < 1 or whole.max() > most:
         raise UserError(f"{path}: {key} must be whole numbers from 1 to {most}")

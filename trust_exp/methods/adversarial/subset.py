@@ -78,7 +78,7 @@ def choose(config: SubsetConfig, data: DataModule) -> Subset:
 
 
 def _listed(path: str, data: DataModule, served: Tensor) -> Tensor:
-    numbers = read_index(path, data.describe().name, data.whole_labels("train"), "method.subset.index_file")
+    numbers = read_index(path, data.sample_facts(), "method.subset.index_file")
     index, times = numbers.unique(return_counts=True)
     if len(index) < len(numbers):
         repeated = int(index[times.argmax()])

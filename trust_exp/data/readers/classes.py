@@ -1,111 +1,20 @@
-"""What worker processes do: read the samples in some rows of an index. They import this and no Lightning.
-
-The protocol of all readers, and the reader of images with a class; dense.py and boxes.py have the others.
-"""
+"""The reader of images with a class, for classification."""
 
 import os
-import signal
-import sys
-import threading
 from collections.abc import Mapping
-from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from trust_exp.data import store
-from trust_exp.data.batch import AnyBatch, Batch, as_floats
+from trust_exp.data.batch import Batch, as_floats
 from trust_exp.data.config import AugmentConfig
 from trust_exp.data.copies import changed_copy
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, resized_crop_boxes
-from trust_exp.data.images import open_rgb
+from trust_exp.data.readers.images import open_rgb
 from trust_exp.errors import UserError
-
-WATCH_SECONDS = 1.0
-
-
-class Reader(Protocol):
-    """Reads samples of one split in a worker process, where it was pickled to, and makes batches of them."""
-
-    draws: int  # uniform numbers that the changes of one training sample take
-
-    def __call__(self, row: int, uniform: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        """The sample in ``row`` of the index: the image (uint8 [C, H, W]) first, all of fixed shapes and types.
-
-        ``uniform`` (float32 [draws], in [0, 1)) says how it is changed; with None it is as evaluation serves it.
-
-        Raises:
-            UserError: naming the file that cannot be read; it reaches the user.
-        """
-
-    def batch(self, parts: tuple[Tensor, ...], index: Tensor) -> AnyBatch:
-        """Stacked parts of samples as a batch, images as floats in [0, 1].
-
-        ``parts`` and ``index`` (int64 [B], the rows) lie on the device; runs in the main process.
-        """
-
-
-class Index(dict[str, np.ndarray]):
-    """The arrays of some parts of a prepared set, one after the other: what readers look up.
-
-    A worker opens the files again and gets no copy, as an index may have a million rows.
-    """
-
-    def __init__(self, root: Path, name: str, parts: list[str]) -> None:
-        super().__init__(store.open_parts(root, name, parts))
-        self.origin = root, name, parts
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Index, self.origin
-
-
-class Request(NamedTuple):
-    """Rows to be read together, and the numbers (float32 [B, draws]) that say how their samples are changed."""
-
-    rows: list[int]
-    uniform: np.ndarray | None
-
-
-class Decoder:
-    """A reader as a DataLoader wants it: what stands at a request are the stacked parts of its samples.
-
-    A mistake of the user is passed on as a value: raised here it would reach him as a worker's traceback.
-    """
-
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-
-    def __getitem__(self, request: Request) -> tuple[Tensor, ...] | UserError:
-        uniform = [None] * len(request.rows) if request.uniform is None else list(request.uniform)
-        try:
-            samples = [self.reader(row, numbers) for row, numbers in zip(request.rows, uniform, strict=True)]
-        except UserError as error:
-            return error
-        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*samples, strict=True))
-
-
-def watch_signals(_: int) -> None:
-    """In a worker: end when the process that it works for dies or ends it, and for no other signal.
-
-    SIGTERM is blocked in workers, as it may be meant for a whole process group; and a fork server keeps workers alive
-    when the process that they work for is killed.
-    """
-    threading.Thread(target=_wait_for_end, daemon=True).start()
-    # It prints what goes wrong while memory is handed over: that the other process has ended, which is its affair.
-    sys.excepthook = lambda *_: None
-
-
-def _wait_for_end() -> None:
-    parent = parent_process()
-    while parent is not None and parent.is_alive():
-        sent = signal.sigtimedwait({signal.SIGTERM}, WATCH_SECONDS)
-        if sent is not None and sent.si_pid == parent.pid:
-            break
-    os._exit(1)
 
 
 def random_box(image: Image.Image, uniform: np.ndarray, augment: AugmentConfig) -> tuple[int, int, int, int]:
@@ -118,21 +27,21 @@ def random_box(image: Image.Image, uniform: np.ndarray, augment: AugmentConfig) 
 
 
 class ClassReader:
-    """Images with one class each; of the index it takes ``paths`` and ``labels``, and ``boxes`` to crop to if asked.
+    """Images with one class each, from ``paths`` and ``labels`` of the index, and ``boxes`` for ``crop``.
 
     Evaluation: torchvision's Resize and CenterCrop of PIL images, to the last bit. Training: its RandomResizedCrop if
     ``augment.resized_crop`` is set, else a crop anywhere in the image as evaluation resizes it; then the flip. Numbers
-    beyond ``draws`` are those of a ``changed_copy``, which stands for the image.
+    beyond ``draws`` are those of a ``changed_copy``, which then replaces the image.
 
     Args:
         folder: that the paths are relative to.
         arrays: the index: ``paths`` bytes [N], ``labels`` [N]; ``boxes`` int32 [N, 4]: left, top, right, bottom.
-        classes: int64 [C], the number that each class of the index is served under.
-        image_size: height and width of what is served.
+        classes: int64 [C], the number that is served for each class of the index.
+        image_size: height and width of the served images.
         resize: shorter side before the crop; None: the least that covers ``image_size``.
-        augment: of it crop and flip.
-        crop: to the boxes, before all else.
-        stretch: resize whole images to ``image_size``, whatever their shape, and crop nothing off.
+        augment: its crop and flip are done here.
+        crop: first crop images to their boxes.
+        stretch: resize whole images to ``image_size``, whatever their shape.
 
     Raises:
         UserError: if ``resize`` does not cover ``image_size``, or there are no boxes to crop to.
@@ -151,7 +60,9 @@ class ClassReader:
         stretch: bool = False,
     ) -> None:
         if resize is not None and resize < max(image_size):
-            raise UserError(f"dataset.resize must be at least what is served, {max(image_size)}; got {resize}")
+            raise UserError(
+                f"dataset.resize must be at least {max(image_size)}, the size of the served images; got {resize}"
+            )
         if crop and "boxes" not in arrays:
             raise UserError("dataset.crop=true needs a box for each image, as cub200 has; this data set has none")
         self.folder, self.arrays, self.classes = folder, arrays, classes

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trust_exp.data.street_scenes.canvas import DETAIL, Brush
-from trust_exp.data.street_scenes.dice import Dice
-from trust_exp.data.street_scenes.textures import Finish, finish, rgb
+from trust_exp.data.street_scenes.drawing.canvas import DETAIL, Brush
+from trust_exp.data.street_scenes.drawing.dice import Dice
+from trust_exp.data.street_scenes.drawing.textures import Finish, finish, rgb
 
 
 class Plan(NamedTuple):

@@ -1,7 +1,7 @@
-"""The reader of images with label maps: what a worker process does for segmentation; and concepts of whole images."""
+"""The reader of images with label maps, for segmentation."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,8 @@ from torch import Tensor
 from trust_exp.data.batch import DatasetInfo, DenseBatch, as_floats
 from trust_exp.data.config import UNKNOWN, AugmentConfig
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, SCALED_CROP_NUMBERS, box_views, scaled_crop_views
-from trust_exp.data.images import open_rgb
-from trust_exp.data.readers import random_box
-from trust_exp.data.sources import Source
+from trust_exp.data.readers.classes import random_box
+from trust_exp.data.readers.images import open_rgb
 from trust_exp.errors import UserError
 
 
@@ -25,15 +24,16 @@ class DenseReader:
     image, black and UNKNOWN where nothing is (see ``scaled_crop_views``; PSPNet's recipe); with ``resized_crop`` a box
     of random area that is resized; else as in evaluation, perhaps mirrored. Evaluation: the whole image resized to
     ``image_size``, or with ``resize`` the middle of what has that shorter side. Images are interpolated bilinearly, and
-    smoothed where they become smaller, but for ``scale``; maps take the nearest pixel, whatever their own resolution.
+    smoothed where they become smaller, except by ``scale``; maps of any resolution take the nearest pixel.
 
     Args:
-        source, info: of the data set; the label map comes first if ``info`` has classes, then those of its layers.
+        read_maps: reads the label maps of an image from the folder and its row of ``maps``, see ``Source.maps``.
         folder: that the paths are relative to.
-        arrays: the index: ``paths`` bytes [N], and ``maps`` bytes [N, K], which the source understands.
-        image_size: height and width of what is served.
+        arrays: the index: ``paths`` bytes [N], and ``maps`` bytes [N, K].
+        info: of the data set; the label map comes first if it has classes, then those of its layers.
+        image_size: height and width of the served images.
         resize: shorter side before the central crop of evaluation; None: no crop.
-        augment: what is done to training images.
+        augment: the changes of training images.
 
     Raises:
         UserError: if ``augment`` has a change that label maps cannot follow.
@@ -41,7 +41,7 @@ class DenseReader:
 
     def __init__(
         self,
-        source: Source,
+        read_maps: Callable[[Path, np.ndarray], np.ndarray],
         folder: Path,
         arrays: Mapping[str, np.ndarray],
         info: DatasetInfo,
@@ -51,14 +51,12 @@ class DenseReader:
     ) -> None:
         for key in ("pad", "shift"):
             if getattr(augment, key):
-                raise UserError(
-                    f"dataset.augment.{key} is not for dataset={info.name}; take a crop by scale or resized_crop"
-                )
+                raise UserError(f"dataset.augment.{key} is not available for label maps; crop by scale or resized_crop")
         if augment.rotate and not augment.scale:
             raise UserError(
                 f"dataset.augment.rotate needs scale with dataset={info.name}, e.g. dataset.augment.scale=[1,1]"
             )
-        self.source, self.folder, self.arrays = source, folder, arrays
+        self.read_maps, self.folder, self.arrays = read_maps, folder, arrays
         self.has_classes = bool(info.classes)
         self.size, self.resize, self.augment = image_size, resize, augment
         self.crop_size = (augment.size[0], augment.size[1]) if augment.size else image_size
@@ -75,7 +73,7 @@ class DenseReader:
         """
         path = self.folder / os.fsdecode(self.arrays["paths"][row])
         image = open_rgb(path)
-        maps = self.source.maps(self.folder, self.arrays["maps"][row])
+        maps = self.read_maps(self.folder, self.arrays["maps"][row])
         if uniform is None and self.resize is None and (image.height, image.width) == maps.shape[1:] == self.size:
             return np.array(image).transpose(2, 0, 1), maps
         if uniform is not None and self.augment.scale:
@@ -106,7 +104,7 @@ class DenseReader:
         )[0]
 
     def _box(self, uniform: np.ndarray | None, image: Image.Image, path: Path) -> tuple[tuple[float, ...], bool]:
-        """Left, top, width, height of what is served of the image, and whether it is mirrored."""
+        """Left, top, width, height of the served part of the image, and whether it is mirrored."""
         flip = uniform is not None and self.augment.flip and bool(uniform[-1] < 0.5)
         if uniform is not None and self.augment.resized_crop:
             return random_box(image, uniform[:RESIZED_CROP_NUMBERS], self.augment), flip
@@ -136,12 +134,12 @@ def _transformed(image: Image.Image, view: Tensor, size: tuple[int, int]) -> np.
 
 
 def nearest(maps: np.ndarray, view: Tensor, size: tuple[int, int], source: tuple[int, int]) -> np.ndarray:
-    """What a view shows of label maps, by the nearest pixel; UNKNOWN beyond them. As ``geometry.warp`` in a worker.
+    """Sample a view from label maps by the nearest pixel; UNKNOWN outside. ``geometry.warp`` for one sample.
 
     Args:
         maps: int16 [M, h, w], of any resolution.
         view: float64 [2, 3], into the image that the maps are of.
-        size: height and width of what is served.
+        size: height and width of the served maps.
         source: height and width of that image.
 
     Returns:
@@ -156,26 +154,3 @@ def nearest(maps: np.ndarray, view: Tensor, size: tuple[int, int], source: tuple
     taken = maps.reshape(len(maps), -1).take(np.where(within, row * width + column, 0), axis=1)
     taken[:, ~within] = UNKNOWN
     return taken
-
-
-def concept_names(info: DatasetInfo) -> tuple[tuple[str, str], ...]:
-    """Kind and name of every concept, those of the first kind first; layers of one kind share theirs."""
-    return tuple(dict.fromkeys((layer.kind, name) for layer in info.layers for name in layer.concepts))
-
-
-def concept_presence(concepts: Tensor, info: DatasetInfo) -> Tensor:
-    """Which concepts are anywhere in each image.
-
-    Args:
-        concepts: integers [B, L, H, W], a map for each of ``info.layers``.
-
-    Returns:
-        bool [B, C], the concepts in the order of ``concept_names``.
-    """
-    places = {name: place for place, name in enumerate(concept_names(info))}
-    found = torch.zeros(len(concepts), len(places) + 1, dtype=torch.bool, device=concepts.device)  # the last: none
-    for number, layer in enumerate(info.layers):
-        own = [places[layer.kind, name] for name in layer.concepts]
-        table = torch.tensor([*own, len(places), len(places)], device=concepts.device)  # -1 and -2: UNKNOWN, NOTHING
-        found.scatter_(1, table[concepts[:, number].flatten(1).long()], True)
-    return found[:, :-1]

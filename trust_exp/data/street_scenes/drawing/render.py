@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trust_exp.data.street_scenes.canvas import Camera, Canvas, Stroke
-from trust_exp.data.street_scenes.dice import Dice
-from trust_exp.data.street_scenes.light import Light
-from trust_exp.data.street_scenes.textures import TEXTURES, clouds
+from trust_exp.data.street_scenes.drawing.canvas import Camera, Canvas, Stroke
+from trust_exp.data.street_scenes.drawing.dice import Dice
+from trust_exp.data.street_scenes.drawing.light import Light
+from trust_exp.data.street_scenes.drawing.textures import TEXTURES, clouds
 
 FINE = 2  # the grid on which polygons are filled has this many samples a pixel in each direction
 DIAGONAL = ((0, 0), (1, 1))  # those of them that are seen: two a pixel, for smooth edges; the last gives the labels
@@ -140,7 +140,7 @@ def _clipped(points: np.ndarray) -> np.ndarray:
 
 
 class Table(NamedTuple):
-    """What each stroke says to its samples; a row [3] times a ray (x, y, 1) is linear on the screen."""
+    """The parameters of each stroke for its samples; a row [3] times a ray (x, y, 1) is linear on the screen."""
 
     kind: np.ndarray  # uint8 [n]: the texture
     columns: np.ndarray  # float32 [20, n], in the order in which ``_shade`` takes them

@@ -45,16 +45,16 @@ def read_rgb(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
 
     Args:
         source: the file or its bytes.
-        name: what messages call it; the file's path by default.
+        name: of the image in messages; by default the path of the file.
 
     Raises:
-        UserError: if it cannot be read, is no image or a damaged one, or has more than 8 bits a channel.
+        UserError: if it cannot be read, is not an image, is damaged, or has more than 8 bits a channel.
     """
     return np.array(open_rgb(source, name))
 
 
 def open_rgb(source: str | Path | bytes, name: str | None = None) -> Image.Image:
-    """What ``read_rgb`` reads, as an image of PIL; an RGB file is not copied.
+    """The same as an image of PIL; an RGB file is not copied.
 
     Raises:
         UserError: as ``read_rgb``.
@@ -138,7 +138,7 @@ def _check_labels(image: Image.Image, bits: int) -> str | None:
 def _decode(
     source: str | Path | bytes, name: str | None, check: Callable[[Image.Image, int], str | None]
 ) -> tuple[Image.Image, int]:
-    """The decoded image and its bits a channel; ``check`` says before that what is wrong with it, if anything is."""
+    """The decoded image and its bits a channel; ``check`` describes a defect, if any, before the image is decoded."""
     name = name or ("the image" if isinstance(source, bytes) else str(source))
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:

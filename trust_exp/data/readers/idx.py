@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trust_exp.data.sources.layout import content as read_bytes
+from trust_exp.data.readers.files import content as read_bytes
 from trust_exp.errors import UserError
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -15,7 +15,7 @@ MAX_DIMENSIONS = 32  # numpy's
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """The array in an IDX file, plain or gzip-compressed (told by its first bytes), in the file's shape and type.
+    """The array in an IDX file, plain or gzip-compressed (by its first bytes), in the file's shape and type.
 
     Raises:
         UserError: one sentence that names the file, if anything in it is not as it should be.
@@ -26,7 +26,7 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def idx_content(path: str | Path) -> bytes:
-    """The content of an IDX file, unzipped if need be.
+    """The content of an IDX file, unzipped if needed.
 
     Raises:
         UserError: if it cannot be read.

@@ -1,13 +1,13 @@
-"""What stands along a street: plants, fences and walls, poles, lamps, lights, signs."""
+"""Objects along a street: plants, fences and walls, poles, lamps, lights, signs."""
 
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-from trust_exp.data.street_scenes.canvas import BACKDROP, Brush, Canvas, Point, disc, limb, rect
-from trust_exp.data.street_scenes.dice import Dice
-from trust_exp.data.street_scenes.textures import Finish, finish, rgb
+from trust_exp.data.street_scenes.drawing.canvas import BACKDROP, Brush, Canvas, Point, disc, limb, rect
+from trust_exp.data.street_scenes.drawing.dice import Dice
+from trust_exp.data.street_scenes.drawing.textures import Finish, finish, rgb
 
 # --------------------------------------------------------------------------------------------------------------- plants
 

@@ -3,9 +3,9 @@
 import math
 from typing import NamedTuple
 
-from trust_exp.data.street_scenes.canvas import DETAIL, Brush, Point, disc, rect
-from trust_exp.data.street_scenes.dice import Dice
-from trust_exp.data.street_scenes.textures import KINDS, TEXTURES, Finish, finish, rgb
+from trust_exp.data.street_scenes.drawing.canvas import DETAIL, Brush, Point, disc, rect
+from trust_exp.data.street_scenes.drawing.dice import Dice
+from trust_exp.data.street_scenes.drawing.textures import KINDS, TEXTURES, Finish, finish, rgb
 
 DARK, WHITE = rgb("202224"), rgb("dcdedd")
 LAMP, TAIL = rgb("e8ecec"), rgb("b0201c")

@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
-from trust_exp.data.street_scenes.dice import Dice
-from trust_exp.data.street_scenes.textures import Colour, rgb
+from trust_exp.data.street_scenes.drawing.dice import Dice
+from trust_exp.data.street_scenes.drawing.textures import Colour, rgb
 
 
 class Light(NamedTuple):

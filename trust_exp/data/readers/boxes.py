@@ -1,4 +1,4 @@
-"""The reader of images with boxes: what a worker process does for detection."""
+"""The reader of images with boxes, for detection."""
 
 import os
 from collections.abc import Mapping
@@ -12,24 +12,23 @@ from torch import Tensor
 from trust_exp.data.batch import BoxBatch, DatasetInfo, as_floats
 from trust_exp.data.config import UNKNOWN, AugmentConfig
 from trust_exp.data.geometry import SHIFTED_NUMBERS, shifted_views, warp_boxes
-from trust_exp.data.images import open_rgb
-from trust_exp.data.sources import Source
+from trust_exp.data.readers.images import open_rgb
 from trust_exp.errors import UserError
 
 
 class BoxReader:
     """Images with boxes, resized to ``image_size`` whatever their shape: a ``Reader``.
 
-    Training: the image is then scaled about its centre, shifted and mirrored as ``augment`` says (see
-    ``shifted_views``), black where nothing is; a box whose centre leaves the image is left out.
+    In training the image is also scaled about its centre, shifted and mirrored (see ``shifted_views``), with black
+    around it; a box whose centre leaves the image is dropped.
 
     Args:
-        source, info: of the data set.
         folder: that the paths are relative to.
         arrays: the index: ``paths``, ``boxes``, ``boxlabels``, ``difficult`` and ``boxcount``, see ``sources.voc``.
-        image_size: height and width of what is served.
-        resize: must be None, as there is no crop: objects may lie anywhere.
-        augment: what is done to training images.
+        info: of the data set.
+        image_size: height and width of the served images.
+        resize: must be None: a crop might cut off objects.
+        augment: the changes of training images.
 
     Raises:
         UserError: if ``resize`` is given.
@@ -39,7 +38,6 @@ class BoxReader:
 
     def __init__(
         self,
-        source: Source,
         folder: Path,
         arrays: Mapping[str, np.ndarray],
         info: DatasetInfo,
@@ -49,7 +47,7 @@ class BoxReader:
     ) -> None:
         if resize is not None:
             raise UserError(
-                f"dataset.resize={resize} asks for a crop; dataset={info.name} is served whole, as it has boxes"
+                f"dataset.resize={resize} would crop images; dataset={info.name} has boxes, so omit dataset.resize"
             )
         self.folder, self.arrays, self.size, self.augment = folder, arrays, image_size, augment
         self.ends = arrays["boxcount"].cumsum()
@@ -60,7 +58,7 @@ class BoxReader:
 
         Returns:
             image uint8 [3, H, W]; boxes float32 [M, 4] in pixels of it; labels int64 [M]; difficult bool [M]: of the M
-            places that the image with the most boxes needs, the first are used, the others have the label UNKNOWN.
+            places, as many as the image with the most boxes needs, the first are used; the others are UNKNOWN.
 
         Raises:
             UserError: if the image cannot be read.
@@ -115,7 +113,7 @@ class BoxReader:
 
 
 def _shrunk(image: Image.Image, view: Tensor) -> tuple[Image.Image, Tensor]:
-    """The image no larger than the view shows it, and the view of that: PIL smooths when it resizes, not otherwise."""
+    """The image, shrunk to the scale of the view, and the view of that: PIL smooths only when it resizes."""
     before = torch.tensor(image.size)
     after = (before / view[:, :2].diagonal().abs()).round().long().clamp(min=1).minimum(before)
     if torch.equal(before, after):

@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
-from trust_exp.data.street_scenes.canvas import Camera
-from trust_exp.data.street_scenes.dice import Dice
+from trust_exp.data.street_scenes.drawing.canvas import Camera
+from trust_exp.data.street_scenes.drawing.dice import Dice
 
 Range = tuple[float, float]
 Weights = dict[str, float]

@@ -3,9 +3,9 @@
 import math
 from typing import NamedTuple
 
-from trust_exp.data.street_scenes.canvas import Brush, disc, flat, limb, rect, ring
-from trust_exp.data.street_scenes.dice import Dice
-from trust_exp.data.street_scenes.textures import Finish, finish, rgb
+from trust_exp.data.street_scenes.drawing.canvas import Brush, disc, flat, limb, rect, ring
+from trust_exp.data.street_scenes.drawing.dice import Dice
+from trust_exp.data.street_scenes.drawing.textures import Finish, finish, rgb
 
 At = tuple[float, float]
 

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 
-from trust_exp.data.street_scenes import buildings, figures, furniture, vehicles
-from trust_exp.data.street_scenes.canvas import BUILDINGS, GROUND, SKY, Brush, Canvas, Point
-from trust_exp.data.street_scenes.dice import Dice
-from trust_exp.data.street_scenes.light import Light
-from trust_exp.data.street_scenes.places import Place, Range, Street
-from trust_exp.data.street_scenes.textures import KINDS, Finish, finish
+from trust_exp.data.street_scenes.drawing import buildings, figures, furniture, vehicles
+from trust_exp.data.street_scenes.drawing.canvas import BUILDINGS, GROUND, SKY, Brush, Canvas, Point
+from trust_exp.data.street_scenes.drawing.dice import Dice
+from trust_exp.data.street_scenes.drawing.light import Light
+from trust_exp.data.street_scenes.drawing.places import Place, Range, Street
+from trust_exp.data.street_scenes.drawing.textures import KINDS, Finish, finish
 
 
 class Scenery:

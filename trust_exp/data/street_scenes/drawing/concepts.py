@@ -1,4 +1,4 @@
-"""What a street scene is made of: the names that its label maps point to."""
+"""The classes, parts, materials and kinds of place of street scenes."""
 
 CLASSES = (
     "road",

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING
-from trust_exp.data.street_scenes.concepts import CLASSES, PARTS
-from trust_exp.data.street_scenes.textures import Finish
+from trust_exp.data.street_scenes.drawing.concepts import CLASSES, PARTS
+from trust_exp.data.street_scenes.drawing.textures import Finish
 
 Point = tuple[float, float, float]
 Points = Sequence[Point] | Sequence[Sequence[Point]] | np.ndarray

@@ -1,4 +1,4 @@
-"""Surfaces: what a material looks like, as a function of the place on the surface.
+"""Surfaces: the look of a material, as a function of the place on the surface.
 
 A texture takes coordinates u, v (float32 [n], one unit is one brick, one board, one leaf ...) of all the pixels of its
 kind at once and returns two numbers for each pixel: ``mix`` in [0, 1] leads from the surface's colour to its accent
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING
-from trust_exp.data.street_scenes.concepts import MATERIALS
-from trust_exp.data.street_scenes.dice import Dice
+from trust_exp.data.street_scenes.drawing.concepts import MATERIALS
+from trust_exp.data.street_scenes.drawing.dice import Dice
 
 Colour = tuple[float, float, float]
 Function = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -166,7 +166,7 @@ def block(i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 
 def fract(x: np.ndarray) -> np.ndarray:
-    """What is left of the floor."""
+    """The fractional part."""
     return x - np.floor(x)
 
 

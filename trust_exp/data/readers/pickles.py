@@ -1,7 +1,7 @@
-"""The pickled batches of CIFAR-10, CIFAR-100 and Small-ImageNet, read without running what is in them. No torch.
+"""The pickled batches of CIFAR-10, CIFAR-100 and Small-ImageNet, read without running code from them. No torch.
 
-Unpickling calls what a file names. Here all that a file can name are the stand-ins below, which only take notes; arrays
-are made from the notes afterwards, by numpy's own checks, so no code of numpy ever sees a state that a file made up.
+Unpickling calls whatever a file names. Here a file can only name the stand-ins below, which take notes; arrays are made
+from the notes afterwards, by numpy's own checks, so no code of numpy ever sees a state that a file made up.
 """
 
 import math
@@ -53,7 +53,7 @@ def _check_operations(file: BinaryIO) -> None:
 
 
 class _Inert:
-    """What a file may name. Without __setstate__ pickle's BUILD would set attributes, of the class itself too."""
+    """All that a file may name. Without __setstate__ pickle's BUILD would set attributes, of the class itself too."""
 
     __slots__ = ()
 
