@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
 from trust_exp.config import ROOT
 
 WRONG = [
@@ -108,7 +109,7 @@ def test_what_only_looks_imports_no_torch(imported_by):
 
 def trust_exp(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "trust_exp.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_list_shows_every_choice_and_every_recipe():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.waiting import PATIENCE
 from trust_exp import cli
 from trust_exp.commands import data as command
 from trust_exp.commands.data import chosen_rows, list_data, open_data, rarest, read_choice, state
@@ -26,7 +27,7 @@ from trust_exp.viz.contact_sheet import Labels, colours, draw_contact_sheet, map
 def trust_exp(*arguments):
     """The command in a process of its own."""
     words = [sys.executable, "-m", "trust_exp.cli", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def voc(shared_data, tmp_path_factory):
 def test_list_imports_nothing_that_takes_long(tmp_path):
     code = f"import sys; from trust_exp import cli; cli.run(['data', 'list', '--root', {str(tmp_path)!r}]); "
     code += "print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     imported = done.stderr.split()
     assert "trust_exp.data.sources.voc" in imported

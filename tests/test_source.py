@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import PATIENCE, wait_for
 from trust_exp import jobs, references
 from trust_exp.config import cell_id, folder_name, run_id
 from trust_exp.engine import execute_and_record
@@ -410,13 +410,9 @@ def test_a_child_is_trained_from_the_weights_of_its_source(composed, tmp_path):
 def test_a_source_that_is_stopped_stops_the_command_and_goes_on(command_line, number):
     source = "source=[method=standard,size=full,fit.epochs=null,fit.steps=2000,fit.checkpoint_seconds=0.05]"
     process = command_line.start(*SMOKE, source)
-    deadline = time.monotonic() + 200
-    while not list(command_line.runs.glob("standard-*/checkpoint.ckpt")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: list(command_line.runs.glob("standard-*/checkpoint.ckpt")), process)
     process.send_signal(number)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     (parent,), (own,) = (list(command_line.runs.glob(name)) for name in ("standard-*", "transfer-*"))
     assert Run(parent).status() == "interrupted"
@@ -430,17 +426,11 @@ def test_a_source_that_is_stopped_stops_the_command_and_goes_on(command_line, nu
 @pytest.mark.slow
 def test_a_command_that_is_killed_ends_the_training_of_its_source(command_line):
     process = command_line.start(*SMOKE, "source=[method=standard,fit.epochs=null,fit.steps=100000,size=full]")
-    deadline = time.monotonic() + 200
-    while not (found := list(command_line.runs.glob("standard-*/result.json"))):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    found = wait_for(lambda: list(command_line.runs.glob("standard-*/result.json")), process)
     process.kill()
     process.communicate()
     parent = Run(found[0].parent)
-    while references.holder(parent):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not references.holder(parent))
 
 
 @pytest.mark.slow

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
 from trust_exp.launch import slurm, sweep
 from trust_exp.launch.board import Board
 from trust_exp.launch.process import StopRequests, work_through
 from trust_exp.launch.slurm import Cluster
 from trust_exp.launch.sweep import Task, add_sources, end
 
-OPTIONS = {"workers": 4, "gpus": None, "timeout_min": None, "retries": 0, "grace_s": 5.0}
+OPTIONS = {"workers": 4, "gpus": None, "timeout_min": None, "retries": 0, "grace_s": PATIENCE}
 ORDER = "echo $(basename $PWD) >> ../order; "
 
 
@@ -29,7 +30,7 @@ def order(tasks: list[Task]) -> list[int]:
 
 def test_what_builds_on_a_run_waits_for_it_and_nothing_else_does(make_task, shell_jobs, succeed):
     tasks = [make_task(number, f"{ORDER} {succeed}") for number in (1, 2, 3)]
-    source = make_task(4, f"sleep 0.5; {ORDER} {succeed}")
+    source = make_task(4, f"until [ -f ../{tasks[2].name}/weights.pt ]; do sleep 0.05; done; {ORDER} {succeed}")
     tasks[0].needs = tasks[1].needs = [source]
     work([*tasks, source])
     assert states([*tasks, source]) == ["done"] * 4

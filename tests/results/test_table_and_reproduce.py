@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.waiting import PATIENCE
 from trust_exp import cli
 from trust_exp.commands import reproduce
 from trust_exp.config import ROOT, eval_id, run_id
@@ -290,14 +291,15 @@ def test_reproduce_ends_with_the_code_of_its_sweep_after_the_table(trust_exp, sw
 
 
 CHILD = """
-import signal, sys, time
+import signal, sys
 def stop(number, frame):
     print("told", number, flush=True)
     sys.exit(130)
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
-time.sleep(60)
+while True:
+    signal.pause()
 """
 PARENT = """
 import sys
@@ -314,7 +316,7 @@ def test_what_stops_reproduce_stops_its_sweep_and_is_waited_for(tmp_path, number
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=PATIENCE)
     assert out.split() == ["told", str(int(number)), "code", "130"]
     assert err.startswith(f"TRUST_EXP_RUNS={tmp_path} ")
 
@@ -345,7 +347,7 @@ def test_a_figure_is_reproduced_and_the_second_time_nothing_runs(tmp_path):
             "--runs",
             str(tmp_path),
         ]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
     first, again = reproduced(), reproduced()
     assert first.returncode == again.returncode == 0

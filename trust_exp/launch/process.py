@@ -172,8 +172,7 @@ class Pool:
         self.board.note(f"stopping {plural(len(self.working), 'job')}, each at a safe point; once more kills at once")
         for working in self.working.values():
             working.stop(self.grace, "stopped")
-        asked = self.requests.count
-        while self.requests.count == asked and any(work.process.poll() is None for work in self.working.values()):
+        while self.requests.count < 2 and any(work.process.poll() is None for work in self.working.values()):
             for working in self.working.values():
                 if time.monotonic() > working.kill_at:
                     working.kill()
