@@ -206,13 +206,8 @@ def test_a_later_eval_leaves_the_record_of_the_training_alone(command_line):
 
 
 def test_two_processes_stop_together_in_an_eval(command_line):
-    arguments = [
-        "size=smoke",
-        "eval=[clean,autoattack]",
-        "eval.autoattack.version=standard",
-        "eval.autoattack.samples=60",
-    ]
-    process = command_line.start(*arguments, "accelerator=ddp", "accelerator.kind=cpu")
+    long = ["eval=[clean,autoattack]", "eval.autoattack.version=standard", "eval.autoattack.samples=60"]
+    process = command_line.start("size=smoke", *long, "accelerator=ddp", "accelerator.kind=cpu")
     wait_for_file(begun(command_line, process) / "outcomes" / "clean-test.pt", process)  # the attack comes next
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)

@@ -30,7 +30,8 @@ class Wandb(CsvCurves):
 
     def __init__(self, run: Run, config: Mapping[str, Any], patience: float, **options: Any) -> None:
         super().__init__(run, config)
-        ask = {"folder": str(run.folder.resolve()), "id": run.id, "config": config, "patience": patience, **options}
+        where = {"folder": str(run.folder.resolve()), "id": run.id, "config": config}
+        ask = {**where, "patience": patience, "local_seconds": LOCAL_SECONDS, **options}
         self.patience = patience
         self.writer = Writer(run.folder / "wandb", ask)
 

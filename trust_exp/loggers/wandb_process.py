@@ -105,8 +105,9 @@ class Session:
         tell(f"W&B: offline ({why}); trust-exp wandb sync {ask['id']} uploads the run")
 
     @property
-    def online(self) -> bool:
-        return not self.run.offline
+    def seconds(self) -> float:
+        """How long anything may take: where no server is asked, what a slow machine needs for its own files."""
+        return float(self.ask["local_seconds"] if self.run.offline else self.patience)
 
     def _folder(self) -> Path:
         return Path(self.run.dir).parent
@@ -115,6 +116,7 @@ class Session:
         import wandb
 
         config, parent = self.ask["config"], self.ask["parent"]
+        seconds = self.patience if mode == "online" else self.ask["local_seconds"]
         run = wandb.init(
             dir=self.ask["folder"],
             project=self.ask["project"],
@@ -126,7 +128,7 @@ class Session:
             tags=tags_of(config, self.ask["tags"]),
             config=dict(config),
             resume="allow",
-            settings=wandb.Settings(mode=mode, **settings(self.patience, parent, self.ask["system"])),
+            settings=wandb.Settings(mode=mode, **settings(seconds, parent, self.ask["system"])),
         )
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
@@ -137,7 +139,7 @@ class Session:
         self.run.summary.update(summary_of(result))
         try:
             if media := self._media(result):
-                within(self.patience, lambda: self.run.log(media))
+                within(self.seconds, lambda: self.run.log(media))
         except Exception as error:
             self.tell(f"W&B did not take the table and the figures: {reason(error)}")
         status = result["status"]
@@ -145,7 +147,7 @@ class Session:
             self.run.mark_preempting()  # with an exit code that is not 0, W&B then shows the run as preempted
         folder = self._folder()
         try:
-            within(self.patience + 2, lambda: self.run.finish(exit_code=CODES.get(status, KILLED)))
+            within(self.seconds + 2, lambda: self.run.finish(exit_code=CODES.get(status, KILLED)))
             (folder / NOT_UPLOADED).unlink(missing_ok=True)
         except Exception as error:
             self.tell(
