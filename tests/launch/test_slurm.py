@@ -310,15 +310,15 @@ def test_what_accounting_says(monkeypatch, job, said):
     ],
     ids=lambda value: str(value.get("status")) if isinstance(value, dict) else "",
 )
-def test_where_another_watcher_took_the_exit_files_the_run_speaks(make_task, monkeypatch, result, state, reason):
+def test_where_another_watcher_took_the_exit_files_the_run_speaks(make_job, monkeypatch, result, state, reason):
     monkeypatch.setattr(slurm, "fate", lambda _: "COMPLETED")
-    task = make_task(1)
-    task.job.run.result.write_text(json.dumps(result))
-    cluster = Cluster([task], {}, Board([task], Path("sweep")), StopRequests())
-    cluster.ids[task] = "7"
-    cluster.ended(task, [])
-    assert (task.state, task.reason) == (state, reason)
-    assert result_of(task.job.run.folder)["status"] == state
+    job = make_job(1)
+    job.run.result.write_text(json.dumps(result))
+    cluster = Cluster([job], {}, Board([job], Path("sweep")), StopRequests())
+    cluster.ids[job] = "7"
+    cluster.ended(job, [])
+    assert (job.state, job.reason) == (state, reason)
+    assert result_of(job.run.folder)["status"] == state
 
 
 def test_a_warning_before_the_child_is_started_is_no_error(tmp_path):
@@ -328,7 +328,7 @@ def test_a_warning_before_the_child_is_started_is_no_error(tmp_path):
 def test_two_jobs_on_one_run_are_not_submitted_together():
     class Fake:
         def __init__(self, folder: str) -> None:
-            self.job = type("", (), {"run": type("", (), {"folder": folder})})
+            self.run = type("", (), {"folder": folder})
 
-    tasks = [Fake(name) for name in "abcab"]
-    assert list(waves(tasks)) == [tasks[:3], tasks[3:]]  # type: ignore[arg-type]
+    jobs = [Fake(name) for name in "abcab"]
+    assert list(waves(jobs)) == [jobs[:3], jobs[3:]]  # type: ignore[arg-type]

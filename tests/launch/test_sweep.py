@@ -17,7 +17,8 @@ import torch
 from tests.waiting import PATIENCE, is_alive, is_pending, wait_for
 from trust_exp.config import ROOT, run_id
 from trust_exp.jobs import Job
-from trust_exp.launch.sweep import Task, write_failure
+from trust_exp.launch.sweep import write_failure
+from trust_exp.launch.sweep_job import SweepJob
 from trust_exp.runs import Run, lock
 
 SMOKE = ["size=smoke", "eval=[clean]"]
@@ -285,9 +286,9 @@ def test_two_sweeps_at_once_share_the_work(command_line):
 
 def test_a_run_that_is_done_stays_done_whoever_says_otherwise(trained, composed_in):
     config = composed_in(trained.runs, *SMOKE, "seed=0")
-    task = Task(1, "", Job(config, Run(trained.runs / f"cll-digits-{run_id(config)}"), []), seen=1)  # written since
-    assert write_failure(task, "killed") == "done"
-    assert task.result()["status"] == "done"
+    job = SweepJob(1, "", Job(config, Run(trained.runs / f"cll-digits-{run_id(config)}"), []), seen=1)  # written since
+    assert write_failure(job, "killed") == "done"
+    assert job.result()["status"] == "done"
 
 
 def test_hydras_own_launcher_still_works(trained):

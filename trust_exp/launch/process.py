@@ -13,7 +13,8 @@ from typing import Any
 
 from trust_exp.errors import UserError
 from trust_exp.launch.board import Board, plural
-from trust_exp.launch.sweep import HEADING, Task, end, give_up, judge, prepare
+from trust_exp.launch.sweep import HEADING, end, give_up, judge, prepare
+from trust_exp.launch.sweep_job import SweepJob
 from trust_exp.runs import holder
 
 POLL_SECONDS = 0.05
@@ -22,19 +23,19 @@ THREADS_A_JOB = 4
 MOST_WORKERS = 16
 
 
-def work_through(tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
-    """Run the tasks, so many at a time, until each has ended or the sweep is asked to stop."""
-    if tasks:
+def work_through(jobs: Sequence[SweepJob], options: Mapping[str, Any], board: Board) -> None:
+    """Run the jobs, so many at a time, until each has ended or the sweep is asked to stop."""
+    if jobs:
         requests = StopRequests()
         with handling_signals(requests):
-            Pool(tasks, options, board, requests).run()
+            Pool(jobs, options, board, requests).run()
 
 
 @dataclass
 class Working:
-    """A task, its process and where it runs."""
+    """A job, its process and where it runs."""
 
-    task: Task
+    job: SweepJob
     process: "subprocess.Popen[bytes]"
     slot: int
     deadline: float
@@ -63,20 +64,20 @@ class StopRequests:
 
 
 class Pool:
-    """Slots that work through a queue of tasks."""
+    """Slots that work through a queue of jobs."""
 
     def __init__(
-        self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board, requests: StopRequests | None = None
+        self, jobs: Sequence[SweepJob], options: Mapping[str, Any], board: Board, requests: StopRequests | None = None
     ) -> None:
-        self.queue, self.board, self.requests = list(tasks), board, requests or StopRequests()
-        if any(task.job.config["accelerator"]["nodes"] > 1 for task in tasks):
+        self.queue, self.board, self.requests = list(jobs), board, requests or StopRequests()
+        if any(job.config["accelerator"]["nodes"] > 1 for job in jobs):
             raise UserError("accelerator.nodes must be 1 on one machine; several need hydra/launcher=slurm")
         self.retries, self.grace = options["retries"], options["grace_s"]
         self.limit = (options["timeout_min"] or float("inf")) * 60
-        self.gpus = gpu_sets(options["gpus"], [task.job.config["accelerator"] for task in tasks])
-        self.workers = options["workers"] or default_workers(self.gpus, [task.job.config for task in tasks])
+        self.gpus = gpu_sets(options["gpus"], [job.config["accelerator"] for job in jobs])
+        self.workers = options["workers"] or default_workers(self.gpus, [job.config for job in jobs])
         self.working: dict[int, Working] = {}  # by slot
-        self.held: dict[Task, float] = {}  # tasks whose run another process holds, and when to look again
+        self.held: dict[SweepJob, float] = {}  # jobs whose run another process holds, and when to look again
 
     def run(self) -> None:
         """Work until nothing is left."""
@@ -93,48 +94,48 @@ class Pool:
                 working.kill()
 
     def fill(self) -> None:
-        """Start tasks in the free slots; never two on the same run, and none before what it builds on."""
-        for orphan in [task for task in self.queue if task.lost]:
+        """Start jobs in the free slots; never two on the same run, and none before what it builds on."""
+        for orphan in [job for job in self.queue if job.lost]:
             self.queue.remove(orphan)
             give_up(orphan, self.board)
         for slot in range(self.workers):
             if slot not in self.working:
-                task = next((task for task in self.queue if self.is_free(task)), None)
-                if task is not None:
-                    self.queue.remove(task)
-                    self.start(task, slot)
+                job = next((job for job in self.queue if self.is_free(job)), None)
+                if job is not None:
+                    self.queue.remove(job)
+                    self.start(job, slot)
 
-    def is_free(self, task: Task) -> bool:
+    def is_free(self, job: SweepJob) -> bool:
         """Whether it can start: nobody works on its run, in this sweep or (asked now and then) elsewhere."""
-        if not task.is_ready:
+        if not job.is_ready:
             return False
-        if any(working.task.job.run.folder == task.job.run.folder for working in self.working.values()):
+        if any(working.job.run.folder == job.run.folder for working in self.working.values()):
             return False
-        if time.monotonic() < self.held.get(task, 0.0):
+        if time.monotonic() < self.held.get(job, 0.0):
             return False
-        if by := holder(task.job.run):
-            if task not in self.held:
-                self.board.note(f"{task.name} is being run by {by}; it is looked at again")
-            self.held[task] = time.monotonic() + HELD_SECONDS
+        if by := holder(job.run):
+            if job not in self.held:
+                self.board.note(f"{job.name} is being run by {by}; it is looked at again")
+            self.held[job] = time.monotonic() + HELD_SECONDS
         return not by
 
-    def start(self, task: Task, slot: int) -> None:
-        """Start a task's process; what was done meanwhile (by a task of the same run) is skipped."""
+    def start(self, job: SweepJob, slot: int) -> None:
+        """Start a job's process; what was done meanwhile (by a job of the same run) is skipped."""
         try:
-            if task.job.is_done() and not task.job.config["force"]:
-                end(task, "skipped", board=self.board)
+            if job.spec.is_done() and not job.config["force"]:
+                end(job, "skipped", board=self.board)
                 return
-            prepare(task)
-            process = start_process(task, self.environment(slot))
+            prepare(job)
+            process = start_process(job, self.environment(slot))
         except (UserError, OSError) as error:
-            end(task, "failed", str(error), self.board)
+            end(job, "failed", str(error), self.board)
             return
-        self.working[slot] = Working(task, process, slot, time.monotonic() + self.limit)
-        end(task, "running", board=self.board)
+        self.working[slot] = Working(job, process, slot, time.monotonic() + self.limit)
+        end(job, "running", board=self.board)
 
     def environment(self, slot: int) -> dict[str, str]:
         """Environment of a slot: its GPUs, and its share of the cores where the user asked for none."""
-        # On a node of a cluster: the job is no task of the allocation that the sweep runs in.
+        # On a node of a cluster: the job is no job of the allocation that the sweep runs in.
         given = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         if self.gpus:
             given["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
@@ -154,18 +155,18 @@ class Pool:
                 working.stop(self.grace, f"timed out after {self.limit / 60:.3g} min")
 
     def ended(self, working: Working) -> None:
-        """Judge an ended task, or queue it for another try."""
-        task, code = working.task, working.process.returncode
+        """Judge an ended job, or queue it for another try."""
+        job, code = working.job, working.process.returncode
         working.kill()  # what it may have left behind
-        if holder(task.job.run) and not working.why:  # another sweep was quicker: it is looked at again
-            task.tries -= 1
-            end(task, "waiting", board=self.board)
-            self.queue.append(task)
+        if holder(job.run) and not working.why:  # another sweep was quicker: it is looked at again
+            job.tries -= 1
+            end(job, "waiting", board=self.board)
+            self.queue.append(job)
             return
-        judge(task, code, self.board, why=working.why)
-        if task.state == "failed" and code != 2 and task.tries <= self.retries:
-            task.state = "waiting"
-            self.queue.append(task)
+        judge(job, code, self.board, why=working.why)
+        if job.state == "failed" and code != 2 and job.tries <= self.retries:
+            job.state = "waiting"
+            self.queue.append(job)
 
     def stop_all(self) -> None:
         """Let all jobs save themselves and end; a second signal kills them."""
@@ -182,19 +183,19 @@ class Pool:
             working.kill()
             working.process.wait()
             if working.process.returncode == 0:
-                judge(working.task, 0, self.board)
+                judge(working.job, 0, self.board)
             else:
-                end(working.task, "stopped", board=self.board)
+                end(working.job, "stopped", board=self.board)
         self.working.clear()
-        for task in self.queue:
-            end(task, "stopped", "not started again" if task.tries else "not started")
+        for job in self.queue:
+            end(job, "stopped", "not started again" if job.tries else "not started")
 
 
-def start_process(task: Task, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a task's process, its output added to the log in its run folder."""
-    command = [sys.executable, "-m", "trust_exp.jobs", str(task.ask), "--parent", str(os.getpid())]
-    with open(task.log, "ab") as log:
-        log.write(f"{HEADING}try {task.tries} of {' '.join(task.job.overrides)}\n".encode())
+def start_process(job: SweepJob, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a job's process, its output added to the log in its run folder."""
+    command = [sys.executable, "-m", "trust_exp.jobs", str(job.ask), "--parent", str(os.getpid())]
+    with open(job.log, "ab") as log:
+        log.write(f"{HEADING}try {job.tries} of {' '.join(job.spec.overrides)}\n".encode())
         log.flush()
         # In a session of its own Ctrl-C reaches it once, through us, and all that it starts can be ended with it.
         return subprocess.Popen(

@@ -16,20 +16,21 @@ from trust_exp.errors import UserError
 from trust_exp.launch.board import Board, plural
 from trust_exp.launch.node import STOPPED, NodeJob, forget_exits, log_file, read_exits
 from trust_exp.launch.process import StopRequests, handling_signals
-from trust_exp.launch.sweep import OPEN, Task, end, explain, give_up, judge, modified, prepare, settle
+from trust_exp.launch.sweep import end, explain, give_up, judge, modified, prepare, settle
+from trust_exp.launch.sweep_job import OPEN, SweepJob
 from trust_exp.runs import Run, write_json
 
 TICK_SECONDS = 0.2
 ACCOUNTING_TRIES = 5
-STATES = {"PENDING": "waiting", "RUNNING": "running"}  # in between, such as COMPLETING, a task stays what it was
+STATES = {"PENDING": "waiting", "RUNNING": "running"}  # in between, such as COMPLETING, a job stays what it was
 PASSED_ON = (
     *("partition", "account", "qos", "constraint", "exclude", "nodelist", "comment", "signal_delay_s"),
     *("cpus_per_task", "array_parallelism", "srun_args", "additional_parameters"),
 )
 
 
-def work_through(tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
-    """Submit the tasks and watch them until each has ended; on Ctrl-C they stay in the queue.
+def work_through(jobs: Sequence[SweepJob], options: Mapping[str, Any], board: Board) -> None:
+    """Submit the jobs and watch them until each has ended; on Ctrl-C they stay in the queue.
 
     Raises:
         UserError: if there is no SLURM here or it refuses the jobs.
@@ -39,26 +40,28 @@ def work_through(tasks: Sequence[Task], options: Mapping[str, Any], board: Board
             raise UserError(f"hydra/launcher=slurm needs {program}, which is not on the PATH; see trust-exp doctor")
     requests = StopRequests()
     with handling_signals(requests):
-        for wave in waves(tasks):
+        for wave in waves(jobs):
             Cluster(wave, options, board, requests).run()
 
 
-def waves(tasks: Sequence[Task]) -> Iterator[list[Task]]:
-    """The tasks in groups that have each run once only: two jobs on one run come one after the other."""
-    left = list(tasks)
+def waves(jobs: Sequence[SweepJob]) -> Iterator[list[SweepJob]]:
+    """The jobs in groups that have each run once only: two jobs on one run come one after the other."""
+    left = list(jobs)
     while left:
-        first = {task.job.run.folder: task for task in reversed(left)}
-        yield [task for task in left if first[task.job.run.folder] is task]
-        left = [task for task in left if first[task.job.run.folder] is not task]
+        first = {job.run.folder: job for job in reversed(left)}
+        yield [job for job in left if first[job.run.folder] is job]
+        left = [job for job in left if first[job.run.folder] is not job]
 
 
 class Cluster:
-    """Tasks in SLURM's queue."""
+    """Jobs in SLURM's queue."""
 
-    def __init__(self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board, requests: StopRequests) -> None:
-        self.tasks, self.options, self.board, self.requests = tasks, options, board, requests
-        self.ids: dict[Task, str] = {}
-        self.gone: dict[Task, int] = {}  # looks since the task has left the queue
+    def __init__(
+        self, jobs: Sequence[SweepJob], options: Mapping[str, Any], board: Board, requests: StopRequests
+    ) -> None:
+        self.jobs, self.options, self.board, self.requests = jobs, options, board, requests
+        self.ids: dict[SweepJob, str] = {}
+        self.gone: dict[SweepJob, int] = {}  # looks since the job has left the queue
 
     def run(self) -> None:
         """Submit what is not in the queue yet, as soon as what it builds on is trained, and watch all of it."""
@@ -68,46 +71,46 @@ class Cluster:
             self.rest()
         self.leave()
 
-    def open(self) -> list[Task]:
-        """The tasks that have not ended."""
-        return [task for task in self.tasks if task.state in OPEN]
+    def open(self) -> list[SweepJob]:
+        """The jobs that have not ended."""
+        return [job for job in self.jobs if job.state in OPEN]
 
     def submit(self) -> None:
         """Submit what can start, one array for each kind of resources; what an earlier sweep left is only watched."""
-        for task in self.open():
-            give_up(task, self.board)
-        ready = [task for task in self.open() if task not in self.ids and task.is_ready]
+        for job in self.open():
+            give_up(job, self.board)
+        ready = [job for job in self.open() if job not in self.ids and job.is_ready]
         queue = in_queue() if ready else None
         fresh = []
-        for task in ready:
-            settle(task, self.board)  # a task of an earlier wave may have done it
-            if task.state != "waiting":
+        for job in ready:
+            settle(job, self.board)  # a job of an earlier wave may have done it
+            if job.state != "waiting":
                 continue
-            asked = Run(task.ask.parent).read(task.ask.name) or {}
+            asked = Run(job.ask.parent).read(job.ask.name) or {}
             if queue is None and "slurm" in asked:
-                raise UserError(f"squeue is silent; {task.name} may be in the queue as {asked['slurm']}; try again")
+                raise UserError(f"squeue is silent; {job.name} may be in the queue as {asked['slurm']}; try again")
             if queue and asked.get("slurm") in queue:
-                self.ids[task], task.seen = asked["slurm"], modified(task.job.run.result)
-                self.board.note(f"{task.name} is in the queue as {asked['slurm']}")
+                self.ids[job], job.seen = asked["slurm"], modified(job.run.result)
+                self.board.note(f"{job.name} is in the queue as {asked['slurm']}")
             else:
-                fresh.append(task)
-        arrays: dict[str, list[Task]] = {}
-        for task in fresh:
-            arrays.setdefault(str(self.resources(task)), []).append(task)
+                fresh.append(job)
+        arrays: dict[str, list[SweepJob]] = {}
+        for job in fresh:
+            arrays.setdefault(str(self.resources(job)), []).append(job)
         limit = array_limit()
         for alike in arrays.values():
             for at in range(0, len(alike), limit):
                 self.submit_array(alike[at : at + limit])
 
-    def submit_array(self, tasks: Sequence[Task]) -> None:
-        """Submit tasks of the same resources as one array."""
+    def submit_array(self, jobs: Sequence[SweepJob]) -> None:
+        """Submit jobs of the same resources as one array."""
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        for task in tasks:
-            forget_exits(task.ask)
-            task.ask.unlink(missing_ok=True)
-            prepare(task)
+        for job in jobs:
+            forget_exits(job.ask)
+            job.ask.unlink(missing_ok=True)
+            prepare(job)
         folder = self.board.folder / "slurm"
         where = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
         grace = max(5.0, self.options["signal_delay_s"] - 15.0)
@@ -115,21 +118,21 @@ class Cluster:
             with submitit.helpers.clean_env():  # or jobs submitted from within a job would inherit from it
                 os.environ.update(where)
                 executor = submitit.SlurmExecutor(folder, max_num_timeout=self.options["max_num_timeout"])
-                executor.update_parameters(**self.parameters(tasks[0]))
+                executor.update_parameters(**self.parameters(jobs[0]))
                 with executor.batch():
-                    jobs = [executor.submit(NodeJob(str(task.ask.absolute()), grace)) for task in tasks]
+                    submitted = [executor.submit(NodeJob(str(job.ask.absolute()), grace)) for job in jobs]
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-            for task in tasks:
-                task.ask.unlink(missing_ok=True)
+            for job in jobs:
+                job.ask.unlink(missing_ok=True)
             queued = f" ({plural(len(self.ids), 'other job')} of the sweep stay in the queue)" if self.ids else ""
             raise UserError(f"SLURM refused the jobs: {reason_of(error)}{queued}") from error
-        for task, job in zip(tasks, jobs, strict=True):
-            self.ids[task] = job.job_id
-            write_json(task.ask, {**(Run(task.ask.parent).read(task.ask.name) or {}), "slurm": job.job_id})
-        self.board.note(f"submitted {plural(len(tasks), 'job')} as SLURM job {jobs[0].job_id.split('_')[0]}")
+        for job, its in zip(jobs, submitted, strict=True):
+            self.ids[job] = its.job_id
+            write_json(job.ask, {**(Run(job.ask.parent).read(job.ask.name) or {}), "slurm": its.job_id})
+        self.board.note(f"submitted {plural(len(jobs), 'job')} as SLURM job {submitted[0].job_id.split('_')[0]}")
 
-    def parameters(self, task: Task) -> dict[str, Any]:
-        """What submitit calls the options and the task's resources."""
+    def parameters(self, job: SweepJob) -> dict[str, Any]:
+        """What submitit calls the options and the job's resources."""
         given = {name: self.options[name] for name in PASSED_ON if self.options[name] is not None}
         given["srun_args"] = ["--kill-on-bad-exit=1", *given["srun_args"]]
         if self.options["mem_gb"] is not None:
@@ -138,16 +141,16 @@ class Cluster:
         setup = ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *self.options["setup"]]
         return {
             **given,
-            **self.resources(task),
+            **self.resources(job),
             "job_name": "trust_exp",
             "time": self.options["timeout_min"],
             "stderr_to_stdout": True,
             "setup": setup,
         }
 
-    def resources(self, task: Task) -> dict[str, int]:
-        """Nodes, tasks and GPUs that a task's accelerator asks for; a GPU for each device where there are any."""
-        where = task.job.config["accelerator"]
+    def resources(self, job: SweepJob) -> dict[str, int]:
+        """Nodes, tasks and GPUs that a job's accelerator asks for; a GPU for each device where there are any."""
+        where = job.config["accelerator"]
         asked = {"nodes": where["nodes"], "ntasks_per_node": where["devices"]}
         if where["kind"] == "gpu" or (where["kind"] == "auto" and has_gpus(self.options["partition"])):
             asked["gpus_per_node"] = where["devices"]
@@ -156,42 +159,42 @@ class Cluster:
     def look(self) -> None:
         """Take note of what has started, ended, or left the queue without a word."""
         queue = in_queue()
-        for task in [task for task in self.open() if task in self.ids]:
-            exits = read_exits(task.ask)
+        for job in [job for job in self.open() if job in self.ids]:
+            exits = read_exits(job.ask)
             if any(ended["rank"] == 0 and ended["code"] == 0 for ended in exits):
-                self.ended(task, exits)
-            elif queue is None or self.ids[task] in queue:
-                self.gone.pop(task, None)
-                state = STATES.get(queue[self.ids[task]], task.state) if queue else task.state
-                if state != task.state:
-                    end(task, state, board=self.board)
+                self.ended(job, exits)
+            elif queue is None or self.ids[job] in queue:
+                self.gone.pop(job, None)
+                state = STATES.get(queue[self.ids[job]], job.state) if queue else job.state
+                if state != job.state:
+                    end(job, state, board=self.board)
             else:
                 # its files may reach us a little later than the news that it left
-                self.gone[task] = self.gone.get(task, 0) + 1
-                if exits or self.gone[task] > 3:
-                    self.ended(task, exits)
+                self.gone[job] = self.gone.get(job, 0) + 1
+                if exits or self.gone[job] > 3:
+                    self.ended(job, exits)
 
-    def ended(self, task: Task, exits: Sequence[Mapping[str, Any]]) -> None:
-        """Judge a task that is over; every rank that failed by itself is named.
+    def ended(self, job: SweepJob, exits: Sequence[Mapping[str, Any]]) -> None:
+        """Judge a job that is over; every rank that failed by itself is named.
 
         Without exit files, as another command that watches the same jobs took them, the run's own word counts.
         """
-        task.goes_on = task.goes_on or any(ended["restarts"] for ended in exits)
+        job.goes_on = job.goes_on or any(ended["restarts"] for ended in exits)
         bad = [ended for ended in exits if ended["code"]]
         guilty = [ended for ended in bad if ended["code"] not in STOPPED]
-        own = task.result().get("status") if not exits and modified(task.job.run.result) != task.seen else None
+        own = job.result().get("status") if not exits and modified(job.run.result) != job.seen else None
         if (exits and not bad) or own == "done":
-            judge(task, 0, self.board)
+            judge(job, 0, self.board)
         elif own == "failed":
-            judge(task, 1, self.board)
+            judge(job, 1, self.board)
         elif len(guilty) == 1 and guilty[0]["rank"] == 0:
-            judge(task, guilty[0]["code"], self.board, why=guilty[0]["why"])
+            judge(job, guilty[0]["code"], self.board, why=guilty[0]["why"])
         elif guilty:
-            judge(task, 1, self.board, why="; ".join(f"rank {ended['rank']}: {words(task, ended)}" for ended in guilty))
+            judge(job, 1, self.board, why="; ".join(f"rank {ended['rank']}: {words(job, ended)}" for ended in guilty))
         else:
             how = explain(bad[0]["code"], "") if bad else "ended without a result"
-            judge(task, 1, self.board, why=f"{how}; SLURM says of job {self.ids[task]}: {fate(self.ids[task])}")
-        forget_exits(task.ask)
+            judge(job, 1, self.board, why=f"{how}; SLURM says of job {self.ids[job]}: {fate(self.ids[job])}")
+        forget_exits(job.ask)
 
     def rest(self) -> None:
         """Wait until the next look."""
@@ -202,10 +205,10 @@ class Cluster:
 
     def leave(self) -> None:
         """Stop watching; the jobs go on."""
-        for task in self.open():
-            queued = task in self.ids
-            task.state = "stopped"
-            task.reason = f"goes on as SLURM job {self.ids[task]}" if queued else "not started"
+        for job in self.open():
+            queued = job in self.ids
+            job.state = "stopped"
+            job.reason = f"goes on as SLURM job {self.ids[job]}" if queued else "not started"
         if ids := sorted({name.split("_")[0] for name in self.ids.values()}):
             self.board.note(
                 f"the jobs stay in the queue; the same command watches them; scancel {' '.join(ids)} ends them"
@@ -248,10 +251,10 @@ def fate(job: str) -> str:
     return "nothing of its end"
 
 
-def words(task: Task, ended: Mapping[str, Any]) -> str:
+def words(job: SweepJob, ended: Mapping[str, Any]) -> str:
     """What a rank said last."""
-    told = task.result().get("error") if ended["rank"] == 0 else None
-    return str(ended["why"] or told or explain(ended["code"], task.last_words(log_file(task.ask, ended["rank"]))))
+    told = job.result().get("error") if ended["rank"] == 0 else None
+    return str(ended["why"] or told or explain(ended["code"], job.last_words(log_file(job.ask, ended["rank"]))))
 
 
 def output_of(*command: str) -> str | None:
