@@ -18,7 +18,7 @@ WRONG = [
     (["method.epsilom=1"], "the key 'method.epsilom' does not exist; did you mean method.epsilon?"),
     (["epochs=3"], "the key 'epochs' does not exist"),
     (["eval=certfy"], "did you mean certify?"),
-    (["method"], "'method' is no key=value"),
+    (["method"], "'method' is not key=value"),
     (["dataset.path=~/x"], """'dataset.path=~/x' has characters that need quotes of their own: 'dataset.path="~/x"'"""),
     (["method.epsilon="], "method.epsilon must be a number"),
     (["mode=eval"], "mode=eval needs run=<id>"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trust_exp.errors import UserError
 from trust_exp.messages import explain
-from trust_exp.overrides import Key, key_of, overrides_in, quoted, split
+from trust_exp.overrides import Key, key_of, overrides_in, quote_runs, split
 
 PAIRS = {"[": "]", "{": "}", "(": ")"}
 NAMES = ("source", "ranking", "run")
@@ -74,8 +74,8 @@ def test_overrides_in_brackets_are_found_bare_and_quoted(parts):
 @given(st.lists(st.lists(overrides, min_size=1, max_size=3), min_size=1, max_size=3))
 def test_hydra_reads_quoted_lists_as_the_texts_that_they_were(sources):
     written = [f"[{','.join(source)}]" for source in sources]
-    argument = quoted(f"model.source={','.join(written)}", NAMES)
-    assert quoted(argument, NAMES) == argument
+    argument = quote_runs(f"model.source={','.join(written)}", NAMES)
+    assert quote_runs(argument, NAMES) == argument
     value = OverridesParser.create().parse_override(argument).value()
     read = [item.text for item in value.list] if len(written) > 1 else [value]
     assert read == written
@@ -84,20 +84,20 @@ def test_hydra_reads_quoted_lists_as_the_texts_that_they_were(sources):
 
 @pytest.mark.parametrize("text", ["[a='b\\'c']", "[a='b\\\\']", '[a="it\'s"]', "[dataset.path='a b',x={k: 'v,w'}]"])
 def test_quotes_and_backslashes_within_a_source_survive(text):
-    argument = quoted(f"source={text}", NAMES)
+    argument = quote_runs(f"source={text}", NAMES)
     assert OverridesParser.create().parse_override(argument).value() == text
 
 
 @given(st.lists(st.from_regex(r"[0-9a-f]{4,10}", fullmatch=True), min_size=1, max_size=3))
 def test_an_id_is_read_as_the_text_that_it_is(ids):
-    value = OverridesParser.create().parse_override(quoted(f"run={','.join(ids)}", NAMES)).value()
+    value = OverridesParser.create().parse_override(quote_runs(f"run={','.join(ids)}", NAMES)).value()
     read = value.list if len(ids) > 1 else [value]
     assert [str(getattr(item, "text", item)) for item in read] == ids
 
 
 @pytest.mark.parametrize("argument", ["lr=1e5", "x=1234567e10", "setup=[a=b]", "~source", "-m", "a b=[c=d]", "source"])
 def test_what_names_no_run_is_left_alone(argument):
-    assert quoted(argument, NAMES) == argument
+    assert quote_runs(argument, NAMES) == argument
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from collections.abc import Container
 from functools import cache
 from typing import Any, NamedTuple
 
+from antlr4 import InputStream
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
-from hydra.grammar.gen.OverrideLexer import InputStream, OverrideLexer
+from hydra.grammar.gen.OverrideLexer import OverrideLexer
 
 from trust_exp.errors import UserError
 
@@ -114,7 +115,7 @@ def _is_override(text: str) -> bool:
         return False
 
 
-def quoted(argument: str, references: Container[str]) -> str:
+def quote_runs(argument: str, references: Container[str]) -> str:
     """Quote the values that Hydra would misread: overrides in brackets, and run ids that look like floats.
 
     Args:

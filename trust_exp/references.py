@@ -34,13 +34,11 @@ from trust_exp.config import (
 )
 from trust_exp.errors import UserError
 from trust_exp.messages import explain
+from trust_exp.overrides import key_of, overrides_in, quote_runs
 from trust_exp.runs import TRAINED_PARTS, Ambiguous, Run, find, holder
 
 RUN_ID = re.compile(r"[0-9a-f]{4,10}")
-OVERRIDES = re.compile(r"\s*\[\s*['\"]?[+~]*[\w./@-]+\s*=")
-LOOKS_LIKE_A_NUMBER = re.compile(r"(?=[0-9e]{10}$)[0-9]+e[0-9]+")  # an id that Hydra would read as infinity
 NOT_FOR_A_SOURCE = ("mode", "run", "force", "paths", "sweep", "objective", "paper", "hydra")
-PAIRS = {"[": "]", "{": "}", "(": ")"}
 
 
 @dataclass(frozen=True)
@@ -55,57 +53,14 @@ class Described:
 # --- what a user writes ---------------------------------------------------------------------------------------------
 
 
-def split(text: str) -> list[str]:
-    """The parts of ``text`` between its commas; those within brackets or quotes part nothing."""
-    parts, begin, closing, quote = [], 0, [], ""
-    for at, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote and text[at - 1] != "\\" else quote
-        elif char in "'\"":
-            quote = char
-        elif char in PAIRS:
-            closing.append(PAIRS[char])
-        elif closing and char == closing[-1]:
-            closing.pop()
-        elif char == "," and not closing:
-            parts.append(text[begin:at])
-            begin = at + 1
-    return [*parts, text[begin:]]
-
-
-def overrides_in(text: str) -> list[str]:
-    """The overrides of a text such as ``[method=sat,dataset=cifar100]``.
-
-    Raises:
-        UserError: if there is none, one is none, or the brackets do not match.
-    """
-    inner = text.strip()[1:-1] if text.strip().endswith("]") else ""
-    found = [part.strip() for part in split(inner)]
-    if not any(found):
-        raise UserError(f"{text} describes no run; overrides in brackets do, as in '[method=standard,dataset=digits]'")
-    bare = [part[1:-1] if part[:1] in ("'", '"') and part[-1:] == part[:1] else part for part in found if part]
-    for part in bare:
-        if "=" not in part and not part.startswith("~"):
-            raise UserError(f"{part!r} is no key=value")
-    return bare
-
-
 def quoted(argument: str) -> str:
-    """An override in which overrides in brackets, and ids that look like numbers, are quoted as Hydra needs it."""
-    key, equals, value = argument.partition("=")
-    described = key.rpartition(".")[2] in _reference_names()  # other lists may hold texts with an equals sign
-    return key + equals + ",".join(_quote(part, described) for part in split(value)) if equals else argument
+    """An override with quotes where Hydra would misread the run that it names or describes."""
+    return quote_runs(argument, _reference_names())
 
 
 @cache
 def _reference_names() -> set[str]:
-    return {entry.name for schema in schemas() for entry in fields(schema) if entry.metadata.get("reference")}
-
-
-def _quote(text: str, described: bool) -> str:
-    if (described and OVERRIDES.match(text)) or LOOKS_LIKE_A_NUMBER.fullmatch(text):
-        return "'" + text.replace("'", "\\'") + "'"
-    return text
+    return {"run"} | {entry.name for schema in schemas() for entry in fields(schema) if entry.metadata.get("reference")}
 
 
 # --- what it stands for ---------------------------------------------------------------------------------------------
@@ -255,10 +210,11 @@ def described(key: str, written: str, child: Mapping[str, Any]) -> Described:
 
 def _describe(written: str, child: Mapping[str, Any]) -> Described:
     given = overrides_in(written)
-    names = {text.partition("=")[0].lstrip("+~").partition("@")[0] for text in given}
-    for name in names:
-        if name.split(".")[0].split("/")[0] in NOT_FOR_A_SOURCE:
-            raise UserError(f"{name} is not for a source: it is trained where, and as, the run that needs it says")
+    keys = [key_of(text) for text in given]
+    for key in keys:
+        if key.part in NOT_FOR_A_SOURCE:
+            raise UserError(f"{key.name} is not for a source: it is trained where, and as, the run that needs it says")
+    names = {key.name for key in keys}
     inherited = [f"{name}={child[name]}" for name in ("size", "seed") if name not in names]
     overrides = tuple(quoted(text) for text in (*inherited, *given))
     if overrides in _open:

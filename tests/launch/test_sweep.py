@@ -168,7 +168,8 @@ def test_a_sweep_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_
         else:
             process.send_signal(number)
         for pid in pids:
-            wait_for(lambda: is_pending(pid, signal.SIGTERM))  # noqa: B023
+            wait_for(lambda: is_pending(pid, signal.SIGTERM) or not is_alive(pid))  # noqa: B023
+            assert is_alive(pid), "the runs were over already"
             os.kill(pid, signal.SIGCONT)
         out, err = process.communicate(timeout=PATIENCE)
         wait_for(lambda: not any(is_alive(pid) for pid in pids))  # noqa: B023

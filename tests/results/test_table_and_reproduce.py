@@ -130,7 +130,7 @@ def test_an_odd_result_is_named_and_the_rest_is_shown(trust_exp, configs, tmp_pa
     [
         (["table", "cll/table_4"], "the table 'cll/table_4' does not exist; did you mean cll/table_4_"),
         (["table", TABLE, "--size", "huge"], "the size 'huge' does not exist"),
-        (["table", TABLE, "nonsense"], "'nonsense' is no key=value"),
+        (["table", TABLE, "nonsense"], "'nonsense' is not key=value"),
         (["table", TABLE, "size=small"], "size=small: use --size instead"),
         (["table", TABLE, "--out", "/nowhere/t.md"], "cannot write /nowhere/t.md: No such file or directory"),
         (["table", "--out", "t.md"], "--format, --out and --size need a table"),

@@ -56,7 +56,7 @@ def check_overrides(overrides: list[str]) -> None:
     for text in overrides:
         key, equals, _ = text.partition("=")
         if not equals and not text.startswith("~"):
-            raise UserError(f"{text!r} is no key=value")
+            raise UserError(f"{text!r} is not key=value")
         if option := OWN_OPTIONS.get(key.lstrip("+")):
             raise UserError(f"{text}: use {option} instead")
 
