@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import PATIENCE
-from trust_exp.config import ROOT
+from trust_exp.schema import ROOT
 
 WRONG = [
     (["method=cl"], "did you mean cll?"),

@@ -13,10 +13,11 @@ import torch
 
 from tests.waiting import PATIENCE, wait_for
 from trust_exp import jobs, references
-from trust_exp.config import cell_id, folder_name, run_id
+from trust_exp.compose import Composer
 from trust_exp.engine import execute_and_record
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job, sources_of
+from trust_exp.identity import cell_id, folder_name, run_id
+from trust_exp.job import Job, described_jobs
 from trust_exp.messages import RunFailed
 from trust_exp.references import at_paths, cells_of, quoted
 from trust_exp.runs import Run, find, lock, open_run, stored_parts, with_stored_overrides, write_json
@@ -78,7 +79,7 @@ def test_a_source_is_trained_where_the_run_is(child, tmp_path):
 
 
 def jobs_for(config, runs: Path) -> list[Job]:
-    return sources_of(Job(config, Run(runs / folder_name(config)), []))
+    return described_jobs(config, (runs / folder_name(config)).parent, Composer())
 
 
 def test_a_file_is_known_by_its_content(child, tmp_path):
@@ -108,7 +109,7 @@ def test_a_network_within_the_model_is_checked(child, tmp_path):
 def test_a_source_may_have_a_source(child, composed, tmp_path):
     middle = f"[method=transfer,dataset=digits,source={PARENT},method.optimizer.lr=0.2]"
     (job,) = jobs_for(child(middle), tmp_path)
-    (first,) = sources_of(job)
+    (first,) = job.sources
     assert run_id(first.config) == run_id(composed("method=standard", "dataset=digits", "size=smoke"))
     assert job.config["source"] == run_id(first.config)
     assert run_id(composed(*CHILD, f"source='{PARENT}'", "method.optimizer.lr=0.2")) == run_id(job.config)
@@ -140,9 +141,9 @@ def test_a_source_is_given_to_fields_as_a_path(child, parent, tmp_path):
         ("[method=standard,fit.epoch=3]", "did you mean fit.epochs?"),
         ("[method=standard,seed=0,1]", "'1' is not key=value"),
         ("[method=standard,seed=range(0,2)]", "seed=range(0,2)"),
-        ("[method=standard,paths.runs=/x]", "paths.runs is not for a source"),
-        ("[method=standard,force=true]", "force is not for a source"),
-        ("[mode=eval,run=abc]", "is not for a source"),
+        ("[method=standard,paths.runs=/x]", "paths.runs cannot be set for a source"),
+        ("[method=standard,force=true]", "force cannot be set for a source"),
+        ("[mode=eval,run=abc]", "cannot be set for a source"),
         ("[method=transfer]", "needs the run whose network it takes: source=<its id>"),
         ("[method=standard,dataset=camvid]", "data sets that fit"),
         (

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trust_exp.config import RootConfig, identity
+from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
+from trust_exp.identity import identity
 from trust_exp.overrides import key_of
 
 LEAST_FREE_BYTES = 50 * 2**20
@@ -45,6 +46,16 @@ class Run:
     @property
     def weights(self) -> Path:
         return self.folder / "weights.pt"
+
+    @property
+    def given(self) -> Path:
+        """Marks a run that trains nothing: its network lies where its configuration says."""
+        return self.folder / "given"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has the network that it is to have."""
+        return self.weights.exists() or self.given.exists()
 
     @property
     def checkpoint(self) -> Path:
@@ -209,7 +220,7 @@ def holder(run: Run) -> str:
 
 def restart(run: Run) -> None:
     """Forget what a run has produced, but not what it is."""
-    for path in (run.result, run.weights, *run.checkpoints):
+    for path in (run.result, run.weights, run.given, *run.checkpoints):
         path.unlink(missing_ok=True)
     for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
@@ -234,7 +245,7 @@ def with_stored_overrides(arguments: Sequence[str]) -> list[str]:
     stored = find(runs, given["run"]).read("config.json") or {}
     keys = {key_of(f"{key}=") for key in given}
     stored_keys = {text: key_of(text) for text in stored.get("overrides", [])}
-    kept = [text for text, key in stored_keys.items() if key not in keys and key.part in TRAINED_PARTS]
+    kept = [text for text, key in stored_keys.items() if key not in keys and key.part in (*TRAINED_PARTS, "task")]
     return [*kept, *arguments]
 
 

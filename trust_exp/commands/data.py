@@ -14,14 +14,15 @@ from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
+from trust_exp.build import build
 from trust_exp.commands import Commands, add_root
-from trust_exp.commands.list import choices
-from trust_exp.config import CONF, build, check_options, to_plain
+from trust_exp.commands.list import described
 from trust_exp.data import sources, store
 from trust_exp.errors import UserError, check_range, unknown
 from trust_exp.results.experiments import composing
 from trust_exp.results.table import console
 from trust_exp.runs import write_out
+from trust_exp.schema import CONF, check_options, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,7 @@ def add(commands: Commands) -> None:
     showing.add_argument("name", help="the data set, e.g. mnist")
     showing.add_argument("--out", type=Path, help="the file (default: <name>.png here, if there is none yet)")
     showing.add_argument("--count", type=int, default=24, help="how many images (default: 24)")
-    showing.add_argument("--split", choices=("train", "test"), default="test", help="default: test")
+    showing.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     showing.add_argument("overrides", nargs="*", default=[], metavar="dataset.key=value", help="as for run.py")
     showing.set_defaults(action=show_data)
     for parser in (listing, importing, verifying, showing):
@@ -89,7 +90,7 @@ def read_choice(name: str) -> Choice:
     Raises:
         UserError: if there is none of that name.
     """
-    about = dict(choices("dataset"))
+    about = dict(described("dataset"))
     if name not in about:
         raise unknown("the data set", name, about)
     values = yaml_values(CONF / "dataset" / f"{name}.yaml")
@@ -119,7 +120,7 @@ def state(choice: Choice, root: Path) -> str:
 def list_data(root: Path) -> None:
     """Print every data set: what it is, whether it is in ``root``, and how to get it."""
     out = console()
-    rows = [_row(read_choice(name), root) for name, _ in choices("dataset")]
+    rows = [_row(read_choice(name), root) for name, _ in described("dataset")]
     if out.width < WIDE:
         for name, *facts, way, licence in rows:
             text = "; ".join(filter(None, (f"{name}: {', '.join(filter(None, facts))}", way, licence)))
@@ -214,7 +215,7 @@ def prepared_from(choice: Choice, done: str) -> Sequence[sources.Source]:
         way = f"it is served from where it is: dataset={choice.name} dataset.path=<path>"
         raise UserError(f"{choice.name} cannot be {done}; {way}")
     if not choice.sources:
-        fit = [name for name, _ in choices("dataset") if (other := read_choice(name)).sources and not other.own]
+        fit = [name for name, _ in described("dataset") if (other := read_choice(name)).sources and not other.own]
         raise UserError(f"{choice.name} cannot be {done}, as it is embedded; sets that can: {', '.join(fit)}")
     return choice.sources
 
@@ -326,18 +327,14 @@ def main_classes(data: "DataModule", split: "Split") -> "Tensor | None":
     """The class of each sample that is served, int64 [N]; of those in its boxes the rarest; None of pixels."""
     import torch
 
-    from trust_exp.data.module import ArrayDataModule
     from trust_exp.data.stream import StreamDataModule
 
-    if isinstance(data, ArrayDataModule):
-        labels = data.arrays(split).labels
-        return labels if labels.dim() == 1 else None
+    if data.task == "classification":
+        return data.served_labels(split)
     if not isinstance(data, StreamDataModule) or data.task == "segmentation":
         return None
-    index, rows = data.prepared.open(split), data.rows(split)
-    if data.task == "classification":
-        return torch.from_numpy(index["labels"].astype("int64"))[rows]
-    return torch.from_numpy(rarest(index["boxlabels"], index["boxcount"]))[rows]
+    index = data.prepared.open(data.parent(split))
+    return torch.from_numpy(rarest(index["boxlabels"], index["boxcount"]))[data.rows(split)]
 
 
 def rarest(labels: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":

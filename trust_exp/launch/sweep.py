@@ -12,14 +12,16 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from trust_exp.config import check_options
+from trust_exp.compose import Composer
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.jobs import job_of, objective_of, sources_of
+from trust_exp.job import job_of
+from trust_exp.jobs import objective_of, sources_of
 from trust_exp.launch.board import Board, plural, print_summary
 from trust_exp.launch.sweep_job import GOOD, OPEN, SweepJob
 from trust_exp.messages import RunFailed
 from trust_exp.results.record import Record
 from trust_exp.runs import check_room, is_locked, lock, restart, with_stored_overrides, write_json
+from trust_exp.schema import check_options
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 HEADING = "--- "  # begins the part of a log that a launcher writes
@@ -86,11 +88,11 @@ def compose(
     if not job_overrides:
         raise UserError("the sweep has no jobs: a range or a list in it is empty")
     shared = set.intersection(*map(set, job_overrides))
-    jobs = []
+    jobs, composer = [], Composer()
     for number, given in enumerate(job_overrides, first + 1):
         overrides = with_stored_overrides(list(given))
         composed = loader.load_sweep_config(config, overrides)
-        spec = job_of(composed, overrides)
+        spec = job_of(composed, overrides, composer)
         spec = replace(spec, config={**spec.config, "sweep": spec.config["sweep"] or sweep})
         jobs.append(SweepJob(number, " ".join(text for text in given if text not in shared), spec))
     return jobs
@@ -107,7 +109,7 @@ def add_sources(jobs: Sequence[SweepJob]) -> list[SweepJob]:
     def add(job: SweepJob) -> None:
         for source in sources_of(job.spec):
             other = by_folder.get(source.run.folder)
-            if source.run.weights.exists() and not (other and other.config["force"]):
+            if source.run.is_trained and not (other and other.config["force"]):
                 continue
             if other is None:
                 spec = replace(source, config={**source.config, "sweep": job.config["sweep"]})
@@ -203,6 +205,8 @@ def write_failure(job: SweepJob, reason: str) -> str:
     with suppress(UserError, OSError), lock(job.run):
         if modified(job.run.result) != job.seen and job.spec.is_done():
             return "done"
+        if job.run.status() == "done":  # before; only an eval failed
+            return "failed"
         Record(job.run, job.config).write(status="failed", error=reason)
     return "failed"
 

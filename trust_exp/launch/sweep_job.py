@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job
+from trust_exp.job import Job
 from trust_exp.runs import Run
 
 OPEN = ("waiting", "running")
@@ -53,13 +53,13 @@ class SweepJob:
     @property
     def is_ready(self) -> bool:
         """Whether the runs that it builds on are trained; their evals may go on."""
-        return all(job.state in GOOD or job.run.weights.exists() for job in self.needs)
+        return all(job.state in GOOD or job.run.is_trained for job in self.needs)
 
     @property
     def lost(self) -> "SweepJob | None":
         """A job that it builds on and that has ended without weights."""
         ended = (job for job in self.needs if job.state not in (*OPEN, *GOOD))
-        return next((job for job in ended if not job.run.weights.exists()), None)
+        return next((job for job in ended if not job.run.is_trained), None)
 
     def result(self) -> dict[str, Any]:
         """Its result.json; empty if there is none or it is not whole."""
