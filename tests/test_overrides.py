@@ -3,7 +3,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trust_exp.errors import UserError
@@ -51,6 +51,7 @@ keys = st.from_regex(
 overrides = st.tuples(keys, values).map("=".join)
 
 
+@settings(max_examples=40)
 @given(st.lists(values, min_size=1, max_size=4))
 def test_values_are_split_at_their_own_commas(parts):
     text = ",".join(parts)
@@ -62,6 +63,7 @@ def test_no_text_loses_a_character(text):
     assert ",".join(split(text)) == text
 
 
+@settings(max_examples=40)
 @given(st.lists(overrides, min_size=1, max_size=4))
 def test_overrides_in_brackets_are_found_bare_and_quoted(parts):
     assert overrides_in(f"[{','.join(parts)}]") == parts
@@ -71,6 +73,7 @@ def test_overrides_in_brackets_are_found_bare_and_quoted(parts):
         assert overrides_in("[" + ",".join(f"'{part}'" for part in plain) + "]") == plain
 
 
+@settings(max_examples=25)
 @given(st.lists(st.lists(overrides, min_size=1, max_size=3), min_size=1, max_size=3))
 def test_hydra_reads_quoted_lists_as_the_texts_that_they_were(sources):
     written = [f"[{','.join(source)}]" for source in sources]
@@ -88,6 +91,7 @@ def test_quotes_and_backslashes_within_a_source_survive(text):
     assert OverridesParser.create().parse_override(argument).value() == text
 
 
+@settings(max_examples=40)
 @given(st.lists(st.from_regex(r"[0-9a-f]{4,10}", fullmatch=True), min_size=1, max_size=3))
 def test_an_id_is_read_as_the_text_that_it_is(ids):
     value = OverridesParser.create().parse_override(quote_runs(f"run={','.join(ids)}", NAMES)).value()
@@ -120,6 +124,7 @@ def test_the_key_of_an_override(override, key, part):
     assert key_of(override).part == part
 
 
+@settings(max_examples=40)
 @given(overrides)
 def test_a_key_is_what_hydra_reads(override):
     key = override.partition("=")[0]
