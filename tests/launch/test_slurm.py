@@ -286,7 +286,7 @@ def test_the_reason_is_what_sbatch_says():
         ("12_0", "FAILED, exit code 12:0"),
         ("12_2", "CANCELLED by 0, exit code 0:0"),
         ("13", "COMPLETED, exit code 0:0"),
-        ("14", "nothing of its end"),
+        ("14", "nothing about its end"),
         ("15", "nothing, as there is no accounting"),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_job_that_is_stopped_and_resumed_is_one_run(command_line, tmp_path, of
     assert stopped.of("preempting"), "with its exit code W&B shows it as preempted"
     assert stopped.summary["status"] == "interrupted"
     assert killed.exit_codes == [137]
-    assert killed.summary["error"] == "its process ended without a word"
+    assert killed.summary["error"] == "its process was killed"
     assert done.exit_codes == [0]
     assert done.history[-2]["step"] == 999
 
@@ -251,14 +251,14 @@ def pretend(monkeypatch, tmp_path: Path, text: str) -> None:
 def test_a_wandb_that_cannot_be_imported_is_left_out(opened, monkeypatch, tmp_path, capsys):
     pretend(monkeypatch, tmp_path, "raise ImportError('libfoo.so: cannot open shared object file')")
     log(*opened())
-    assert capsys.readouterr().err == "W&B is left out: libfoo.so: cannot open shared object file\n"
+    assert capsys.readouterr().err == "W&B is not used: libfoo.so: cannot open shared object file\n"
 
 
 def test_a_wandb_that_hangs_is_left_behind(opened, monkeypatch, tmp_path, capsys):
     pretend(monkeypatch, tmp_path, "import signal\nsignal.pause()")
     monkeypatch.setattr(wandb, "LOCAL_SECONDS", 1)
     logger = log(*opened(), patience=0.1, steps=range(20000))
-    assert "W&B did not end within 1.2 s and was left behind; the run itself is whole" in capsys.readouterr().err
+    assert "W&B did not end within 1.2 s and was killed; the run itself is complete" in capsys.readouterr().err
     assert logger.writer.process.wait(PATIENCE) == -signal.SIGKILL
 
 
@@ -271,29 +271,29 @@ def test_a_writer_that_is_killed_is_no_loss(opened, capsys):
     for step in range(1000):
         curves.log_metrics({"train/loss": 1.0}, step)
     logger.finish(record.values)
-    assert "W&B ended before the run did (exit code -9); the run itself is whole" in capsys.readouterr().err
+    assert "W&B ended before the run did (exit code -9); the run itself is complete" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_no_loss(opened, capsys):
     run, record = opened()
     (run.folder / "wandb").write_text("in the way")
     log(run, record)
-    assert "W&B is left out: [Errno 17] File exists" in capsys.readouterr().err
+    assert "W&B is not used: [Errno 17] File exists" in capsys.readouterr().err
 
 
 def test_a_process_that_cannot_start_is_no_loss(opened, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     log(*opened())
-    assert "W&B is left out: [Errno 2] No such file or directory" in capsys.readouterr().err
+    assert "W&B is not used: [Errno 2] No such file or directory" in capsys.readouterr().err
 
 
 def test_the_mode_follows_the_key_and_the_environment(monkeypatch):
     assert why_offline("auto") == why_offline("online") == "there is no API key, wandb login stores one"
-    assert why_offline("offline") == "as asked"
+    assert why_offline("offline") == "as requested"
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert why_offline("auto") is why_offline("online") is None
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert why_offline("auto") == "as asked"
+    assert why_offline("auto") == "as requested"
     assert why_offline("online") is None
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.delenv("WANDB_MODE")

@@ -1,4 +1,4 @@
-"""How a sweep is shown: a live table on a terminal, a line an event elsewhere, and the summary at the end."""
+"""The display of a sweep: a live table on a terminal, one line per event elsewhere, and the final summary."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ COLOURS = {
 }
 URGENCY = {"running": 0, "failed": 1, "done": 2, "resumed": 2, "stopped": 2, "skipped": 3, "waiting": 3}
 REDRAW_SECONDS, REDRAW_SECONDS_AT_A_CHANGE = 0.5, 0.1
-WIDE = 120  # columns, for the runs' names beside all else
+WIDE = 120  # terminal columns from which the runs' names fit too
 
 
 class Board:
@@ -54,7 +54,7 @@ class Board:
                 self.live.stop()
 
     def changed(self, job: SweepJob) -> None:
-        """A job went from one state to another."""
+        """Show that a job has changed its state."""
         if job.state == "running":
             self.started[job.number] = time.monotonic()
         elif job.number in self.started:
@@ -69,7 +69,7 @@ class Board:
         self.tick(at_once=True)
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays above the live table."""
         if self.live is None:
             say(text)
         else:
@@ -77,7 +77,7 @@ class Board:
                 self.live.console.print(text, highlight=False)
 
     def tick(self, *, at_once: bool = False) -> None:
-        """Draw, if it is time."""
+        """Redraw the live table if it is due."""
         wait = REDRAW_SECONDS_AT_A_CHANGE if at_once else REDRAW_SECONDS
         if self.live is not None and time.monotonic() - self.drawn > wait:
             self.drawn = time.monotonic()
@@ -85,7 +85,7 @@ class Board:
                 self.live.update(self.table(self.live.console.width, self.live.console.height - 3), refresh=True)
 
     def table(self, width: int, most: int) -> Table:
-        """The jobs that matter now, as many as fit: running, failed, those that ended last, those that come next."""
+        """The live table: as many jobs as fit, first running, then failed, last ended and next ones."""
         latest_first = {"failed": -1, "done": -1, "resumed": -1}
         shown = sorted(self.jobs, key=lambda job: (URGENCY[job.state], job.number * latest_first.get(job.state, 1)))
         table = Table(box=None, pad_edge=False, show_header=False, expand=True)
@@ -118,23 +118,23 @@ def plural(count: int, what: str) -> str:
 
 
 def name_of(job: SweepJob) -> str:
-    """Which run it is and what sets it apart in the sweep."""
+    """The name of its run, and the overrides that distinguish it in the sweep."""
     return f"{job.name} ({job.label})" if job.label else job.name
 
 
 def counts(jobs: Sequence[SweepJob]) -> str:
-    """How many jobs are in which state, in words."""
+    """The number of jobs in each state, such as ``3 done, 1 failed``."""
     states = Counter(job.state for job in jobs)
     return ", ".join(f"{states[state]} {state}" for state in COLOURS if states[state])
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The first number of each suite."""
+    """The first metric of each suite, on one line."""
     return "  ".join(f"{metric} {value}" for metric, value in headlines(result).items())
 
 
 def headlines(result: Mapping[str, Any]) -> dict[str, str]:
-    """The first metric of each suite, printed."""
+    """The first metric of each suite and its formatted value."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in result.get("rows", []):
         first.setdefault(row["suite"], row)
@@ -145,10 +145,10 @@ def headlines(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def print_summary(jobs: Sequence[SweepJob], seconds: float) -> None:
-    """Print how each job ended, its first numbers, and what failed and why."""
+    """Print each job's final state and first metrics, and why jobs failed."""
     try:
         _print_summary(jobs, seconds)
-    except (OSError, SystemExit):  # nobody reads it, and rich then exits; nor may what is in the buffer fail at the end
+    except (OSError, SystemExit):  # stdout is closed, and rich exits; flushing at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -176,6 +176,6 @@ def _print_summary(jobs: Sequence[SweepJob], seconds: float) -> None:
 
 
 def shown(path: Path) -> Path:
-    """A path as one would type it here."""
+    """A path relative to the current folder, if it lies below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

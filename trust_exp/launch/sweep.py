@@ -1,4 +1,4 @@
-"""What all launchers share: composing the jobs of a sweep, judging how each ended, and what the sweeper gets back."""
+"""The part that all launchers share: compose a sweep's jobs, decide how each ended, and return results to the sweeper."""
 
 import signal
 import time
@@ -24,14 +24,14 @@ from trust_exp.runs import check_room, is_locked, lock, restart, with_stored_ove
 from trust_exp.schema import check_options
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-HEADING = "--- "  # begins the part of a log that a launcher writes
+HEADING = "--- "  # begins a line that a launcher writes to a log
 
 
 WorkThrough: TypeAlias = Callable[[Sequence[SweepJob], Mapping[str, Any], Board], None]
 
 
 class Outcome(JobReturn):
-    """What a sweeper gets of a job; raises what is wrong with the sweep without a word of its own."""
+    """A job's result for the sweeper; raises the sweep's error unchanged, where Hydra would wrap it."""
 
     @property
     def return_value(self) -> Any:
@@ -52,14 +52,14 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     first: int,
 ) -> list[JobReturn]:
-    """Carry out the jobs of one batch of a sweep and print how they ended.
+    """Run the jobs of one batch of a sweep and print the summary.
 
     Raises:
-        UserError: for a mistake in any job's configuration, before anything is started.
-        Interrupted: if it was asked to stop; the same command goes on.
+        UserError: if any job's configuration is invalid; then nothing is started.
+        Interrupted: if the sweep was stopped; the same command continues it.
     """
     if config.hydra.sweeper._target_ != BASIC_SWEEPER and not config.objective:
-        raise UserError("a sweeper that searches needs to know for what: objective=<metric>, as in clean/accuracy")
+        raise UserError("a sweeper that searches needs objective=<metric>, such as objective=clean/accuracy")
     checked = check_options(OmegaConf.to_container(OmegaConf.create(dict(options))), "hydra.launcher")
     folder = Path(config.hydra.sweep.dir)
     jobs = compose(config, loader, job_overrides, first, folder.name)
@@ -77,16 +77,16 @@ def launch(
             print_summary(every, time.monotonic() - began)
             keep(every, folder)
     if any(job.state == "stopped" for job in every):
-        raise Interrupted("the sweep was asked to stop")
+        raise Interrupted("the sweep was stopped")
     return [outcome(job, every) for job in jobs]
 
 
 def compose(
     config: DictConfig, loader: ConfigLoader, job_overrides: Sequence[Sequence[str]], first: int, sweep: str
 ) -> list[SweepJob]:
-    """The checked jobs of a batch."""
+    """Compose and check the jobs of a batch."""
     if not job_overrides:
-        raise UserError("the sweep has no jobs: a range or a list in it is empty")
+        raise UserError("the sweep has no jobs: one of its ranges or lists is empty")
     shared = set.intersection(*map(set, job_overrides))
     jobs, composer = [], Composer()
     for number, given in enumerate(job_overrides, first + 1):
@@ -120,7 +120,7 @@ def add_sources(jobs: Sequence[SweepJob]) -> list[SweepJob]:
             job.needs.append(other)
 
     for job in jobs:
-        with suppress(UserError):  # a folder that cannot be used: settle says so
+        with suppress(UserError):  # the folder cannot be used; settle reports it
             add(job)
     for source in added:
         of = [str(job.number) for job in (*jobs, *added) if source in job.needs]
@@ -129,7 +129,7 @@ def add_sources(jobs: Sequence[SweepJob]) -> list[SweepJob]:
 
 
 def settle(job: SweepJob, board: Board) -> None:
-    """Make a job ready to start; one that is done is skipped, one whose folder cannot be used has failed."""
+    """Prepare a job's folder; a job that is done is skipped, one whose folder cannot be used fails."""
     try:
         job.spec.open()
         if job.spec.is_done() and not job.config["force"]:
@@ -144,7 +144,7 @@ def settle(job: SweepJob, board: Board) -> None:
 
 
 def prepare(job: SweepJob) -> None:
-    """Before each try: write what the job's process reads, and remember what was there."""
+    """Before each try, write the file that the job's process reads, and note the state of the run."""
     run = job.run
     job.tries += 1
     job.goes_on = job.goes_on or run.checkpoint.exists()
@@ -154,7 +154,7 @@ def prepare(job: SweepJob) -> None:
 
 
 def give_up(job: SweepJob, board: Board) -> None:
-    """End a job that builds on one that has failed."""
+    """Fail a job whose source has failed."""
     lost = job.lost
     if lost is not None:
         job.seen = modified(job.run.result)
@@ -164,7 +164,7 @@ def give_up(job: SweepJob, board: Board) -> None:
 
 
 def modified(path: Path) -> int:
-    """When a file was last written, in nanoseconds; 0 if there is none."""
+    """Modification time of a file in nanoseconds; 0 if it does not exist."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -172,14 +172,14 @@ def modified(path: Path) -> int:
 
 
 def judge(job: SweepJob, code: int, board: Board, *, log: Path | None = None, why: str = "") -> None:
-    """End a job whose process ended with ``code``; ``why`` is said where the process could not say it itself."""
+    """Set the final state of a job whose process ended with ``code``; ``why`` is the launcher's own reason."""
     result = job.result()
-    news = modified(job.run.result) != job.seen
-    told = result.get("error") if result.get("status") == "failed" and news else ""
-    reason = why or told or explain(code, job.last_words(log))
+    is_new = modified(job.run.result) != job.seen
+    recorded = result.get("error") if result.get("status") == "failed" and is_new else ""
+    reason = why or recorded or explain(code, job.last_words(log))
     if not job.run.folder.is_dir():
         reason = "its folder was deleted"
-    if (code == 0 and result.get("status") == "done") or (not told and write_failure(job, reason) == "done"):
+    if (code == 0 and result.get("status") == "done") or (not recorded and write_failure(job, reason) == "done"):
         end(job, "resumed" if job.goes_on else "done", board=board)
     else:
         end(job, "failed", reason, board)
@@ -197,10 +197,10 @@ def explain(code: int, last_words: str) -> str:
 
 
 def write_failure(job: SweepJob, reason: str) -> str:
-    """Say in result.json what the process could not; returns the run's status then.
+    """Record a failure in result.json that the process could not record itself; returns the run's status.
 
-    A run that ended well meanwhile (its process died after its last word, or another one did the run) stays done. Where
-    the file cannot be written the summary alone says the reason.
+    A run that is done (its process died after writing the result, or another process did the run) stays done. If the
+    file cannot be written, only the summary gives the reason.
     """
     with suppress(UserError, OSError), lock(job.run):
         if modified(job.run.result) != job.seen and job.spec.is_done():
@@ -212,9 +212,9 @@ def write_failure(job: SweepJob, reason: str) -> str:
 
 
 def end(job: SweepJob, state: str, reason: str = "", board: Board | None = None) -> None:
-    """Note how a job ended."""
+    """Set the state of a job, and delete its file when it has ended."""
     job.state, job.reason = state, reason
-    if state not in OPEN and not is_locked(job.run):  # else it is the file of the process that holds the run
+    if state not in OPEN and not is_locked(job.run):  # a process that holds the run still needs the file
         with suppress(OSError):
             job.ask.unlink(missing_ok=True)
     if board is not None:
@@ -222,7 +222,7 @@ def end(job: SweepJob, state: str, reason: str = "", board: Board | None = None)
 
 
 def keep(jobs: Sequence[SweepJob], folder: Path) -> None:
-    """Write the sweep's own record beside the multirun.yaml of Hydra."""
+    """Write the sweep's record next to Hydra's multirun.yaml."""
     ended = [
         {
             "run": job.name,
@@ -238,7 +238,7 @@ def keep(jobs: Sequence[SweepJob], folder: Path) -> None:
 
 
 def outcome(job: SweepJob, jobs: Sequence[SweepJob]) -> JobReturn:
-    """What the sweeper gets: the metrics, or the job's objective; for a failed job the sentence on the whole sweep."""
+    """A job's result for the sweeper: its objective or all metrics; if it failed, the error of the whole sweep."""
     returned = Outcome(overrides=job.spec.overrides, task_name=job.name)
     if job.state in GOOD:
         returned.status = JobStatus.COMPLETED

@@ -16,18 +16,18 @@ GOOD = ("done", "resumed", "skipped")
 
 @dataclass(eq=False)
 class SweepJob:
-    """One job of a sweep and how far it is."""
+    """One job of a sweep and its progress."""
 
     number: int
-    label: str  # the overrides in which it differs from the other jobs
+    label: str  # the overrides that distinguish it from the other jobs
     spec: Job
     state: str = "waiting"  # then running; at the end done, resumed, skipped, failed or stopped
     reason: str = ""
     tries: int = 0
     seconds: float = 0.0
-    goes_on: bool = False  # whether it started from a checkpoint
-    seen: int = field(default=0, repr=False)  # when result.json was last written before this try
-    needs: list["SweepJob"] = field(default_factory=list, repr=False)  # jobs whose runs this one builds on
+    goes_on: bool = False  # whether it continues from a checkpoint
+    seen: int = field(default=0, repr=False)  # modification time of result.json before this try
+    needs: list["SweepJob"] = field(default_factory=list, repr=False)  # jobs that train the sources of this one
 
     @property
     def run(self) -> Run:
@@ -43,7 +43,7 @@ class SweepJob:
 
     @property
     def ask(self) -> Path:
-        """What ``python -m trust_exp.jobs`` reads."""
+        """The file that ``python -m trust_exp.jobs`` reads."""
         return self.spec.ask
 
     @property
@@ -52,23 +52,23 @@ class SweepJob:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the runs that it builds on are trained; their evals may go on."""
+        """Whether its sources are trained; their evals may still be running."""
         return all(job.state in GOOD or job.run.is_trained for job in self.needs)
 
     @property
     def lost(self) -> "SweepJob | None":
-        """A job that it builds on and that has ended without weights."""
+        """A source that has ended without weights, if there is one."""
         ended = (job for job in self.needs if job.state not in (*OPEN, *GOOD))
         return next((job for job in ended if not job.run.is_trained), None)
 
     def result(self) -> dict[str, Any]:
-        """Its result.json; empty if there is none or it is not whole."""
+        """The content of its result.json; empty if the file is missing or invalid."""
         with suppress(UserError):
             return self.run.read("result.json") or {}
         return {}
 
     def last_words(self, log: Path | None = None) -> str:
-        """The last line that it wrote."""
+        """The last line of its log."""
         try:
             with open(log or self.log, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
