@@ -122,7 +122,7 @@ def test_the_summary_says_what_failed_and_where_to_look(jobs, capsys):
     [
         (-9, "anything", "killed by SIGKILL (out of memory, perhaps)"),
         (-15, "", "killed by SIGTERM"),
-        (130, "", "asked to stop from outside"),
+        (130, "", "stopped by a signal"),
         (2, "error: no such data", "no such data"),
         (1, "--- try 1 of seed=0", "ended with exit code 1"),
         (1, "", "ended with exit code 1"),

@@ -70,7 +70,7 @@ def test_a_job_that_fails_touches_no_other_and_says_why(make_job, shell_jobs, su
         "no such data",
         "killed by SIGKILL (out of memory, perhaps)",
         "ended with exit code 3",
-        "asked to stop from outside",
+        "stopped by a signal",
         "ValueError: too big",
         "ImportError: no torch",
     ]
@@ -81,15 +81,21 @@ def test_a_job_that_fails_touches_no_other_and_says_why(make_job, shell_jobs, su
 
 @pytest.fixture
 def work_by_events(monkeypatch):
-    """Let the launcher's clock jump by ten minutes whenever the job has written the next of some files."""
+    """Let the launcher's clock jump by ten minutes whenever a running job has written the next of some files."""
 
     def work_on(job: SweepJob, *files: str, **options: object) -> None:
-        def passed() -> int:
-            return sum((job.run.folder / file).exists() for file in files)
+        board, left, jumped = Board([job], Path("sweep")), list(files), 0
 
-        clock = SimpleNamespace(sleep=time.sleep, monotonic=lambda: time.monotonic() + 600 * passed())
+        def tick(**_: object) -> None:
+            nonlocal jumped
+            if left and job.state == "running" and (job.run.folder / left[0]).exists():
+                del left[0]
+                jumped += 600
+
+        board.tick = tick
+        clock = SimpleNamespace(sleep=time.sleep, monotonic=lambda: time.monotonic() + jumped)
         monkeypatch.setattr(process, "time", clock)
-        work([job], **options)
+        work_through([job], {**OPTIONS, **options}, board)
 
     return work_on
 

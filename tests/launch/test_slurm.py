@@ -213,7 +213,7 @@ def test_a_cancelled_job_is_reported(cluster):
     told_by("scancel", job)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    assert f"asked to stop from outside; SLURM says of job {job}: CANCELLED" in result_of(run)["error"]
+    assert f"stopped by a signal; SLURM says of job {job}: CANCELLED" in result_of(run)["error"]
 
 
 @pytest.mark.slurm

@@ -128,7 +128,7 @@ def test_a_result_whose_config_json_is_lost_still_counts(runs):
 def test_a_dead_run_is_interrupted_and_a_living_one_runs(runs):
     folder = write(runs, "cll-digits-00000000ff", status="running")
     (result,) = collect(runs, ["00000000ff"]).results
-    assert (result.values["status"], result.values["error"]) == ("interrupted", "its process ended without a word")
+    assert (result.values["status"], result.values["error"]) == ("interrupted", "its process ended without a result")
     with lock(Run(folder)):
         (result,) = collect(runs, ["00000000ff"]).results
         assert result.values["status"] == "running"

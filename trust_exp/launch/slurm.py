@@ -76,7 +76,7 @@ class Cluster:
         return [job for job in self.jobs if job.state in OPEN]
 
     def submit(self) -> None:
-        """Submit the jobs that can start, one array per kind of resources; watch those already queued by an earlier sweep."""
+        """Submit the jobs that can start, one array per kind of resources, except those that are already queued."""
         for job in self.open():
             give_up(job, self.board)
         ready = [job for job in self.open() if job not in self.ids and job.is_ready]

@@ -1,4 +1,4 @@
-"""The part that all launchers share: compose a sweep's jobs, decide how each ended, and return results to the sweeper."""
+"""The part that all launchers share: compose the jobs, decide how each ended, return results to the sweeper."""
 
 import signal
 import time
@@ -191,7 +191,7 @@ def explain(code: int, last_words: str) -> str:
         hint = " (out of memory, perhaps)" if code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{hint}"
     if code == 130:
-        return "asked to stop from outside"
+        return "stopped by a signal"
     said = "" if last_words.startswith(HEADING) else last_words.removeprefix("error: ")
     return said or f"ended with exit code {code}"
 
