@@ -173,7 +173,7 @@ def test_import_says_what_was_converted(tmp_path, capsys, monkeypatch):
 def test_verify_reads_every_image_of_the_index(voc, here):
     root, _ = voc
     whole = here("verify", "voc", "--root", root)
-    assert whole.stdout.splitlines()[0] == f"voc in {root} is whole"
+    assert whole.stdout.splitlines()[0] == f"voc in {root} is complete"
     image = root.parent / "VOCdevkit" / "VOC2007" / "JPEGImages" / "000025.jpg"
     before = image.read_bytes()
     try:
@@ -235,7 +235,7 @@ def assert_one_sentence(process, sentence):
         (["show", "vocc"], "did you mean voc?"),
         (["show", "voc", "--root", "/nowhere"], "voc is not in /nowhere; trust-exp data list says how to get it"),
         (["show", "digits", "--count", "0"], "--count must be at least 1; got 0"),
-        (["show", "digits", "seed=1"], "'seed=1' is no dataset.key=value"),
+        (["show", "digits", "seed=1"], "'seed=1' is not dataset.key=value"),
         (["show", "digits", "dataset.imagesize=1"], "the key 'dataset.imagesize' does not exist"),
         (["show", "digits", "--out", "/proc/sheet.png"], "cannot write /proc/sheet.png"),
         (["show", "two_moons", "--out", "/proc/sheet.png"], "dataset=two_moons has no images to show"),
@@ -257,7 +257,7 @@ def test_show_draws_and_does_not_write_over_what_is_there(tmp_path, here, monkey
         assert page.format == "PNG"
         assert page.width > 1000
     before = Path("digits.png").read_bytes()
-    assert_one_sentence(here("show", "digits"), "digits.png is there already; --out digits.png writes over it")
+    assert_one_sentence(here("show", "digits"), "digits.png exists already; --out digits.png overwrites it")
     assert Path("digits.png").read_bytes() == before
     assert here("show", "digits", "--out", "digits.png", "--count", "3", "--split", "train").returncode == 0
     assert Path("digits.png").read_bytes() != before

@@ -66,9 +66,9 @@ def test_a_half_written_file_is_named(runs, share):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": 0}, "is of schema 0; this version reads schema 1"),
-        ({"schema": 99}, "is of schema 99"),
-        ({"schema": None}, "is of schema None"),
+        ({"schema": 0}, "has schema 0; this version reads schema 1"),
+        ({"schema": 99}, "has schema 99"),
+        ({"schema": None}, "has schema None"),
         ({"config": None}, "lacks config"),
         ({"metrics": [1], "rows": None}, "lacks metrics, rows"),
     ],
@@ -192,7 +192,7 @@ def test_a_selection(runs, selection, wanted):
 
 @pytest.mark.parametrize("selection", [["method=gloro"], ["status=failed"], ["nothing"]])
 def test_a_selection_that_fits_nothing_is_said(runs, selection):
-    with pytest.raises(UserError, match="fits none of the 3 runs"):
+    with pytest.raises(UserError, match="matches none of the 3 runs"):
         collect(runs, selection)
 
 

@@ -136,9 +136,9 @@ def test_an_odd_result_is_named_and_the_rest_is_shown(trust_exp, configs, tmp_pa
         (["table", TABLE, "--out", "/nowhere/t.md"], "cannot write /nowhere/t.md: No such file or directory"),
         (["table", "--out", "t.md"], "--format, --out and --size need a table"),
         (["table", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table: its description has no part 'figure'"),
-        (["table", SINGLE, "--out", "f.png", "--format", "md"], "--format md is no picture"),
+        (["table", SINGLE, "--out", "f.png", "--format", "md"], "--format md is not a picture format"),
         (["table", SINGLE, "--out", "/nowhere/f.png"], "cannot write /nowhere/f.png: No such file or directory"),
-        (["reproduce", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table, of which no figure is drawn"),
+        (["reproduce", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table and has no figure"),
         (["reproduce", SINGLE, "--out", "f.md"], "--out must end in .png; got f.md"),
         (["table", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
         (["reproduce", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
@@ -191,7 +191,7 @@ def test_table_draws_a_figure_of_what_is_stored(trust_exp, single, tmp_path):
     code, out, err = trust_exp("table", SINGLE, "--out", str(tmp_path / "f.png"))
     assert (code, out) == (0, f"wrote {tmp_path / 'f.png'}\n")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
-    assert err.startswith("not measured, so not in the figure: a_airplane, a_automobile, a_bird, a_deer, ")
+    assert err.startswith("not in the figure, as not measured: a_airplane, a_automobile, a_bird, a_deer, ")
     _, out, _ = trust_exp("table", SINGLE)
     assert "25.0" in out
     assert "-12.8" in out, "less than the 37.8 that are printed"
