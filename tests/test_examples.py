@@ -16,7 +16,7 @@ from trust_exp.schema import ROOT
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())
 ADDITIONS = sorted(path for path in (ROOT / "tests" / "additions").iterdir() if path.is_dir())
-COPIED = ("trust_exp", "conf", "hydra_plugins", "tests", "experiments", "run.py", "pyproject.toml")
+COPIED = ("trust_exp", "conf", "hydra_plugins", "tests", "experiments", "run.py", "pyproject.toml", "README.md")
 
 RUNS = {  # what a user would type, each at size=smoke on one thread
     "method": ["method=smoothing", "dataset=digits", "eval=[clean]"],

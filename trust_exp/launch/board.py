@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trust_exp.launch.sweep_job import SweepJob
-from trust_exp.results.table import console, say
+from trust_exp.results.table import console, say, value_text
 
 COLOURS = {
     "done": "green",
@@ -138,10 +138,7 @@ def headlines(result: Mapping[str, Any]) -> dict[str, str]:
     first: dict[str, Mapping[str, Any]] = {}
     for row in result.get("rows", []):
         first.setdefault(row["suite"], row)
-    return {
-        row["metric"]: f"{row['value']:.2%}" if row["unit"] == "fraction" else f"{row['value']:.4g}"
-        for row in first.values()
-    }
+    return {row["metric"]: value_text(row["value"], row["unit"]) for row in first.values()}
 
 
 def print_summary(jobs: Sequence[SweepJob], seconds: float) -> None:
