@@ -4,9 +4,10 @@ import io
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -17,8 +18,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from hypothesis import HealthCheck, settings
 from omegaconf import DictConfig
 
+from tests.waiting import PATIENCE
 from trust_exp import choices
 from trust_exp.compose import check, register
 from trust_exp.launch.loader import SweepLoader
@@ -30,6 +33,23 @@ if TYPE_CHECKING:  # what only composes need not wait for torch
     import lightning.pytorch as L
 
 SHARED = ROOT.parent / "shared"
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_reach_processes() -> Iterator[None]:
+    """Processes of the tests hear signals that these tests ignore, as with nohup or in the background of a script.
+
+    A process inherits that a signal is ignored, but not that it is handled.
+    """
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +129,7 @@ def imported_by() -> Callable[..., dict[str, set[str]]]:
 
     def look(*commands: list[str]) -> dict[str, set[str]]:
         asked = [sys.executable, "-c", LOOK, json.dumps(commands)]
-        process = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        process = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         lines = [line.removeprefix("imported:") for line in process.stdout.splitlines() if line.startswith("imported:")]
         assert len(lines) == len(commands), process.stderr
         return {command: set(modules) for command, modules in map(json.loads, lines)}
@@ -152,7 +172,7 @@ class CommandLine:
 
     def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=500)
+        out, err = process.communicate(timeout=PATIENCE)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def here(self, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ from trust_exp import choices
 from trust_exp.schema import CONF, ROOT, schemas
 
 PACKAGE = ROOT / "trust_exp"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in (PACKAGE, ROOT / "hydra_plugins")
+    for path in sorted(folder.rglob("*.py"))
+}
+# Imports that close circles, importer and imported. Delete what is cut; add none.
+KNOWN = {("trust_exp.data.config", "trust_exp.data.sources.cifar")}
 FAMILIES = sorted(path.parent.name for path in (PACKAGE / "methods").glob("*/__init__.py"))
 EVALS = sorted(path.parent.name for path in (PACKAGE / "evals").glob("*/__init__.py"))
 
@@ -64,6 +72,47 @@ def test_no_family_imports_another(family):
             parts = name.split(".")
             if parts[:2] == ["trust_exp", "methods"] and len(parts) > 2:
                 assert parts[2] in (family, "base", "config"), f"{path.name} of {family} imports {name}"
+
+
+@cache
+def imported_modules(name: str) -> frozenset[str]:
+    """The modules of the project that a module imports anywhere, within functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            within = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {found if found in MODULES else str(node.module) for found in within}
+    return frozenset(names & MODULES.keys() - {name})
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """The modules that are on circles, or lead from one to another; none if there is no circle."""
+    left = {name: set(wanted) for name, wanted in graph.items()}
+    while ends := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in ends}
+    while starts := left.keys() - {name for wanted in left.values() for name in wanted}:
+        left = {name: wanted for name, wanted in left.items() if name not in starts}
+    return sorted(left)
+
+
+def test_no_imports_form_a_circle():
+    graph = {name: set(imported_modules(name)) for name in MODULES}
+    for importer, imported in KNOWN:
+        assert imported in graph[importer], f"{importer} no longer imports {imported}: delete the pair from KNOWN"
+        graph[importer].remove(imported)
+    assert circle_in(graph) == []
+
+
+def test_a_circle_of_imports_is_found():
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": set()}) == ["b", "c"]
+    assert circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    for importer, imported in KNOWN:
+        graph = {name: set(imported_modules(name)) for name in MODULES}
+        for other in KNOWN - {(importer, imported)}:
+            graph[other[0]].discard(other[1])
+        assert {importer, imported} <= set(circle_in(graph)), f"{importer} and {imported} form no circle any more"
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

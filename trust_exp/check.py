@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trust_exp.config import RootConfig
 from trust_exp.contract import check_fit
 from trust_exp.errors import UserError
+from trust_exp.overrides import key_of
 from trust_exp.references import Describe, network_of, settle
 from trust_exp.schema import check_node, to_plain
 
@@ -59,7 +60,7 @@ def refuse_idle_overrides(overrides: Sequence[str], checked: Mapping[str, Any]) 
     """Raise UserError for a value of an eval that does not run: it would be ignored."""
     chosen, left_out = checked["eval"], checked.get("left_out", {})
     for text in overrides:
-        parts = text.partition("=")[0].lstrip("+").split(".")
+        parts = key_of(text).name.split(".")
         if parts[0] == "eval" and len(parts) > 2 and parts[1] not in chosen:
             why = f"left out ({left_out[parts[1]]})" if parts[1] in left_out else "not chosen"
             raise UserError(f"{text} changes nothing, as eval={parts[1]} is {why}; there runs {', '.join(chosen)}")

@@ -67,7 +67,7 @@ def explain(error: BaseException) -> str | None:
 def _unreadable(error: OverrideParseException) -> str:
     reason = str(error).splitlines()[0]
     if "Lexer" not in reason:
-        return f"{error.override!r} is no key=value: {reason}"
+        return f"{error.override!r} is not key=value: {reason}"
     key, _, value = error.override.partition("=")
     return f"{error.override!r} has characters that need quotes of their own: '{key}=\"{value}\"'"
 

@@ -17,13 +17,11 @@ from typing import Any, cast, get_args
 from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, run_id
+from trust_exp.overrides import quote_runs
 from trust_exp.runs import TRAINED_PARTS, Ambiguous, Run, find, holder
 from trust_exp.schema import CONF, find_schema, replaced, schemas, type_hints
 
 RUN_ID = re.compile(r"[0-9a-f]{4,10}")
-OVERRIDES = re.compile(r"\s*\[\s*['\"]?[+~]*[\w./@-]+\s*=")
-LOOKS_LIKE_A_NUMBER = re.compile(r"(?=[0-9e]{10}$)[0-9]+e[0-9]+")  # an id that Hydra would read as infinity
-PAIRS = {"[": "]", "{": "}", "(": ")"}
 
 
 @dataclass(frozen=True)
@@ -42,57 +40,14 @@ Describe = Callable[[str, str, Mapping[str, Any]], Described]
 # --- what a user writes ---------------------------------------------------------------------------------------------
 
 
-def split(text: str) -> list[str]:
-    """The parts of ``text`` between its commas; those within brackets or quotes part nothing."""
-    parts, begin, closing, quote = [], 0, [], ""
-    for at, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote and text[at - 1] != "\\" else quote
-        elif char in "'\"":
-            quote = char
-        elif char in PAIRS:
-            closing.append(PAIRS[char])
-        elif closing and char == closing[-1]:
-            closing.pop()
-        elif char == "," and not closing:
-            parts.append(text[begin:at])
-            begin = at + 1
-    return [*parts, text[begin:]]
-
-
-def overrides_in(text: str) -> list[str]:
-    """The overrides of a text such as ``[method=sat,dataset=cifar100]``.
-
-    Raises:
-        UserError: if there is none, one is none, or the brackets do not match.
-    """
-    inner = text.strip()[1:-1] if text.strip().endswith("]") else ""
-    found = [part.strip() for part in split(inner)]
-    if not any(found):
-        raise UserError(f"{text} describes no run; overrides in brackets do, as in '[method=standard,dataset=digits]'")
-    bare = [part[1:-1] if part[:1] in ("'", '"') and part[-1:] == part[:1] else part for part in found if part]
-    for part in bare:
-        if "=" not in part and not part.startswith("~"):
-            raise UserError(f"{part!r} is no key=value")
-    return bare
-
-
 def quoted(argument: str) -> str:
-    """An override in which overrides in brackets, and ids that look like numbers, are quoted as Hydra needs it."""
-    key, equals, value = argument.partition("=")
-    described = key.rpartition(".")[2] in _reference_names()  # other lists may hold texts with an equals sign
-    return key + equals + ",".join(_quote(part, described) for part in split(value)) if equals else argument
+    """An override with quotes where Hydra would misread the run that it names or describes."""
+    return quote_runs(argument, _reference_names())
 
 
 @cache
 def _reference_names() -> set[str]:
-    return {entry.name for schema in schemas() for entry in fields(schema) if entry.metadata.get("reference")}
-
-
-def _quote(text: str, described: bool) -> str:
-    if (described and OVERRIDES.match(text)) or LOOKS_LIKE_A_NUMBER.fullmatch(text):
-        return "'" + text.replace("'", "\\'") + "'"
-    return text
+    return {"run"} | {entry.name for schema in schemas() for entry in fields(schema) if entry.metadata.get("reference")}
 
 
 # --- what it stands for ---------------------------------------------------------------------------------------------

@@ -270,8 +270,8 @@ def test_an_unknown_table_is_said_with_the_nearest():
     ("file", "text", "sentence"),
     [
         ("table_1.yaml", "title: T\n", "lacks columns, source"),
-        ("table_1.yaml", "- 1\n", "holds no keys and values"),
-        ("table_1.yaml", "title: [\n", "is no YAML"),
+        ("table_1.yaml", "- 1\n", "does not hold keys and values"),
+        ("table_1.yaml", "title: [\n", "is not valid YAML"),
         ("table_1.yaml", "title: T\nsource: S\ncolumns: {}\nsorce: x\n", "sorce means nothing here"),
         ("table_1.yaml", "title: T\nsource: S\ncolumns: {a: A}\nrows: [c]\n", "names c, which is not in"),
         ("table_1.yaml", "title: T\nsource: S\ncolumns: {a: A}\nruns_of: paper/t\n", "runs_of must name another table"),

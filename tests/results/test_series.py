@@ -65,13 +65,13 @@ def test_a_file_that_changes_is_read_anew(folder):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("series: 3\n", "series must name lists"),
-        ("series: {a: []}\n", "series must name lists"),
-        ("series: {a: [1, 2], b: [1]}\n", r"must be equally long; got a 2, b 1"),
-        ("series: {a: [0.1, 0-1]}\n", "names the rows, so its values must differ"),
+        ("series: 3\n", "series must hold lists"),
+        ("series: {a: []}\n", "series must hold lists"),
+        ("series: {a: [1, 2], b: [1]}\n", r"must have the same length; got a 2, b 1"),
+        ("series: {a: [0.1, 0-1]}\n", "must differ, as they name the rows"),
         ("series: {a: [1]}\nb: ${series.c}\n", "series has no c; it has a"),
-        ("series: [\n", "is no YAML"),
-        ("- 1\n", "holds no keys and values"),
+        ("series: [\n", "is not valid YAML"),
+        ("- 1\n", "does not hold keys and values"),
     ],
 )
 def test_a_series_that_is_wrong_is_named(tmp_path, text, sentence):
@@ -84,7 +84,7 @@ def test_a_series_that_is_wrong_is_named(tmp_path, text, sentence):
 def test_two_files_must_not_make_the_same_row(tmp_path):
     (tmp_path / "a.yaml").write_text("series: {n: [b_1]}\n")
     (tmp_path / "a_b.yaml").write_text("series: {n: [1]}\n")
-    with pytest.raises(UserError, match=r"a_b\.yaml makes a row a_b_1, and so does .*a\.yaml"):
+    with pytest.raises(UserError, match=r"a_b\.yaml and .*a\.yaml both define the row a_b_1"):
         list(series.rows_in(tmp_path))
 
 

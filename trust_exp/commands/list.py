@@ -1,4 +1,4 @@
-"""``trust-exp list``: what can be chosen, and what fits a choice."""
+"""``trust-exp list``: the choices of each group, and those that fit a given choice."""
 
 from collections.abc import Iterator, Sequence
 
@@ -37,16 +37,16 @@ def described(group: str) -> Iterator[tuple[str, str]]:
 
 
 def recipes() -> Iterator[tuple[str, str]]:
-    """Pairs method/dataset that have a recipe, with where it comes from."""
+    """The pairs method/dataset that have a recipe, each with its origin."""
     for path in sorted((CONF / "recipe").glob("*/*.yaml")):
         lines = path.read_text().splitlines()
         known = (CONF / "dataset" / path.name).exists()
         source = next((line.partition(":")[2].strip() for line in lines if line.startswith("recipe:")), "")
-        yield f"{path.parent.name}/{path.stem}", source if known else f"{source} (its data set is to come)"
+        yield f"{path.parent.name}/{path.stem}", source if known else f"{source} (its data set does not exist yet)"
 
 
 def list_choices(only: str | None, wanted: Sequence[str] = ()) -> None:
-    """Print what can be chosen; with ``wanted``, such as ``dataset=camvid``, what fits that.
+    """Print the choices; with ``wanted``, such as ``dataset=camvid``, only those that fit.
 
     Raises:
         UserError: if there is no such group or choice.
@@ -72,11 +72,11 @@ def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def _read(wanted: Sequence[str]) -> dict[str, Part]:
-    """The choices that something is to fit, by their groups; ``dataset.task=`` is that of the data set."""
+    """The given choices by group; ``dataset.task=`` sets the task of the data set."""
     texts = dict(text.partition("=")[::2] for text in wanted)
     task = texts.pop("dataset.task", None)
-    if odd := [key for key in texts if key not in COMPARED]:
-        raise unknown("--for", odd[0], COMPARED)
+    if unknown_keys := [key for key in texts if key not in COMPARED]:
+        raise unknown("--for", unknown_keys[0], COMPARED)
     found = {group: _part(group, name) for group, name in texts.items()}
     if task is not None:
         if "dataset" not in found:
@@ -91,7 +91,7 @@ def _part(group: str, name: str) -> Part:
 
 
 def _fits(group: str, name: str, fixed: dict[str, Part]) -> bool:
-    """Whether a choice makes a run with those that are fixed and some others."""
+    """Whether a choice forms a valid run with the fixed choices and some choice of each other group."""
     candidates = {**dict.fromkeys(COMPARED), **fixed, group: _part(group, name)}
     asked = candidates.pop("eval")
     pools = [[found] if found else _all(other) for other, found in candidates.items()]
@@ -105,6 +105,6 @@ def _fits(group: str, name: str, fixed: dict[str, Part]) -> bool:
 
 
 def _all(group: str) -> list[Part]:
-    """One choice for each different thing that choices of a group say of themselves: enough to know what fits."""
+    """One choice for each distinct combination of tasks, needs and gives, which is all that fitting depends on."""
     parts = (_part(group, name) for name in choices.names(group))
     return list({(each.tasks, each.needs, each.gives): each for each in parts}.values())
