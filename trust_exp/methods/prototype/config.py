@@ -82,7 +82,7 @@ class ProtoPNetConfig:
     name: str = MISSING
     fit: str = free("gradient")
     tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # lr is that of the network; no milestones
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # lr is that of the network; no schedule
     per_class: int = 10  # prototypes
     width: int = 128  # of the features and prototypes
     warm: int = 5  # lengths of the stages, relative to each other; epochs, if they add up to fit.epochs
@@ -103,7 +103,8 @@ class ProtoPNetConfig:
             check_range(f"method.{key}", getattr(self, key), least=0)
         for key in ("lr_new", "lr_last"):
             check_range(f"method.{key}", getattr(self, key), above=0)
-        if self.optimizer.milestones:
+        given = {"milestones": [], "schedule": "steps", "warmup": 0.0}
+        if idle := [key for key, initial in given.items() if getattr(self.optimizer, key) != initial]:
             raise UserError(
-                "method.optimizer.milestones mean nothing here: method.decay_every says when the learning rate falls"
+                f"method.optimizer.{idle[0]} means nothing here: method.decay_every says when the learning rate falls"
             )
