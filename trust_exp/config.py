@@ -79,7 +79,7 @@ class FitConfig:
 
 @dataclass
 class AcceleratorConfig:
-    """Where a run runs. Only the precision changes the numbers, so only it is part of the identity."""
+    """Where a run runs; what changes the numbers is part of the identity."""
 
     kind: str = free("auto")
     devices: int = free(1)
@@ -87,6 +87,7 @@ class AcceleratorConfig:
     precision: str = "32-true"
     compile: bool = free(False)
     channels_last: bool = free(False)
+    sync_batchnorm: bool = late(False)  # batch norm over all processes: the numbers of one, on any number of GPUs
     threads: int | None = free(None)  # of the CPU; None: one a core. Tiny networks are fastest with 1
 
     def __post_init__(self) -> None:

@@ -89,6 +89,8 @@ def execute(job: Job, record: Record | None = None, logger: RunLogger | None = N
         raise UserError("accelerator=gpu needs a GPU that torch can use; there is none here (trust-exp doctor)")
     if where["precision"] == "16-mixed" and not uses_gpu(job):
         raise UserError("accelerator.precision=16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
+    if where["sync_batchnorm"] and job.processes > 1 and not uses_gpu(job) and not job.run.weights.exists():
+        raise UserError("accelerator.sync_batchnorm=true needs GPUs for several processes: torch has it there alone")
     # TF32 rounds at 2^-11: a certificate of the float32 network would not hold for it.
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
@@ -290,6 +292,7 @@ class Pipeline:
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            sync_batchnorm=where["sync_batchnorm"],
             inference_mode=False,
             num_sanity_val_steps=0,
             **given,
