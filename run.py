@@ -7,20 +7,24 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from trust_exp.config import CONF, register
+from trust_exp.compose import register, with_task
 from trust_exp.jobs import start
 from trust_exp.messages import exit_code_of
 from trust_exp.references import quoted
 from trust_exp.runs import with_stored_overrides
+from trust_exp.schema import CONF
 
 codes: list[int] = []
+
+
+composer = register()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> Any:
     """One job; returns what a sweeper optimises."""
     returned: list[Any] = []
-    codes.append(exit_code_of(lambda: returned.append(start(config))))
+    codes.append(exit_code_of(lambda: returned.append(start(config, composer))))
     if codes[-1] == 130:
         sys.exit(130)  # and not on to the next job of a sweep
     return returned[0] if returned else None
@@ -29,10 +33,9 @@ def run(config: DictConfig) -> Any:
 def main() -> None:
     """Compose and run; what Hydra finds wrong is said in one sentence."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors to us instead of printing them
-    register()
     sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]
     if not {"-m", "--multirun"} & set(sys.argv):  # a launcher does it for each job of a sweep
-        sys.argv[1:] = with_stored_overrides(sys.argv[1:])
+        sys.argv[1:] = with_task(with_stored_overrides(sys.argv[1:]))
     run()
 
 

@@ -24,10 +24,12 @@ from torch.nn import functional as F
 
 from trust_exp.attacks.apgd import apgd
 from trust_exp.attacks.autoattack import attacks_of, autoattack
-from trust_exp.config import CONF, build, check, register
+from trust_exp.build import build
+from trust_exp.compose import check, register
 from trust_exp.data.batch import as_floats
 from trust_exp.data.sources import import_dataset
 from trust_exp.evals.suite import Context, SuiteRunner
+from trust_exp.schema import CONF
 
 sys.path.insert(0, str(Path(__file__).parent))
 from same_noise import same_noise

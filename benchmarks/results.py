@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trust_exp.config import eval_id, run_id
+from trust_exp.identity import eval_id, run_id
 from trust_exp.results import experiments
 from trust_exp.results.collect import collect
 from trust_exp.results.formats import to_csv

@@ -44,7 +44,7 @@ def run(runs: Path, *arguments: str) -> Seconds:
 def pretend_done(runs: Path) -> None:
     """Fill ``runs`` with runs that look done, from the one in it."""
     sys.path.insert(0, str(ROOT))
-    from trust_exp.config import run_id
+    from trust_exp.identity import run_id
 
     (path,) = runs.glob("*/result.json")
     result = json.loads(path.read_text())

@@ -19,9 +19,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trust_exp.config import CONF, ROOT, check, register
+from trust_exp.compose import check, register
 from trust_exp.launch.loader import SweepLoader
 from trust_exp.results import experiments
+from trust_exp.schema import CONF, ROOT
 
 if TYPE_CHECKING:  # what only composes need not wait for torch
     import lightning.pytorch as L

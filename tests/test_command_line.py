@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trust_exp.config import ROOT
+from trust_exp.schema import ROOT
 
 WRONG = [
     (["method=cl"], "did you mean cll?"),

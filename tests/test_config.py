@@ -6,8 +6,10 @@ from itertools import product
 import pytest
 from omegaconf import OmegaConf
 
-from trust_exp.config import CONF, build, run_id, schemas
+from trust_exp.build import build
 from trust_exp.errors import UserError
+from trust_exp.identity import run_id
+from trust_exp.schema import CONF, schemas
 
 ORDINARY = ["source='[method=standard,dataset=digits]'"]
 SOURCE = dict.fromkeys(("transfer", "protonmf", "protopnet"), ORDINARY)  # what cannot be composed without one

@@ -4,14 +4,16 @@ import lightning.pytorch as L
 import pytest
 import torch
 
-from trust_exp.config import CONF, build, target_of
+from trust_exp.build import build, target_of
+from trust_exp.compose import Composer
 from trust_exp.data.digits import Digits
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.engine import execute_and_record
-from trust_exp.jobs import Job, sources_of
+from trust_exp.job import Job, described_jobs
 from trust_exp.methods.base import ClosedForm, Method
 from trust_exp.references import at_paths
-from trust_exp.runs import Run, open_run
+from trust_exp.runs import open_run
+from trust_exp.schema import CONF
 
 PLACES = "model=cifar_resnet20,model.depth=8,model.mean=null,model.std=null"  # a network that keeps them to its head
 BUILT = {  # what cannot be composed without a source
@@ -68,7 +70,7 @@ def config(request, composed_in, tmp_path_factory):
     needs = [f"source='{BUILT[request.param]}'"] if request.param in BUILT else []
     given = (f"method={request.param}", "dataset=digits", "size=smoke", "++eval.certify.radii=[0.25]")
     checked = composed_in(runs, *given, *needs)
-    for source in sources_of(Job(checked, Run(runs / "run"), [])):
+    for source in described_jobs(checked, (runs / "run").parent, Composer()):
         open_run(source.config, source.run.folder, source.overrides)
         execute_and_record(source)
     return checked

@@ -16,10 +16,10 @@ from trust_exp import cli
 from trust_exp.commands import data as command
 from trust_exp.commands.data import chosen_rows, list_data, open_data, rarest, read_choice, state
 from trust_exp.commands.list import choices
-from trust_exp.config import ROOT
 from trust_exp.data import store
 from trust_exp.data.config import DatasetInfo
 from trust_exp.messages import exit_code_of
+from trust_exp.schema import ROOT
 from trust_exp.viz.contact_sheet import Labels, colours, draw_contact_sheet, mapped_sheet, plain_sheet
 
 

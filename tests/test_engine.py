@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from trust_exp import engine
-from trust_exp.config import folder_name
 from trust_exp.data.digits import Digits
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job
+from trust_exp.identity import folder_name
+from trust_exp.job import Job
 from trust_exp.messages import RunFailed
 from trust_exp.runs import Run, lock, open_run
 

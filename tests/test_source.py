@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trust_exp import jobs, references
-from trust_exp.config import cell_id, folder_name, run_id
+from trust_exp.compose import Composer
 from trust_exp.engine import execute_and_record
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job, sources_of
+from trust_exp.identity import cell_id, folder_name, run_id
+from trust_exp.job import Job, described_jobs
 from trust_exp.messages import RunFailed
 from trust_exp.references import at_paths, cells_of, overrides_in, quoted, split
 from trust_exp.runs import Run, find, lock, open_run, stored_parts, with_stored_overrides, write_json
@@ -80,7 +81,7 @@ def test_a_source_is_trained_where_the_run_is(child, tmp_path):
 
 
 def jobs_for(config, runs: Path) -> list[Job]:
-    return sources_of(Job(config, Run(runs / folder_name(config)), []))
+    return described_jobs(config, (runs / folder_name(config)).parent, Composer())
 
 
 def test_a_file_is_known_by_its_content(child, tmp_path):
@@ -110,7 +111,7 @@ def test_a_network_within_the_model_is_checked(child, tmp_path):
 def test_a_source_may_have_a_source(child, composed, tmp_path):
     middle = f"[method=transfer,dataset=digits,source={PARENT},method.optimizer.lr=0.2]"
     (job,) = jobs_for(child(middle), tmp_path)
-    (first,) = sources_of(job)
+    (first,) = job.sources
     assert run_id(first.config) == run_id(composed("method=standard", "dataset=digits", "size=smoke"))
     assert job.config["source"] == run_id(first.config)
     assert run_id(composed(*CHILD, f"source='{PARENT}'", "method.optimizer.lr=0.2")) == run_id(job.config)

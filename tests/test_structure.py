@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trust_exp.config import CONF, ROOT
+from trust_exp.schema import CONF, ROOT
 
 PACKAGE = ROOT / "trust_exp"
 FAMILIES = sorted(path.parent.name for path in (PACKAGE / "methods").glob("*/__init__.py"))

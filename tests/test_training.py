@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from trust_exp import engine
-from trust_exp.config import run_id
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job
+from trust_exp.identity import run_id
+from trust_exp.job import Job
 from trust_exp.runs import Run, open_run
 
 RESNET = ["method=standard", "model=cifar_resnet20", "model.depth=8", "model.mean=null", "model.std=null"]

@@ -1,6 +1,7 @@
 """One run: data -> model -> method -> fit -> evals -> result. Knows no Hydra; jobs.py calls it."""
 
 import ctypes
+import glob
 import logging
 import platform
 import resource
@@ -10,6 +11,7 @@ import time
 import traceback
 import warnings
 import zipfile
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,22 +22,26 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+from trust_exp.build import build, target_of
 from trust_exp.callbacks import ProgressLine, SafePoint, StopRequest
-from trust_exp.config import build, eval_id, target_of
 from trust_exp.data.batch import Split
+from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
 from trust_exp.errors import Interrupted, UserError
 from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
-from trust_exp.jobs import Job, is_first
+from trust_exp.identity import eval_id, eval_name
+from trust_exp.job import Job, is_first
 from trust_exp.loggers.base import RunLogger, open_logger
 from trust_exp.messages import RunFailed
 from trust_exp.methods.base import ClosedForm, GradientMethod, Method
-from trust_exp.models.trained import load_published
+from trust_exp.models.outputs import LOGITS, named
+from trust_exp.networks import load_state, make_network
 from trust_exp.progress import track
 from trust_exp.references import at_paths
 from trust_exp.results.record import Record, environment
 from trust_exp.results.table import say
 from trust_exp.saving import save_whole
+from trust_exp.schema import find_schema, is_node_of
 
 
 def execute_and_record(job: Job) -> None:
@@ -49,7 +55,7 @@ def execute_and_record(job: Job) -> None:
     run = job.run
     record = Record(run, job.config)
     was_done = record.values["status"] == "done"
-    if not run.weights.exists():
+    if not run.is_trained:
         record.values.update(config=job.config, environment=environment(device_name(job)))
     record.write(status="running", error=None)
     logger = open_logger(job.config["logger"], run, record.values["config"])
@@ -89,7 +95,7 @@ def execute(job: Job, record: Record | None = None, logger: RunLogger | None = N
         raise UserError("accelerator=gpu needs a GPU that torch can use; there is none here (trust-exp doctor)")
     if where["precision"] == "16-mixed" and not uses_gpu(job):
         raise UserError("accelerator.precision=16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
-    if where["sync_batchnorm"] and job.processes > 1 and not uses_gpu(job) and not job.run.weights.exists():
+    if where["sync_batchnorm"] and job.processes > 1 and not uses_gpu(job) and not job.run.is_trained:
         raise UserError("accelerator.sync_batchnorm=true needs GPUs for several processes: torch has it there alone")
     # TF32 rounds at 2^-11: a certificate of the float32 network would not hold for it.
     torch.backends.cudnn.allow_tf32 = False
@@ -131,16 +137,17 @@ class Pipeline:
             raise
 
     def _carry_out(self) -> None:
-        """Fit if there are no weights, then run the pending evals."""
+        """Fit if there is no trained network, then run the pending evals."""
         pending = self.job.pending()
         if self.config["accelerator"]["threads"]:
             torch.set_num_threads(self.config["accelerator"]["threads"])
         L.seed_everything(self.config["seed"], verbose=False)
         with self._phase("setup"):
-            data = self._data()
-        if not self.run.weights.exists():
+            data = self._data("dataset")
+            others = self._data_of_method()
+        if not self.run.is_trained:
             with self._phase("fit"):
-                self._fit(data)
+                self._fit(data, others)
             if self.stop.requested:
                 raise Interrupted("stopped after the training")
         self._evaluate(data, pending)
@@ -148,46 +155,52 @@ class Pipeline:
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return self.record.phase(name) if self.record else nullcontext()
 
-    def _data(self) -> DataModule:
-        node = at_paths(self.config, "dataset")
+    def _data(self, key: str) -> DataModule:
+        """The data of a node such as ``dataset``, prepared and compared with what the run has seen before."""
+        node = at_paths(self.config, key.partition(".")[0])
+        for part in key.split(".")[1:]:
+            node = node[part]
         data: DataModule = build(node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"])
         if self.record is not None:
             data.prepare_data()
-            for split in ("train", "test"):
+            for split in data.splits:
                 data.size(split)  # which of them is missing is said before the training, not after it
-            self._compare_data(data, self.record)
+            self._compare_data(data, self.record, key)
         return data
 
-    def _compare_data(self, data: DataModule, record: Record) -> None:
+    def _data_of_method(self) -> dict[str, DataModule]:
+        """Further data that the method's configuration names, by the name of the option."""
+        return {
+            key: self._data(f"method.{key}")
+            for key, value in self.config["method"].items()
+            if is_node_of(value, DataConfig)
+        }
+
+    def _compare_data(self, data: DataModule, record: Record, key: str) -> None:
         """Keep which data the run has seen, and refuse to go on with others."""
-        seen, found = record.values.get("data"), data.source()
-        begun = self.run.weights.exists() or bool(self.run.checkpoints)
-        if seen is not None and seen != found and begun:
+        own = key == "dataset"
+        found, further = data.source(), record.values.get("further_data", {})
+        seen = record.values.get("data") if own else further.get(key)
+        begun = self.run.is_trained or bool(self.run.checkpoints)
+        if seen is not None and seen != found and begun and not key.startswith("eval."):
             raise UserError(
                 f"dataset={data.name} in {data.root} is not what {self.run.id} was trained on; force=true starts anew"
             )
-        record.write(data=found)  # at once, for a run that is killed
+        record.write(**({"data": found} if own else {"further_data": {**further, key: found}}))  # now: it may be killed
 
-    def _model(self, data: DataModule) -> nn.Module:
-        """What the method makes of the chosen model, which starts from the checkpoint if there is one."""
-        node = at_paths(self.config, "model")
-        model: nn.Module = build(node, shape=data.info.shape, classes=len(data.info.classes))
-        if self.config.get("checkpoint") is not None and not self.run.weights.exists():
-            load_published(model, Path(at_paths(self.config, "checkpoint")))
-        method = self.config["method"]
-        network: nn.Module = target_of(method).network(model, data.info, method)
-        return network
-
-    def _fit(self, data: DataModule) -> None:
+    def _fit(self, data: DataModule, others: Mapping[str, DataModule]) -> None:
         fit = self.config["fit"]
-        model = self._model(data)
+        model = make_network(self.config, data.info)
         node = at_paths(self.config, "method")
         if self.record is not None:
-            self.record.values["input_shape"] = list(data.info.shape)
-        if node["fit"] == "closed_form":
-            self._solve(build(node, model=model, info=data.info), data)
+            self.record.values.update(input_shape=list(data.info.shape), classes=len(data.info.classes))
+        if node["fit"] == "none":
+            self._take(model)
             return
-        method: GradientMethod = build(node, model=model, info=data.info, log_every=fit["log_every"])
+        if node["fit"] == "closed_form":
+            self._solve(build(node, model=model, info=data.info, **others), data)
+            return
+        method: GradientMethod = build(node, model=model, info=data.info, log_every=fit["log_every"], **others)
         if self.config["accelerator"]["channels_last"]:
             model.to(memory_format=torch.channels_last)
         if self.config["accelerator"]["compile"]:
@@ -208,6 +221,14 @@ class Pipeline:
         # no first step: the run was stopped between its last step and its weights
         steps = 0 if progress.first_step is None else trainer.global_step - progress.first_step
         self._keep(method, trainer, steps * data.batch_size / (time.perf_counter() - began))
+
+    def _take(self, network: nn.Module) -> None:
+        """Take a network as it is: its weights stay where they lie."""
+        if not all(value.isfinite().all() for value in network.state_dict().values() if value.is_floating_point()):
+            raise UserError("the weights of the network are not finite")
+        if self.record is not None:
+            self.record.values.update(steps=0)
+            self.run.given.touch()
 
     def _solve(self, method: ClosedForm, data: DataModule) -> None:
         """Fit without steps: one pass over the training data."""
@@ -233,45 +254,73 @@ class Pipeline:
             self.record.values.update(steps=trainer.global_step, samples_per_second=round(speed, 1))
         trainer.strategy.barrier("weights are written")
 
-    def _evaluate(self, data: DataModule, pending: dict[str, Any]) -> None:
-        model = self._model(data).eval()
-        weights = torch.load(whole(self.run.weights), map_location="cpu", weights_only=True)
-        model.load_state_dict(weights["state_dict"], strict=True)
-        earlier: dict[str, Outcomes] = self._outcomes()
+    def _evaluate(self, data: DataModule, pending: Mapping[str, Mapping[str, Any]]) -> None:
+        given = self.run.given.exists()
+        network = make_network(self.config, data.info, start=given).eval()
+        if not given:
+            load_state(network, whole(self.run.weights))
         facts = (self.run.read("result.json") or {}).get("facts", {})
+        self.outcomes = self._stored_outcomes()
+        groups = target_of(self.config["method"]).class_groups(facts, data.info.classes)
         for name, node in pending.items():
-            with self._phase(f"eval/{name}"):
-                suite: Suite = build(node)
+            with self._phase(f"eval/{eval_name(name, node)}"):
+                own = data if node.get("data") is None else self._data(f"eval.{name}.data")
+                suite: Suite = build({key: value for key, value in node.items() if key != "data"})
                 suite.context = Context(
-                    model=model,
-                    data=data,
+                    model=network,
+                    data=own,
                     folder=self.run.folder,
                     seed=self.config["seed"],
                     method=self.config["method"]["name"],
-                    facts=facts,
-                    earlier=earlier,
+                    facts=facts if own is data else {},
+                    groups=groups if own is data else {},
+                    earlier=self._earlier(node),
                     progress=lambda items, what: track(items, what, visible=is_first()),
                 )
-                self._run_suite(suite, node, earlier)
+                if LOGITS in find_schema(node["_schema_"]).needs:  # type: ignore[attr-defined]
+                    check_classes(network, own)
+                self._run_suite(suite, eval_name(name, node), node)
 
-    def _run_suite(self, suite: Suite, node: dict[str, Any], earlier: dict[str, Outcomes]) -> None:
+    def _run_suite(self, suite: Suite, name: str, node: Mapping[str, Any]) -> None:
         outcomes: dict[Split, Outcomes] = {}
-        trainer = self._trainer(ProgressLine(suite.name), logger=False)
-        for split in suite.splits:
-            runner = SuiteRunner(suite, split, outcomes)
-            trainer.test(runner, verbose=False)
+        trainer = self._trainer(ProgressLine(name), logger=False)
+        for number in range(suite.passes):
+            for split in suite.splits:
+                runner = SuiteRunner(suite, split, outcomes, number)
+                trainer.test(runner, verbose=False)
         report = runner.report
+        self.outcomes[name] = (node, outcomes)
+        if self.record is None:
+            return
         for split, found in outcomes.items():
-            earlier[f"{suite.name}-{split}"] = found
-            if self.record is not None:
-                save_whole(found, self.run.folder / "outcomes" / f"{suite.name}-{split}.pt")
-        if self.record is not None:
-            how = {"id": eval_id(node), "config": node, "environment": environment(device_name(self.job))}
-            self.record.add(suite.name, how, report.rows, report.figures)
+            kept = {kind: value for kind, value in found.items() if kind not in suite.unsaved}
+            save_whole(kept, self.run.folder / "outcomes" / f"{name}-{split}.pt")
+        how = {"id": eval_id(node), "config": dict(node), "environment": environment(device_name(self.job))}
+        rows = report.rows if name == suite.name else [row.led_by(name) for row in report.rows]
+        if before := self.record.add(name, how, rows, report.figures):
+            say(
+                f"eval={name} had rows with {before}, which these replace; "
+                f"to keep both, give one a name of its own: +eval@eval.{name}_2={name}"
+            )
 
-    def _outcomes(self) -> dict[str, Outcomes]:
-        files = sorted((self.run.folder / "outcomes").glob("*.pt"))
-        return {file.stem: torch.load(file, weights_only=True) for file in files}
+    def _stored_outcomes(self) -> dict[str, tuple[Mapping[str, Any], dict[Split, Outcomes]]]:
+        """By the name of each eval that ran before: its node, and its outcomes for each split."""
+        found = {}
+        for name, how in (self.run.read("result.json") or {}).get("evals", {}).items():
+            files = (self.run.folder / "outcomes").glob(f"{glob.escape(name)}-*.pt")
+            outcomes: Any = {path.stem.rpartition("-")[2]: torch.load(path, weights_only=True) for path in files}
+            found[name] = (how["config"], outcomes)
+        return found
+
+    def _earlier(self, node: Mapping[str, Any]) -> dict[str, dict[Split, Outcomes]]:
+        """What evals that ran before on the same data gave, as far as an eval can use it."""
+        wanted = set(find_schema(node["_schema_"]).after)  # type: ignore[attr-defined]
+        found: dict[str, dict[Split, Outcomes]] = {}
+        for other, outcomes in self.outcomes.values():
+            if other.get("data") == node.get("data"):
+                for kind in wanted & set(find_schema(other["_schema_"]).gives):  # type: ignore[attr-defined]
+                    found[kind] = {**found.get(kind, {}), **outcomes}
+        return found
 
     def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
         where = self.config["accelerator"]
@@ -298,6 +347,19 @@ class Pipeline:
             **given,
         )
         return self.trainer
+
+
+@torch.no_grad()
+def check_classes(network: nn.Module, data: DataModule) -> None:
+    """Raise UserError if a classifier has another number of classes than the data."""
+    if data.task != "classification" or not len(data.info.classes):
+        return
+    logits = named(network(data.samples("test", torch.arange(1)).image)).get(LOGITS)
+    if logits is not None and logits.shape[1] != len(data.info.classes):
+        raise UserError(
+            f"the network has {logits.shape[1]} classes; dataset={data.name} has {len(data.info.classes)}; "
+            "choose data of the classes that it was trained on"
+        )
 
 
 def whole(path: Path) -> Path:

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,84 +18,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trust_exp.config import (
-    check,
-    digest,
-    eval_id,
-    folder_name,
-    leave_out_evals,
-    refuse_idle_overrides,
-    run_name,
-)
+from trust_exp.compose import Composer
 from trust_exp.errors import Interrupted, UserError, unknown
+from trust_exp.job import Job, is_first, job_of
 from trust_exp.messages import RunFailed, exit_code_of
-from trust_exp.references import described_in
 from trust_exp.results.table import print_result, say
-from trust_exp.runs import Run, holder, is_locked, lock, open_run, restart, stored_parts, write_json
+from trust_exp.runs import Run, holder, is_locked, lock, restart, write_json
 from trust_exp.signals import handing_on
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A checked configuration, the run that it is or evaluates, and the overrides that made it."""
-
-    config: dict[str, Any]
-    run: Run
-    overrides: Sequence[str]
-
-    @property
-    def processes(self) -> int:
-        return int(self.config["accelerator"]["devices"] * self.config["accelerator"]["nodes"])
-
-    @property
-    def ask(self) -> Path:
-        """The file that hands the job to another process; the same for the same job in another sweep."""
-        return self.run.folder / f"job-{digest({**self.config, 'sweep': None})}.json"
-
-    def open(self) -> None:
-        """Make the run's folder, or show that what lies in it is this run.
-
-        Raises:
-            UserError: if the folder cannot be used, holds another run, or has no weights to evaluate.
-        """
-        if self.config["mode"] == "train":
-            open_run(self.config, self.run.folder, self.overrides)
-        elif not self.run.weights.exists():
-            raise UserError(
-                f"run {self.run.id} has no weights yet (it is {self.run.status()}); train it to the end first"
-            )
-
-    def pending(self) -> dict[str, Any]:
-        """The chosen evals whose rows the run does not have yet; what attacks comes after what certifies."""
-        done = (self.run.read("result.json") or {}).get("evals", {})
-        again = self.config["force"] and self.config["mode"] == "eval"
-        order = {"clean": 0, "certify": 1}
-        chosen = sorted(self.config["eval"].items(), key=lambda item: order.get(item[0], 2))
-        return {name: node for name, node in chosen if again or done.get(name, {}).get("id") != eval_id(node)}
-
-    def is_done(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.run.status() == "done" and self.run.weights.exists() and not self.pending()
-
-
-def job_of(config: DictConfig, overrides: Sequence[str]) -> Job:
-    """The job that a composed configuration describes; nothing is written yet.
-
-    Raises:
-        UserError: if the configuration cannot be used.
-    """
-    checked = check(config)
-    run = Run(Path(checked["paths"]["runs"]) / run_name(config))
-    if checked["mode"] == "eval":
-        checked = stored_parts(run, checked)
-        leave_out_evals(checked)  # by the model that was trained
-    refuse_idle_overrides(overrides, checked)
-    return Job(checked, run, overrides)
-
-
-def start(config: DictConfig) -> Any:
+def start(config: DictConfig, composer: Composer) -> Any:
     """Carry out what Hydra composed; returns the objective, or all metrics.
 
     Raises:
@@ -104,7 +37,7 @@ def start(config: DictConfig) -> Any:
         RunFailed: if the run, or one that it needs, raised; result.json has the reason.
     """
     hydra = HydraConfig.get()
-    job = job_of(config, list(hydra.overrides.task))
+    job = job_of(config, list(hydra.overrides.task), composer)
     job.open()
     train_sources(job)
     if job.processes > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
@@ -127,18 +60,14 @@ def objective_of(config: Mapping[str, Any], metrics: Mapping[str, float]) -> Any
     return metrics[wanted[0]] if len(wanted) == 1 else tuple(metrics[name] for name in wanted)
 
 
-def sources_of(job: Job) -> list[Job]:
+def sources_of(job: Job) -> Sequence[Job]:
     """The runs that a job builds on and that overrides describe; none if the job has nothing to train.
 
     A run that is named by its id is trained already.
     """
     if job.config["mode"] == "eval" or (job.is_done() and not job.config["force"]):
-        return []
-    runs = job.run.folder.parent
-    return [
-        Job(source.config, Run(runs / folder_name(source.config)), source.overrides)
-        for source in described_in(job.config)
-    ]
+        return ()
+    return job.sources
 
 
 def train_sources(job: Job) -> None:
@@ -150,7 +79,7 @@ def train_sources(job: Job) -> None:
         Interrupted: if it was asked to stop; the same command goes on with it.
     """
     for source in sources_of(job):
-        if not source.run.weights.exists():
+        if not source.run.is_trained:
             train_sources(source)
             train_first(source, job)
 
@@ -171,7 +100,7 @@ def train_first(source: Job, job: Job) -> None:
         code = start_process(command, process_group=0).wait()
     if code == 130:
         raise Interrupted(f"{name} was asked to stop")
-    if not source.run.weights.exists():
+    if not source.run.is_trained:
         why = (source.run.read("result.json") or {}).get("error") or f"it ended with exit code {code}"
         raise RunFailed(f"{job.run.folder.name} needs {name}, which failed: {why}")
 
@@ -189,17 +118,12 @@ def on_several_processes(job: Job, *, replace: bool) -> dict[str, float]:
     return dict((job.run.read("result.json") or {})["metrics"])
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes and speaks."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("SLURM_PROCID", "0") == "0"
-
-
 def what_is_left(job: Job) -> str:
     """What this command is going to do, in a few words."""
     status, evals = job.run.status(), ", ".join(job.pending())
     if status is None:
         return "starts"
-    if job.run.weights.exists():
+    if job.run.is_trained:
         return f"is trained; evals to run: {evals}"
     return f"was {'stopped' if status == 'running' else status}; it goes on with its training"
 
@@ -219,7 +143,7 @@ def carry_out(job: Job) -> dict[str, float]:
         else:
             say(f"{job.run.folder.name} {what_is_left(job)}")
             for name, why in job.config.get("left_out", {}).items():
-                say(f"eval={name} is left out: {why}")
+                say(f"eval={name} is left out: {why.replace(f'eval={name} ', 'it ', 1)}")
             from trust_exp.engine import execute_and_record
 
             execute_and_record(job)

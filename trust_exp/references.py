@@ -6,40 +6,23 @@ configuration, which is no part of a run's identity.
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, cast, get_args
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
-
-from trust_exp.config import (
-    CONF,
-    AcceleratorConfig,
-    RootConfig,
-    cell_id,
-    check,
-    find_schema,
-    refuse_idle_overrides,
-    run_id,
-    schemas,
-    type_hints,
-)
+from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
-from trust_exp.messages import explain
+from trust_exp.identity import cell_id, run_id
 from trust_exp.runs import TRAINED_PARTS, Ambiguous, Run, find, holder
+from trust_exp.schema import CONF, find_schema, replaced, schemas, type_hints
 
 RUN_ID = re.compile(r"[0-9a-f]{4,10}")
 OVERRIDES = re.compile(r"\s*\[\s*['\"]?[+~]*[\w./@-]+\s*=")
 LOOKS_LIKE_A_NUMBER = re.compile(r"(?=[0-9e]{10}$)[0-9]+e[0-9]+")  # an id that Hydra would read as infinity
-NOT_FOR_A_SOURCE = ("mode", "run", "force", "paths", "sweep", "objective", "paper", "hydra")
 PAIRS = {"[": "]", "{": "}", "(": ")"}
 
 
@@ -50,6 +33,10 @@ class Described:
     config: dict[str, Any]
     overrides: tuple[str, ...]
     follows: bool
+
+
+# of the key of a reference, the overrides as they were written, and the configuration that they stand in
+Describe = Callable[[str, str, Mapping[str, Any]], Described]
 
 
 # --- what a user writes ---------------------------------------------------------------------------------------------
@@ -111,7 +98,7 @@ def _quote(text: str, described: bool) -> str:
 # --- what it stands for ---------------------------------------------------------------------------------------------
 
 
-def settle(checked: dict[str, Any]) -> None:
+def settle(checked: dict[str, Any], describe: Describe) -> None:
     """Put in the place of each reference what it stands for, and keep under ``references`` how that is found.
 
     With mode=eval the run's own stored configuration says what it was trained with, so that is left alone.
@@ -123,7 +110,7 @@ def settle(checked: dict[str, Any]) -> None:
     told: dict[str, dict[str, Any]] = {}
     for key, node, entry in list(_places(checked, RootConfig)):
         if checked["mode"] != "eval" or key.split(".")[0] not in TRAINED_PARTS:
-            told[key] = _look_up(key, node, entry, checked)
+            told[key] = _look_up(key, node, entry, checked, describe)
             node[entry.name] = told[key].get("run") or f"sha256:{told[key]['sha256']}"
     if "source" in told and not any(key != "source" and told[key] == told["source"] for key in told):
         method = checked["method"]["name"]
@@ -159,12 +146,14 @@ def _is_union(wanted: Any) -> bool:
     return isinstance(wanted, UnionType)
 
 
-def _look_up(key: str, node: Mapping[str, Any], entry: Field[Any], checked: Mapping[str, Any]) -> dict[str, Any]:
+def _look_up(
+    key: str, node: Mapping[str, Any], entry: Field[Any], checked: Mapping[str, Any], describe: Describe
+) -> dict[str, Any]:
     """What a reference stands for, as JSON: a run (with what ``cell_id`` needs), or a file."""
     written: str = node[entry.name]
     why_not = entry.metadata.get("why_not") or (lambda *_: "")
     if written.startswith("["):
-        found = described(key, written, checked)
+        found = describe(key, written, checked)
         if why := why_not(node, found.config, checked):
             raise UserError(f"{key}={written}: {why}")
         return {"written": written, **_facts_of(found.config, found.follows)}
@@ -201,7 +190,7 @@ def _find(key: str, written: str, runs: str) -> Run:
 
 def why_untrained(run: Run) -> str:
     """Why a run cannot be built upon, as the end of a sentence; empty if it can."""
-    if run.weights.exists():
+    if run.is_trained:
         return ""
     if by := holder(run):
         return f"is being run by {by}; wait until it is done"
@@ -225,86 +214,17 @@ def digest_of(path: Path) -> str:
     return _digest(path.resolve(), about.st_mtime_ns, about.st_size)
 
 
-# --- runs that overrides describe -----------------------------------------------------------------------------------
-
-_found: dict[str, Described] = {}
-_open: list[tuple[str, ...]] = []  # the overrides that are being composed, the outermost first
+# --- runs that overrides describe ------------------------------------------------------------------------------------
 
 
-def described(key: str, written: str, child: Mapping[str, Any]) -> Described:
-    """The run that overrides in brackets describe, composed and checked like a command line of its own.
-
-    It has the paths and the accelerator of the run that needs it, and its size and seed unless it has others. Of the
-    evals there is ``clean`` only, unless it names some.
-
-    Raises:
-        UserError: naming the key, if the overrides cannot be used, or describe a run that needs itself.
-    """
-    parts = ("paths", "accelerator", "size", "seed")
-    asked = json.dumps([written, {part: child[part] for part in parts}], sort_keys=True)
-    if asked not in _found:
-        try:
-            _found[asked] = _describe(written, child)
-        except Exception as error:
-            sentence = explain(error)
-            if sentence is None:
-                raise
-            raise UserError(f"{key}={written}: {sentence}") from error
-    return _found[asked]
-
-
-def _describe(written: str, child: Mapping[str, Any]) -> Described:
-    given = overrides_in(written)
-    names = {text.partition("=")[0].lstrip("+~").partition("@")[0] for text in given}
-    for name in names:
-        if name.split(".")[0].split("/")[0] in NOT_FOR_A_SOURCE:
-            raise UserError(f"{name} is not for a source: it is trained where, and as, the run that needs it says")
-    inherited = [f"{name}={child[name]}" for name in ("size", "seed") if name not in names]
-    overrides = tuple(quoted(text) for text in (*inherited, *given))
-    if overrides in _open:
-        raise UserError("it needs itself")
-    _open.append(overrides)
-    try:
-        with _composing():
-            config = compose("config", list(overrides))
-            _inherit(config, child, names)
-            checked = check(config)
-    finally:
-        _open.pop()
-    refuse_idle_overrides(given, checked)
-    if not any(name.split(".")[0] == "eval" for name in names):
-        checked["eval"] = {name: node for name, node in checked["eval"].items() if name == "clean"}
-        checked.pop("left_out", None)
-    return Described(checked, overrides, "seed" not in names)
-
-
-@contextmanager
-def _composing() -> Iterator[None]:
-    if GlobalHydra.instance().is_initialized():
-        yield
-    else:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            yield
-
-
-def _inherit(config: DictConfig, child: Mapping[str, Any], names: set[str]) -> None:
-    """Give a source the paths of the run that needs it, and of its accelerator what differs from the usual."""
-    for name, value in child["paths"].items():
-        OmegaConf.update(config, f"paths.{name}", value)
-    for entry in fields(AcceleratorConfig):
-        value = child["accelerator"][entry.name]
-        if value != entry.default and not {"accelerator", f"accelerator.{entry.name}"} & names:
-            OmegaConf.update(config, f"accelerator.{entry.name}", value)
-
-
-def described_in(checked: Mapping[str, Any]) -> list[Described]:
+def described_in(checked: Mapping[str, Any], describe: Describe) -> list[Described]:
     """The runs that the references of a checked configuration describe by overrides, each once."""
     told = checked.get("references", {})
     texts = dict.fromkeys(found["written"] for found in told.values() if found["written"].startswith("["))
-    return [described("source", text, checked) for text in texts]
+    return [describe("source", text, checked) for text in texts]
 
 
-def network_of(checked: Mapping[str, Any]) -> Mapping[str, Any]:
+def network_of(checked: Mapping[str, Any], describe: Describe) -> Mapping[str, Any]:
     """The checked node of the network behind a model: its own, or that of the run whose layers it keeps.
 
     Its own, too, where it is not known of which network they are.
@@ -317,7 +237,7 @@ def network_of(checked: Mapping[str, Any]) -> Mapping[str, Any]:
     if "run" not in told:
         return node
     if checked["mode"] == "train" and told["written"].startswith("["):
-        return network_of(described("model.source", told["written"], checked).config)
+        return network_of(describe("model.source", told["written"], checked).config, describe)
     try:
         run = Run(Path(told["folder"])) if "folder" in told else find(checked["paths"]["runs"], told["run"])
     except UserError:  # it is gone, which is said where it is needed
@@ -325,7 +245,9 @@ def network_of(checked: Mapping[str, Any]) -> Mapping[str, Any]:
     stored = run.read("config.json")
     if stored is None:
         return node
-    return network_of({**stored["config"], "mode": "eval", "paths": checked["paths"]})  # its sources are trained too
+    return network_of(
+        {**stored["config"], "mode": "eval", "paths": checked["paths"]}, describe
+    )  # its sources are trained too
 
 
 # --- where it is ----------------------------------------------------------------------------------------------------
@@ -365,15 +287,6 @@ def _path_of(key: str, told: Mapping[str, Any], runs: str | Path) -> Path:
     if why := why_untrained(run):
         raise UserError(f"{key}: run {run.folder.name} {why}")
     return run.folder.resolve()
-
-
-def replaced(node: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a configuration with other values at dotted keys."""
-    copy = dict(node)
-    for key, value in values.items():
-        first, _, rest = key.partition(".")
-        copy[first] = replaced(copy[first], {rest: value}) if rest else value
-    return copy
 
 
 def cells_of(checked: Mapping[str, Any]) -> set[str]:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trust_exp.config import RootConfig, identity
+from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
+from trust_exp.identity import identity
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
@@ -44,6 +45,16 @@ class Run:
     @property
     def weights(self) -> Path:
         return self.folder / "weights.pt"
+
+    @property
+    def given(self) -> Path:
+        """Marks a run that trains nothing: its network lies where its configuration says."""
+        return self.folder / "given"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has the network that it is to have."""
+        return self.weights.exists() or self.given.exists()
 
     @property
     def checkpoint(self) -> Path:
@@ -208,7 +219,7 @@ def holder(run: Run) -> str:
 
 def restart(run: Run) -> None:
     """Forget what a run has produced, but not what it is."""
-    for path in (run.result, run.weights, *run.checkpoints):
+    for path in (run.result, run.weights, run.given, *run.checkpoints):
         path.unlink(missing_ok=True)
     for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
@@ -227,16 +238,21 @@ def with_stored_overrides(arguments: Sequence[str]) -> list[str]:
     if given.get("mode") != "eval" or "run" not in given:
         return list(arguments)
     for key in given:
-        if key.lstrip("+~").split(".")[0].split("@")[0] in TRAINED_PARTS:
+        if _part(key) in TRAINED_PARTS:
             raise UserError(f"mode=eval evaluates run={given['run']} as it was trained; leave out {key}={given[key]}")
     runs = given.get("paths.runs") or os.environ.get("TRUST_EXP_RUNS") or "multirun"
     stored = find(runs, given["run"]).read("config.json") or {}
     kept = [
         text
         for text in stored.get("overrides", [])
-        if text.split("=", 1)[0] not in given and text.split("=", 1)[0].split(".")[0] in TRAINED_PARTS
+        if text.split("=", 1)[0] not in given and _part(text.split("=", 1)[0]) in (*TRAINED_PARTS, "task")
     ]
     return [*kept, *arguments]
+
+
+def _part(key: str) -> str:
+    """The part of a configuration that an override's key is of: ``eval`` of ``dataset@eval.clean.data``."""
+    return key.lstrip("+~").rpartition("@")[2].split(".")[0]
 
 
 def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:

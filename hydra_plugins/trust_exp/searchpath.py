@@ -9,8 +9,8 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from trust_exp.config import ROOT
 from trust_exp.results import series
+from trust_exp.schema import ROOT
 
 GROUP = "experiments"
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.attacks.autoattack import attacks_of, autoattack
-from trust_exp.config import ROOT
 from trust_exp.errors import UserError
+from trust_exp.schema import ROOT
 
 specification = importlib.util.spec_from_file_location("same_noise", ROOT / "benchmarks" / "same_noise.py")
 assert specification is not None

@@ -4,7 +4,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from trust_exp.config import CONF, check_options, register, to_plain
+from trust_exp.compose import register
 from trust_exp.data import sources, store
 from trust_exp.data.augment import Augment
 from trust_exp.data.batch import Arrays, DenseBatch
@@ -18,6 +18,7 @@ from trust_exp.data.street_scenes import CLASSES, MATERIALS, PARTS, SCENES, stre
 from trust_exp.data.street_scenes.module import StreetScenes
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
+from trust_exp.schema import CONF, check_options, to_plain
 
 PALETTE = np.random.default_rng(3).integers(40, 256, (6, 3), np.uint8)  # of labels UNKNOWN, 0, ..., 4: none is black
 HEIGHT, WIDTH = 96, 160
@@ -205,6 +206,19 @@ def test_batches_are_the_same_for_any_number_of_workers(cityscapes):
     assert next(iter(here.train_dataloader())).label.shape == (4, 17, 25)
     assert here.info.task == "segmentation"
     assert len(here.info.classes) == 19
+
+
+def test_held_out_images_are_streamed_as_evaluation_serves_them(cityscapes):
+    whole = module(cityscapes, workers=0)
+    data = module(cityscapes, workers=0, hold_out=0.4)
+    assert (whole.size("train"), data.size("train"), data.size("val")) == (4, 2, 2)
+    held = data.served("val")
+    batch = next(iter(data.eval_loader("val")))
+    expected = whole.samples("train", held)
+    assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
+    assert torch.equal(batch.index, held)
+    trained = torch.cat([batch.index for _ in range(3) for batch in data.train_dataloader()])
+    assert not torch.isin(trained, held).any()
 
 
 def test_evaluation_serves_whole_images(cityscapes):

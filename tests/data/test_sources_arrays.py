@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from trust_exp.config import ROOT
 from trust_exp.data import sources, store
 from trust_exp.data.cifar10plus1 import CifarPlusOne
 from trust_exp.data.cifar100 import Cifar100
@@ -25,6 +24,7 @@ from trust_exp.data.sources.imagenet32 import ImageNet32
 from trust_exp.data.sources.svhn import MD5 as SVHN_MD5
 from trust_exp.data.subset import occurrence_in_class
 from trust_exp.errors import UserError
+from trust_exp.schema import ROOT
 
 TRAIN_BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
 

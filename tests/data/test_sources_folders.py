@@ -14,12 +14,12 @@ import yaml
 from PIL import Image
 from scipy.io import savemat
 
-from trust_exp.config import CONF
 from trust_exp.data import store
 from trust_exp.data.sources import ensure, find, import_dataset
 from trust_exp.data.sources.caltech import split
 from trust_exp.data.sources.folder import Listing
 from trust_exp.errors import UserError
+from trust_exp.schema import CONF
 
 
 @pytest.fixture(scope="session")

@@ -17,13 +17,13 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 from torchvision.transforms.functional import InterpolationMode, pil_to_tensor, resized_crop
 
-from trust_exp.config import ROOT
 from trust_exp.data.config import AugmentConfig
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, resized_crop_boxes
 from trust_exp.data.readers import ClassReader
 from trust_exp.data.stream import StreamDataModule, StreamLoader, on_device
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
+from trust_exp.schema import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 
@@ -225,6 +225,27 @@ def test_chosen_classes_and_limits(module):
     assert torch.equal(batch.image, everything.image)
     some = data.samples("test", torch.tensor([2, 0]))
     assert_equal([some], [tuple(values[[2, 0]] for values in batch)])
+
+
+def test_photographs_are_held_out_of_each_class(module):
+    whole, data = module(), module(hold_out=0.3, augment=EVERYTHING, batch_size=4)
+    held = data.served("val")
+    assert data.served_labels("val").bincount().tolist() == [2, 1, 1]  # of 5, 4 and 4
+    assert torch.equal(torch.cat([data.served("train"), held]).sort().values, torch.arange(13))
+    batches = list(data.eval_loader("val", batch_size=3))
+    assert_equal([tuple(map(torch.cat, zip(*batches, strict=True)))], [whole.samples("train", held)])
+    assert not torch.isin(torch.cat([batch.index for batch in data.train_dataloader()]), held).any()
+    limited = module(hold_out=0.3, limit_train=5)
+    assert (limited.size("train"), limited.size("val")) == (5, 2)
+    assert torch.isin(limited.served("val"), held).all()
+    assert whole.source() == {key: value for key, value in data.source().items() if key != "held_out"}
+
+
+def test_a_part_may_be_val(module):
+    data = module(train=["train"], test=["train"], val=["test"])
+    assert data.splits == ("train", "val", "test")
+    assert torch.equal(data.labels("val"), LABELS)
+    assert_equal(list(data.eval_loader("val")), list(module().eval_loader("test")))
 
 
 # --- the same, whoever decodes -------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trust_exp.config import build
+from trust_exp.build import build
 from trust_exp.data.batch import Batch, as_floats
 from trust_exp.errors import UserError
 from trust_exp.evals.suite import Context, Outcomes, Suite
@@ -113,7 +113,7 @@ def test_refusals(composed, override, message):
 
 
 def test_the_soundness_tests_attack_every_certified_image():
-    from trust_exp.config import ROOT
+    from trust_exp.schema import ROOT
 
     text = (ROOT / "tests" / "evals" / "test_soundness.py").read_text()
     assert "skip" not in text.replace("skip(", "")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trust_exp.evals.robustness import robustness_rows
+from trust_exp.evals.autoattack.classes import robustness_rows
 from trust_exp.viz.classes import draw_class_accuracies
 
 NAMES = ("cat", "dog", "car", "moon")
@@ -34,7 +34,11 @@ def counted(found, numbers):
 
 
 def test_all_attacked_and_other_classes(found):
-    values = {row.metric: row.value for row in robustness_rows(found, NAMES, ["dog", "moon"]) if not row.detail}
+    values = {
+        row.metric: row.value
+        for row in robustness_rows(found, NAMES, {"a": ["dog", "moon"], "b": ["cat", "car"]})
+        if not row.detail
+    }
     for name, numbers in (("", {0, 1, 2}), ("_a", {1}), ("_b", {0, 2})):
         for metric, value in counted(found, numbers).items():
             if (metric, name) != ("accuracy", ""):  # is autoattack/accuracy
@@ -43,19 +47,21 @@ def test_all_attacked_and_other_classes(found):
 
 
 def test_each_class_that_has_images(found):
-    rows = [row for row in robustness_rows(found, NAMES, None) if row.detail]
+    rows = [row for row in robustness_rows(found, NAMES, {}) if row.detail]
     assert {row.detail["class"] for row in rows} == {"cat", "dog", "car"}
     for row in rows:
         assert row.value == counted(found, {NAMES.index(row.detail["class"])})[row.metric.removeprefix("robust/class_")]
 
 
 def test_examples_have_no_classes_in_a(found):
-    assert not [row for row in robustness_rows(found, NAMES, None) if row.metric.endswith(("_a", "_b"))]
+    assert not [row for row in robustness_rows(found, NAMES, {}) if row.metric.endswith(("_a", "_b"))]
 
 
 def test_nothing_right_has_no_defense_rate(found):
     wrong = {**found, "correct": found["correct"] & False, "survived": found["survived"] & False}
-    values = {row.metric: row.value for row in robustness_rows(wrong, NAMES, ["cat"])}
+    values = {
+        row.metric: row.value for row in robustness_rows(wrong, NAMES, {"a": ["cat"], "b": ["dog", "car", "moon"]})
+    }
     assert values["robust/accuracy_a"] == values["robust/clean_accuracy_b"] == 0
     assert not [name for name in values if "defense" in name]
 

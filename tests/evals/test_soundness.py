@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trust_exp.attacks.apgd import apgd
 from trust_exp.attacks.autoattack import autoattack
-from trust_exp.config import build
+from trust_exp.build import build
 from trust_exp.data.batch import as_floats
 from trust_exp.evals.certify import Certify
 from trust_exp.evals.suite import Context, Report, SuiteRunner

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trust_exp.jobs import Job
+from trust_exp.job import Job
 from trust_exp.launch import process
 from trust_exp.launch.sweep import Task
 from trust_exp.runs import Run

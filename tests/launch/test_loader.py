@@ -5,8 +5,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from trust_exp.config import CONF, check, register, run_name
+from trust_exp.compose import check, register, run_name
 from trust_exp.launch.loader import SweepLoader
+from trust_exp.schema import CONF
 
 JOBS = [
     ["seed=0"],

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from trust_exp.config import ROOT, run_id
-from trust_exp.jobs import Job
+from trust_exp.identity import run_id
+from trust_exp.job import Job
 from trust_exp.launch.sweep import Task, write_failure
 from trust_exp.runs import Run, lock
+from trust_exp.schema import ROOT
 
 SMOKE = ["size=smoke", "eval=[clean]"]
 LONG = ["eval=[clean]", "fit.epochs=null", "fit.steps=400", "fit.checkpoint_seconds=0.3"]

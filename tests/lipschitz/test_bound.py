@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trust_exp.config import CONF, build, find_schema
+from trust_exp.build import build
 from trust_exp.errors import UserError
 from trust_exp.lipschitz import RULES, Context, LipschitzBound, MinMax, Normalize, Residual, lipschitz_constant
 from trust_exp.lipschitz.bound import GAP_STEPS
+from trust_exp.schema import CONF, find_schema
 
 
 def norm(weight: Tensor) -> Tensor:

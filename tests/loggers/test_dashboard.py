@@ -6,8 +6,8 @@ from importlib import util
 import pytest
 
 from trust_exp.cli import run
-from trust_exp.config import cell_id, run_id
 from trust_exp.errors import UserError
+from trust_exp.identity import cell_id, run_id
 from trust_exp.messages import exit_code_of
 from trust_exp.results.collect import Found
 from trust_exp.results.dashboard import report_of, specification, table_of_means

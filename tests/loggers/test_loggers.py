@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from trust_exp import engine
-from trust_exp.config import run_id
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job
+from trust_exp.identity import run_id
+from trust_exp.job import Job
 from trust_exp.runs import open_run, restart
 
 LOGGERS = ("none", "csv", "tensorboard", "wandb")
@@ -49,7 +49,8 @@ def test_the_project_may_come_from_the_environment(composed, monkeypatch):
 
 COMPOSE = """
 from hydra import compose, initialize_config_dir
-from trust_exp.config import CONF, check, register
+from trust_exp.compose import check, register
+from trust_exp.schema import CONF
 import trust_exp.jobs
 register()
 with initialize_config_dir(str(CONF), version_base="1.3"):

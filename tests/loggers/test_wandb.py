@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from trust_exp import engine
-from trust_exp.config import digest, run_id
-from trust_exp.jobs import Job
+from trust_exp.identity import digest, run_id
+from trust_exp.job import Job
 from trust_exp.loggers import wandb
 from trust_exp.loggers.sync import parts_to_upload
 from trust_exp.loggers.wandb import Curves, Wandb

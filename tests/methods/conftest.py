@@ -3,7 +3,7 @@
 import pytest
 
 from trust_exp.engine import execute_and_record
-from trust_exp.jobs import Job
+from trust_exp.job import Job
 from trust_exp.runs import Run, open_run
 
 

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from trust_exp import engine
 from trust_exp.attacks.ball import Ball
 from trust_exp.attacks.pgd import pgd
-from trust_exp.config import build, run_id
+from trust_exp.build import build
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job
+from trust_exp.identity import run_id
+from trust_exp.job import Job
 from trust_exp.messages import RunFailed
 from trust_exp.methods.adversarial import module, stopping
 from trust_exp.methods.adversarial.config import MonitorConfig

@@ -17,7 +17,7 @@ from trust_exp.data.ranking import Ranking, check_fits, class_order, read_rankin
 from trust_exp.data.sources.cifar import SUPER_CLASSES
 from trust_exp.engine import Pipeline, execute_and_record
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job
+from trust_exp.job import Job
 from trust_exp.messages import RunFailed
 from trust_exp.methods.standard.difficulty import DifficultyWatch
 from trust_exp.methods.standard.module import Standard
@@ -249,7 +249,7 @@ def test_two_processes_that_are_stopped_end_with_the_same_rankings(command_line_
 
 
 def test_the_order_of_the_measures_means_nothing_and_old_runs_keep_their_id(composed):
-    from trust_exp.config import run_id
+    from trust_exp.identity import run_id
 
     assert run_id(composed(*RUN, "method.difficulty=[vog,entropy]")) == run_id(
         composed(*RUN, "method.difficulty=[entropy,vog,entropy]")

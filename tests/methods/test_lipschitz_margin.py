@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trust_exp.config import build
+from trust_exp.build import build
 from trust_exp.data.digits import Digits
 from trust_exp.methods.lipschitz_margin.core import (
     calibrated_scale,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from trust_exp.config import build, target_of
+from trust_exp.build import build, target_of
 from trust_exp.data.batch import as_floats
 from trust_exp.data.digits import Digits
 from trust_exp.engine import execute_and_record
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.jobs import Job
+from trust_exp.job import Job
 from trust_exp.methods.prototype.module import ProtoNmf
 from trust_exp.models.prototypes import PrototypeModel, without
 from trust_exp.models.trained import trained_network

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from trust_exp.config import build, target_of
+from trust_exp.build import build, target_of
 from trust_exp.data.batch import as_floats
 from trust_exp.data.digits import Digits
 from trust_exp.engine import execute_and_record
 from trust_exp.errors import Interrupted, UserError
 from trust_exp.explain.patches import log_similarity, squared_distances
-from trust_exp.jobs import Job
+from trust_exp.job import Job
 from trust_exp.methods.prototype.core import (
     closest_of_class,
     cluster_cost,

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from trust_exp.config import run_id
 from trust_exp.data.digits import Digits
 from trust_exp.errors import UserError
+from trust_exp.identity import run_id
 from trust_exp.methods.config import OptimizerConfig
 from trust_exp.methods.schedules import lr_factor
 from trust_exp.methods.standard.module import Standard

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from trust_exp.attacks.apgd import apgd
-from trust_exp.config import build, folder_name
+from trust_exp.build import build
 from trust_exp.data.loader import Loader
 from trust_exp.engine import execute_and_record
 from trust_exp.errors import UserError
-from trust_exp.jobs import Job
+from trust_exp.identity import folder_name
+from trust_exp.job import Job
 from trust_exp.methods.transfer.core import FeatureCache
 from trust_exp.methods.transfer.module import Transfer
 from trust_exp.models.frozen import Frozen, frozen_features, new_head, without_head

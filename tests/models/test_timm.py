@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from trust_exp.config import build
+from trust_exp.build import build
 from trust_exp.errors import UserError
 from trust_exp.models.timm import timm_model
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trust_exp.config import build
+from trust_exp.build import build
 from trust_exp.errors import UserError
 from trust_exp.models.preact_resnet import PreActBlock
 from trust_exp.models.wide_resnet import wide_resnet

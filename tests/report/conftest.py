@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trust_exp.config import run_id
+from trust_exp.identity import run_id
 from trust_exp.results.record import SCHEMA, fraction
 
 METHODS = ("cll", "gloro", "lmt", "standard")

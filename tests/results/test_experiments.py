@@ -13,12 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
 from hydra_plugins.trust_exp.searchpath import ExperimentsSource
-from trust_exp.config import CONF, ROOT, cell_id, check, eval_id, run_id
+from trust_exp.compose import check
 from trust_exp.errors import UserError
+from trust_exp.identity import cell_id, eval_id, run_id
 from trust_exp.messages import explain
 from trust_exp.results import experiments
 from trust_exp.results.collect import Found
 from trust_exp.results.experiments import Number, fill
+from trust_exp.schema import CONF, ROOT
 
 TABLES = {name: experiments.read(name) for name in experiments.names()}
 ROWS = [(name, row) for name, table in TABLES.items() if name.startswith("cll/") for row in table.rows]

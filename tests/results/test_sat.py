@@ -3,10 +3,12 @@
 import pytest
 from hydra import compose
 
-from trust_exp.config import CONF, cell_id, check
+from trust_exp.compose import check
 from trust_exp.data.sources.cifar import SUPER_CLASSES
+from trust_exp.identity import cell_id
 from trust_exp.results import experiments
 from trust_exp.results.series import find, rows_of
+from trust_exp.schema import CONF
 
 TABLES = {name: experiments.read(name) for name in experiments.names() if name.startswith("sat/")}
 OWN = {name: table for name, table in TABLES.items() if table.table == name}

@@ -11,10 +11,11 @@ import pytest
 
 from trust_exp import cli
 from trust_exp.commands import reproduce
-from trust_exp.config import ROOT, eval_id, run_id
+from trust_exp.identity import eval_id, run_id
 from trust_exp.messages import exit_code_of
 from trust_exp.results import experiments
 from trust_exp.results.record import SCHEMA
+from trust_exp.schema import ROOT
 
 TABLE = "cll/figure_4_4"
 CRA = "certify/train_accuracy@0.15"

@@ -14,14 +14,15 @@ from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
+from trust_exp.build import build
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.list import choices
-from trust_exp.config import CONF, build, check_options, to_plain
 from trust_exp.data import sources, store
 from trust_exp.errors import UserError, check_range, unknown
 from trust_exp.results.experiments import composing
 from trust_exp.results.table import console
 from trust_exp.runs import write_out
+from trust_exp.schema import CONF, check_options, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,7 @@ def add(commands: Commands) -> None:
     showing.add_argument("name", help="the data set, e.g. mnist")
     showing.add_argument("--out", type=Path, help="the file (default: <name>.png here, if there is none yet)")
     showing.add_argument("--count", type=int, default=24, help="how many images (default: 24)")
-    showing.add_argument("--split", choices=("train", "test"), default="test", help="default: test")
+    showing.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     showing.add_argument("overrides", nargs="*", default=[], metavar="dataset.key=value", help="as for run.py")
     showing.set_defaults(action=show_data)
     for parser in (listing, importing, verifying, showing):
@@ -326,18 +327,14 @@ def main_classes(data: "DataModule", split: "Split") -> "Tensor | None":
     """The class of each sample that is served, int64 [N]; of those in its boxes the rarest; None of pixels."""
     import torch
 
-    from trust_exp.data.module import ArrayDataModule
     from trust_exp.data.stream import StreamDataModule
 
-    if isinstance(data, ArrayDataModule):
-        labels = data.arrays(split).labels
-        return labels if labels.dim() == 1 else None
+    if data.task == "classification":
+        return data.served_labels(split)
     if not isinstance(data, StreamDataModule) or data.task == "segmentation":
         return None
-    index, rows = data.prepared.open(split), data.rows(split)
-    if data.task == "classification":
-        return torch.from_numpy(index["labels"].astype("int64"))[rows]
-    return torch.from_numpy(rarest(index["boxlabels"], index["boxcount"]))[rows]
+    index = data.prepared.open(data.parent(split))
+    return torch.from_numpy(rarest(index["boxlabels"], index["boxcount"]))[data.rows(split)]
 
 
 def rarest(labels: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from trust_exp.commands import Commands
-from trust_exp.config import CONF
 from trust_exp.errors import UserError, unknown
 from trust_exp.results.table import console
+from trust_exp.schema import CONF
 
 GROUPS = ("method", "dataset", "model", "eval", "logger", "size", "accelerator", "hydra/launcher")
 

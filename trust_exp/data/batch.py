@@ -10,14 +10,14 @@ from trust_exp.data.config import DatasetInfo
 
 __all__ = ["AnyBatch", "Arrays", "Batch", "BoxBatch", "DatasetInfo", "DenseBatch", "Split"]
 
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
 
 
 class Batch(NamedTuple):
     """Samples of one step: image float32 [B, ...] in the data's own units (images: [0, 1]), label and index int64 [B].
 
     ``index`` is the position in the whole split, whatever part of it is served, so that what is found out about a
-    sample can be kept under its index.
+    sample can be kept under its index. Validation samples that are held out keep their position in the training split.
     """
 
     image: Tensor

@@ -39,7 +39,7 @@ class CifarPlusOne(ArrayDataModule):
         self.base.verify()
         self.hundred.verify()
 
-    def source(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {prepared.name: prepared.facts() for prepared in (self.base, self.hundred)}
 
     def describe(self) -> DatasetInfo:

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from omegaconf import MISSING
 
-from trust_exp.config import free, late, reference
 from trust_exp.errors import UserError, check_choice, check_range
+from trust_exp.schema import free, late, reference
 
 UNKNOWN = -1  # in a label map: not labelled, says nothing
 NOTHING = -2  # in a map of concepts: labelled, and none of them is there
@@ -98,6 +98,7 @@ class DataConfig:
     index_file: str | None = reference(came_late=True)  # only the training samples whose numbers stand in this file
     fraction: float | None = late(None)  # only this part of the training samples, the same part of each class
     imbalance: float | None = late(None)  # first training class over the last: sizes fall exponentially
+    hold_out: float | None = late(None)  # this part of the training samples, of each class, for validation instead
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
@@ -105,6 +106,8 @@ class DataConfig:
         check_choice("dataset.task", self.task, get_args(Task))
         check_range("dataset.fraction", self.fraction, above=0, most=1)
         check_range("dataset.imbalance", self.imbalance, least=1)
+        if self.hold_out is not None and not 0 < self.hold_out < 1:
+            raise UserError(f"dataset.hold_out must be between 0 and 1, both excluded; got {self.hold_out:g}")
 
 
 @dataclass
@@ -115,12 +118,21 @@ class PreparedConfig(DataConfig):
     test: list[str] = field(default_factory=lambda: ["test"])  # parts to evaluate on
     path: str | None = None  # where the files are, if not in the folder of the data
     source: str | None = None  # what the files are of, if the set is not called so
+    val: list[str] = late(list)  # parts for validation
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for split, parts in (("train", self.train), ("test", self.test)):
             if not parts or len(set(parts)) < len(parts):
                 raise UserError(f"dataset.{split} must name at least one part, and none twice; got {parts}")
+            if shared := set(parts) & set(self.val):
+                raise UserError(f"dataset.val={self.val} and dataset.{split}={parts} share {', '.join(sorted(shared))}")
+        if len(set(self.val)) < len(self.val):
+            raise UserError(f"dataset.val must name no part twice; got {self.val}")
+        if self.val and self.hold_out is not None:
+            raise UserError(
+                f"dataset.val={self.val} and dataset.hold_out={self.hold_out:g} are two validation sets; choose one"
+            )
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The LightningDataModules: what every one promises, and those that serve from memory."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from trust_exp.data.batch import AnyBatch, Arrays, DatasetInfo, Split
 from trust_exp.data.config import AugmentConfig, Task
 from trust_exp.data.loader import ArrayLoader
 from trust_exp.data.provenance import split_facts
-from trust_exp.data.subset import Subset, balanced_subset, long_tail
+from trust_exp.data.subset import Subset, balanced_subset, held_out, long_tail
 from trust_exp.errors import UserError
 
 
@@ -28,10 +29,14 @@ class DataModule(L.LightningDataModule):
         batch_size: of one optimiser step, over all processes.
         eval_batch_size: of one evaluation batch, in one process.
         augment: changes of training images, an AugmentConfig or its fields.
-        limit_train, limit_test: at most this many samples, see ``balanced_subset``.
+        limit_train, limit_test: at most this many samples, see ``balanced_subset``; ``limit_train`` leaves the same
+            part of the validation samples.
         keep_on_device: hold what is served from memory in the accelerator's memory where it fits.
         classes, index_file, fraction: which samples, see ``Subset``.
         imbalance: of what is left of the training samples, see ``long_tail``; None: all of it.
+        hold_out: this part of the whole training split is served as val, see ``held_out``, and never as train: the
+            other choices among training samples are made among the rest, and of them only ``classes`` and
+            ``limit_train`` concern val.
         task: what the labels are.
         root: folder of all data.
         seed: of the run: order and augmentation, never which samples there are.
@@ -39,6 +44,8 @@ class DataModule(L.LightningDataModule):
     Raises:
         UserError: if data that are no images are to be augmented.
     """
+
+    has_val = False  # whether the set has a validation part of its own
 
     def __init__(
         self,
@@ -54,6 +61,7 @@ class DataModule(L.LightningDataModule):
         index_file: str | None = None,
         fraction: float | None = None,
         imbalance: float | None = None,
+        hold_out: float | None = None,
         task: Task = "classification",
         root: str | Path = "data",
         seed: int = 0,
@@ -62,7 +70,7 @@ class DataModule(L.LightningDataModule):
         self.name, self.task, self.root, self.seed = name, task, Path(root), seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.limits: dict[Split, int | None] = {"train": limit_train, "test": limit_test}
-        self.keep_on_device, self.imbalance = keep_on_device, imbalance
+        self.keep_on_device, self.imbalance, self.hold_out = keep_on_device, imbalance, hold_out
         self.subset = Subset(classes, index_file, fraction)
         config = augment if isinstance(augment, AugmentConfig) else AugmentConfig(**(augment or {}))
         self.augment = None if config == AugmentConfig() else Augment(config)
@@ -86,8 +94,37 @@ class DataModule(L.LightningDataModule):
         """What all of the data are."""
         raise NotImplementedError
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that are served."""
+        return ("train", "val", "test") if self.has_val or self.hold_out is not None else ("train", "test")
+
+    def parent(self, split: Split) -> Split:
+        """The split that the samples of ``split`` are numbered in: train for those held out of it.
+
+        Raises:
+            UserError: for val where there is none, or where there are two.
+        """
+        if self.has_val and self.hold_out is not None:
+            raise UserError(
+                f"dataset={self.name} has a validation part; dataset.hold_out={self.hold_out:g} would make another"
+            )
+        if split not in self.splits:
+            raise UserError(
+                f"dataset={self.name} has no validation part; dataset.hold_out=0.1 makes one of the training samples"
+            )
+        return "train" if split == "val" and not self.has_val else split
+
     def source(self) -> dict[str, Any]:
         """Where the data come from, with checksums; two runs with equal sources have seen equal data."""
+        if self.hold_out is None:
+            return self.facts()
+        rows = self._among("val", self.all_labels("train")).numpy()
+        checksum = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+        return {**self.facts(), "held_out": {"samples": len(rows), "checksum": checksum}}
+
+    def facts(self) -> dict[str, Any]:
+        """The same of the files, whatever is held out; {} of data that are embedded."""
         return {}
 
     def eval_loader(self, split: Split, rows: Tensor | None = None, batch_size: int | None = None) -> Any:
@@ -133,9 +170,13 @@ class DataModule(L.LightningDataModule):
         """The samples that are served, int64 [M]: their positions in the whole split, in the order of evaluation."""
         raise NotImplementedError
 
+    def all_labels(self, split: Split) -> Tensor:
+        """Labels of all samples of a split that is a ``parent``, int64 [N]; without a class for each image [N, ...]."""
+        raise NotImplementedError
+
     def whole_labels(self, split: Split) -> Tensor:
         """Labels of all samples of images with a class, served or not, int64 [N], as of ``describe``."""
-        raise NotImplementedError
+        return self.all_labels(self.parent(split))
 
     def labels(self, split: Split) -> Tensor:
         """The same counted among the chosen classes, int64 [N]; -1 for those of other classes."""
@@ -150,9 +191,10 @@ class DataModule(L.LightningDataModule):
         return {**split_facts(self.describe().name, self.whole_labels("train").numpy()), "source": self.source()}
 
     def _chosen(self, split: Split, labels: Tensor) -> Tensor:
-        """The rows of a split that are served, int64 [M], increasing; ``labels`` int64 [N], or others of dense data."""
-        rows = self.subset.rows(split, labels, self.describe())
-        limit = self.limits[split]
+        """The rows that are served, int64 [M], increasing; ``labels`` as of ``all_labels`` of the ``parent``."""
+        among = self._among(split, labels)
+        rows = self.subset.rows(split, labels, self.describe(), among)
+        limit = self._val_limit(len(among)) if split == "val" else self.limits[split]
         if limit is not None and limit < len(rows):
             rows = rows[balanced_subset(labels[rows], limit)]
         if split == "train" and self.imbalance is not None:
@@ -160,6 +202,22 @@ class DataModule(L.LightningDataModule):
                 raise UserError(f"dataset.imbalance is of classes; dataset={self.name} has images without one")
             rows = rows[long_tail(self.subset.renumbered(labels[rows], self.describe()), self.imbalance)]
         return rows
+
+    def _among(self, split: Split, labels: Tensor) -> Tensor:
+        """The rows of the ``parent`` that belong to ``split``, int64 [M], increasing."""
+        rows = torch.arange(len(labels))
+        if self.hold_out is None or split == "test":
+            return rows
+        held = held_out(labels, self.hold_out, self.describe().name)
+        return held if split == "val" else rows[~torch.isin(rows, held)]
+
+    def _val_limit(self, samples: int) -> int | None:
+        """How many of so many validation samples are served: the part of them that ``limit_train`` is of training."""
+        limit = self.limits["train"]
+        if limit is None:
+            return None
+        whole = self.all_labels("train")
+        return max(1, round(limit * samples / len(self._among("train", whole))))
 
     def test_dataloader(self) -> Any:
         return self.eval_loader("test")
@@ -197,7 +255,7 @@ class ArrayDataModule(DataModule):
     def arrays(self, split: Split) -> Arrays:
         """The samples that are served, in CPU memory."""
         if split not in self._arrays:
-            arrays = self.load(split)
+            arrays = self.load(self.parent(split))
             rows = self._chosen(split, arrays.labels)
             if len(rows) < len(arrays):
                 arrays = arrays.select(rows)
@@ -213,7 +271,7 @@ class ArrayDataModule(DataModule):
     def served(self, split: Split) -> Tensor:
         return self.arrays(split).index
 
-    def whole_labels(self, split: Split) -> Tensor:
+    def all_labels(self, split: Split) -> Tensor:
         return self.load(split).labels
 
     def train_dataloader(self) -> ArrayLoader:
@@ -258,6 +316,7 @@ class Prepared:
         root: folder of all data.
         path: of the set's files, if they are not in ``root``.
         train, test: the parts of each split, by the names that the owners gave them; None: the one called so.
+        val: the parts for validation; None: no such split.
     """
 
     def __init__(
@@ -267,9 +326,10 @@ class Prepared:
         path: str | None = None,
         train: list[str] | None = None,
         test: list[str] | None = None,
+        val: list[str] | None = None,
     ) -> None:
         self.name, self.root = name, root
-        self.parts: dict[Split, list[str]] = {"train": train or ["train"], "test": test or ["test"]}
+        self.parts: dict[Split, list[str]] = {"train": train or ["train"], "test": test or ["test"], "val": val or []}
         self.path = None if path is None else Path(path).expanduser()
         self._manifest: dict[str, Any] | None = None
 
@@ -302,7 +362,7 @@ class PreparedDataModule(ArrayDataModule):
     """A data set that was prepared into arrays, served from memory.
 
     Args:
-        train, test: the parts of each split, by the names that the owners gave them.
+        train, test, val: the parts of each split, by the names that the owners gave them; val may have none.
         path: of the set's files, if they are not in ``root``.
         source: the name of the source, if it is not ``name``.
         common: as of ``DataModule``.
@@ -319,15 +379,16 @@ class PreparedDataModule(ArrayDataModule):
         test: list[str] | None = None,
         path: str | None = None,
         source: str | None = None,
+        val: list[str] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(name, **common)
-        self.prepared = Prepared(source or name, self.root, path, train, test)
+        self.prepared, self.has_val = Prepared(source or name, self.root, path, train, test, val), bool(val)
 
     def prepare_data(self) -> None:
         self.prepared.verify()  # seconds for the largest, against training on damaged data
 
-    def source(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return self.prepared.facts()
 
     def describe(self) -> DatasetInfo:

@@ -165,7 +165,7 @@ class StreamDataModule(DataModule):
     keeps their size, is done on the device, for a batch at a time.
 
     Args:
-        train, test, path, source: as of ``PreparedDataModule``.
+        train, test, val, path, source: as of ``PreparedDataModule``.
         image_size: height and width of what is served.
         resize: shorter side before the crop of evaluation; None: the least that covers ``image_size``.
         workers: processes that decode; None: one a core that this process may use, shared by those of this machine.
@@ -186,6 +186,7 @@ class StreamDataModule(DataModule):
         test: list[str] | None = None,
         path: str | None = None,
         source: str | None = None,
+        val: list[str] | None = None,
         image_size: tuple[int, int] | list[int] = (224, 224),
         resize: int | None = None,
         workers: int | None = None,
@@ -198,7 +199,7 @@ class StreamDataModule(DataModule):
     ) -> None:
         self.changes = augment if isinstance(augment, AugmentConfig) else AugmentConfig(**(augment or {}))
         super().__init__(name, task=task, augment=on_device(self.changes, task), **common)
-        self.prepared = Prepared(source or name, self.root, path, train, test)
+        self.prepared, self.has_val = Prepared(source or name, self.root, path, train, test, val), bool(val)
         self.image_size, self.resize = (image_size[0], image_size[1]), resize
         self.workers, self.crop, self.stretch, self.copies = workers, crop, stretch, copies
         self._indexes: dict[Split, Index] = {}
@@ -215,7 +216,7 @@ class StreamDataModule(DataModule):
                 "bring them back, or say where they are with dataset.path=<folder>"
             )
 
-    def source(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return self.prepared.facts()
 
     def describe(self) -> DatasetInfo:
@@ -227,9 +228,7 @@ class StreamDataModule(DataModule):
     def rows(self, split: Split) -> Tensor:
         """The rows of the index that are served, int64 [M]."""
         if split not in self._rows:
-            arrays = self._index(split)
-            labels = arrays["labels"].astype(np.int64) if self.task == "classification" else arrays["sizes"]
-            self._rows[split] = self._chosen(split, torch.from_numpy(labels))
+            self._rows[split] = self._chosen(split, self.all_labels(self.parent(split)))
         return self._rows[split]
 
     def served(self, split: Split) -> Tensor:
@@ -239,8 +238,9 @@ class StreamDataModule(DataModule):
         loader = StreamLoader(self._reader(split), self.rows(split)[rows], max(1, len(rows)))
         return next(iter(loader))
 
-    def whole_labels(self, split: Split) -> Tensor:
-        return torch.from_numpy(self._index(split)["labels"].astype(np.int64))
+    def all_labels(self, split: Split) -> Tensor:
+        index = self._index(split)
+        return torch.from_numpy(index["labels"].astype(np.int64) if self.task == "classification" else index["sizes"])
 
     def train_dataloader(self) -> StreamLoader:
         """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
@@ -277,6 +277,7 @@ class StreamDataModule(DataModule):
         return Path(self.prepared.manifest["folder"])
 
     def _reader(self, split: Split) -> Reader:
+        split = self.parent(split)
         if split not in self._readers:
             self._readers[split] = self._new_reader(self._index(split))
         return self._readers[split]

@@ -13,6 +13,7 @@ from torch import Tensor
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
 from trust_exp.data.provenance import check_same, split_facts
 from trust_exp.errors import UserError, unknown
+from trust_exp.rng import keyed_generator
 
 ATTACKED = "attacked.txt"  # the index file that a run leaves
 OF_DATA = "# samples of "  # begins the first line of an index file that says of which data it is; the rest is JSON
@@ -43,9 +44,15 @@ class Subset:
             return info
         return DatasetInfo(**{**vars(info), "classes": tuple(info.classes[label] for label in self._numbers(info))})
 
-    def rows(self, split: Split, labels: Tensor, info: DatasetInfo) -> Tensor:
-        """The chosen rows of a split, int64 [M], increasing, for labels int64 [N] (or [N, ...] without classes)."""
+    def rows(self, split: Split, labels: Tensor, info: DatasetInfo, among: Tensor | None = None) -> Tensor:
+        """The chosen rows of a split, int64 [M], increasing, for labels int64 [N] (or [N, ...] without classes).
+
+        Args:
+            among: choose among these rows only, int64; None: all.
+        """
         kept = torch.ones(len(labels), dtype=torch.bool)
+        if among is not None:
+            kept = torch.zeros_like(kept).index_fill(0, among, True)
         if self.classes is not None:
             if labels.dim() != 1 or info.task != "classification":
                 raise UserError(f"dataset.classes chooses among images of a class; dataset={info.name} has none")
@@ -192,6 +199,29 @@ def balanced_fraction(labels: Tensor, fraction: float) -> Tensor:
         return torch.arange(max(1, round(fraction * len(labels))))
     counts = (labels.bincount() * fraction).round().clamp(min=1)
     return (occurrence_in_class(labels) < counts[labels]).nonzero().squeeze(1)
+
+
+def held_out(labels: Tensor, fraction: float, name: str) -> Tensor:
+    """Increasing indices of a random ``fraction`` of each class, or of all of dense data; the same for every seed.
+
+    Of each class it is rounded to the nearest whole number; at least one is held out and at least one is left, but of a
+    class with a single sample none is held out.
+
+    Args:
+        labels: of the whole split, int64 [N] or [N, ...].
+        name: of the data set, the key of what is drawn.
+
+    Raises:
+        UserError: if nothing can be held out.
+    """
+    order = torch.randperm(len(labels), generator=keyed_generator("hold_out", name))
+    own = labels[order] if labels.dim() == 1 else torch.zeros(len(labels), dtype=torch.int64)
+    counts = own.bincount()
+    taken = (counts * fraction).round().clamp(min=1).minimum((counts - 1).clamp(min=0))
+    rows = order[occurrence_in_class(own) < taken[own]].sort().values
+    if not len(rows):
+        raise UserError(f"dataset.hold_out={fraction:g} finds no class with two samples in dataset={name}")
+    return rows
 
 
 def long_tail(labels: Tensor, imbalance: float) -> Tensor:

@@ -50,4 +50,4 @@ def two_moons(points: int, noise_radius: float, generator: torch.Generator) -> A
     noise = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
     # In random order, as the first points must speak for all: make_moons goes along the curves, class after class.
     order = torch.randperm(points, generator=generator)
-    return Arrays((torch.from_numpy(curve) + noise).float(), torch.from_numpy(label).long()).select(order)
+    return Arrays((torch.from_numpy(curve) + noise).float()[order], torch.from_numpy(label).long()[order])

@@ -1,6 +1,6 @@
-"""What an evaluation suite is, and how one runs: per sample, on any number of devices, through Lightning's Trainer."""
+"""What an evaluation suite is, and how one runs: on any number of devices, through Lightning's Trainer."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trust_exp.data.batch import Batch, DatasetInfo, Split
 from trust_exp.data.module import DataModule
+from trust_exp.models.outputs import pick
 from trust_exp.results.record import Row
 
 Outcomes = dict[str, Tensor]
@@ -24,8 +25,14 @@ def _same(items: Iterable[Any], _: str) -> Iterable[Any]:
 class Context:
     """What a suite may use.
 
-    ``folder`` is the run's; ``facts`` are those of the training, see ``Method.facts``; ``earlier`` holds the outcomes
-    per sample of the suites that ran before, under "<suite>-<split>".
+    Attributes:
+        model: the network, in eval mode on its device; ``output`` asks it for one of its outputs.
+        data: the run's, or the eval's own.
+        folder: of the run.
+        method: its name, for titles.
+        facts: of the training, see ``Method.facts``.
+        groups: sets of classes that mean something to the method, by their letter, see ``Method.class_groups``.
+        earlier: outcomes of evals that ran before on the same data: what they give -> split -> outcomes.
     """
 
     model: nn.Module
@@ -34,7 +41,8 @@ class Context:
     seed: int = 0
     method: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    earlier: Mapping[str, Outcomes] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    earlier: Mapping[str, Mapping[Split, Outcomes]] = field(default_factory=dict)
     progress: Callable[[Iterable[Any], str], Iterable[Any]] = _same
     rank: int = 0
     world: int = 1
@@ -51,6 +59,14 @@ class Context:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def output(self, name: str, image: Tensor) -> Tensor:
+        """One of the network's outputs for images [B, ...], such as "logits"; the network runs once.
+
+        Raises:
+            UserError: if the network does not give it.
+        """
+        return pick(self.model(image), name)
 
     def gather(self, value: Any) -> list[Any]:
         """``value`` of every process, in the order of their ranks."""
@@ -73,19 +89,27 @@ class Suite:
     """One question asked of a trained model.
 
     ``step`` answers it for the samples of a batch, ``finish`` sums up. Whatever the number of devices, ``finish`` sees
-    the outcomes of all samples in the order of the data set, so that the numbers are the same.
+    the outcomes of all samples in the order of the data set, so that the numbers are the same. What would be too much
+    to keep for each sample is added up instead: ``add`` in a step, ``totals`` at the end.
     """
 
-    name = "suite"
+    name = "suite"  # leads its metrics, unless the eval has another name
     splits: tuple[Split, ...] = ("test",)
     samples: int | None = None  # only the first so many of a split
     batch_size: int | None = None  # None: the data set's
+    passes = 1  # over all splits; a later pass may use what an earlier one found
+    unsaved: tuple[str, ...] = ()  # outcomes that are too large for the run's folder
 
     def __init__(self) -> None:
         self.context: Context
+        self.totals: dict[Split, dict[str, Tensor]] = {}
+        self._sums: dict[str, ExactSum] = {}
 
     def prepare(self) -> None:
         """Called once before the first step, with the model in eval mode on its device."""
+
+    def between(self, outcomes: Mapping[Split, Outcomes]) -> None:
+        """Called on every process after each pass but the last, with all outcomes so far; ``totals`` are there too."""
 
     def rows(self, split: Split) -> Tensor | None:
         """The samples that are asked about, int64 [M], increasing places among those served; None: all of them."""
@@ -95,22 +119,72 @@ class Suite:
         """Outcomes of the batch, each a tensor [B, ...]; called with gradients off."""
         raise NotImplementedError
 
+    def add(self, name: str, value: Tensor) -> None:
+        """Add a batch's part of a sum over all samples of the split; ``totals[split][name]`` has it after the pass.
+
+        Whole numbers are summed exactly. Others are summed in twice the precision of float64, so that their order,
+        which depends on the number of processes, does not show.
+        """
+        self._sums.setdefault(name, ExactSum()).add(value)
+
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         """Rows and figures from the outcomes of each split; called on every process, draw on rank 0 only."""
         raise NotImplementedError
 
+    def close_split(self, split: Split) -> None:
+        """Sum up over the processes what the steps of a split added."""
+        parts = self.context.gather({name: (one.high.cpu(), one.low.cpu()) for name, one in self._sums.items()})
+        self._sums = {}
+        found: dict[str, ExactSum] = {}
+        for part in parts:
+            for name, (high, low) in part.items():
+                found.setdefault(name, ExactSum()).add(high, low)
+        self.totals.setdefault(split, {}).update({name: one.value() for name, one in sorted(found.items())})
 
-class SuiteRunner(L.LightningModule):
-    """Runs one suite over one split under ``Trainer.test``; after the last split it holds the suite's report.
 
-    ``outcomes`` is shared by the splits of a suite: every sample's, in the order of the data set.
+class ExactSum:
+    """A sum of tensors whose rounding does not show: int64, or float64 with the part that rounding took.
+
+    Source: Knuth 1969, TAOCP 2, sec. 4.2.2 (the error of a sum is a floating-point number, found by six operations).
     """
 
-    def __init__(self, suite: Suite, split: Split, outcomes: dict[Split, Outcomes]) -> None:
+    high: Tensor
+    low: Tensor
+
+    def __init__(self) -> None:
+        self._empty = True
+
+    def add(self, value: Tensor, low: Tensor | None = None) -> None:
+        """Add a tensor; ``low``: the small part of a sum that is added to this one."""
+        value = value.detach()
+        value = value.double() if value.is_floating_point() else value.long()
+        if self._empty:
+            self.high, self.low, self._empty = torch.zeros_like(value), torch.zeros_like(value), False
+        total = self.high + value
+        if total.is_floating_point():
+            back = total - self.high
+            self.low = self.low + ((self.high - (total - back)) + (value - back))
+            self.low = self.low if low is None else self.low + low
+        self.high = total
+
+    def value(self) -> Tensor:
+        """The sum, int64 or float64."""
+        return self.high + self.low
+
+
+class SuiteRunner(L.LightningModule):
+    """Runs one pass of a suite over one split under ``Trainer.test``; after the last it holds the suite's report.
+
+    Args:
+        outcomes: shared by the splits and passes of a suite: every sample's, in the order of the data set.
+        number: of the pass, from 0.
+    """
+
+    def __init__(self, suite: Suite, split: Split, outcomes: dict[Split, Outcomes], number: int = 0) -> None:
         super().__init__()
         self.model = suite.context.model
         self.suite, self.split = suite, split
-        self.outcomes = outcomes
+        self.outcomes, self.number = outcomes, number
         self.parts: list[Outcomes] = []
         self.report = Report([])
 
@@ -126,16 +200,28 @@ class SuiteRunner(L.LightningModule):
             self.suite.prepare()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        if len(batch.label) == 0:
+        if len(batch.index) == 0:
             return  # there are more processes than batches
         with torch.no_grad():
             step = self.suite.step(batch)
         self.parts.append({"index": batch.index.cpu(), **{name: value.cpu() for name, value in step.items()}})
 
     def on_test_epoch_end(self) -> None:
-        parts = [part for mine in self.suite.context.gather(self.parts) for part in mine]
+        suite = self.suite
+        parts = [part for mine in suite.context.gather(self.parts) for part in mine]
         index = torch.cat([part["index"] for part in parts])
         order = index.argsort()
-        self.outcomes[self.split] = {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
-        if self.split == self.suite.splits[-1]:
-            self.report = self.suite.finish(self.outcomes)  # here, as Lightning takes the model off its device next
+        found = {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+        self.outcomes[self.split] = {**self.outcomes.get(self.split, {}), **found}
+        suite.close_split(self.split)
+        if self.split != suite.splits[-1]:
+            return
+        if self.number + 1 < suite.passes:
+            suite.between(self.outcomes)
+        else:
+            self.report = suite.finish(self.outcomes)  # here, as Lightning takes the model off its device next
+
+
+def split_prefix(split: Split) -> str:
+    """Part of a metric's name: nothing for the test set, ``train_`` for the training set, ``val_`` for validation."""
+    return "" if split == "test" else f"{split}_"

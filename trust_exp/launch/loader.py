@@ -13,6 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from trust_exp.compose import with_task
+
 
 class SweepLoader:
     """Hydra's loader, quicker where the jobs of a sweep differ in plain values only."""
@@ -27,11 +29,12 @@ class SweepLoader:
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         """What Hydra's loader gives for the overrides of one job; of the node ``hydra`` only what all jobs share."""
-        parsed = OverridesParser.create().parse_overrides(list(sweep_overrides))
+        sweep_overrides = with_task(sweep_overrides)
+        parsed = OverridesParser.create().parse_overrides(sweep_overrides)
         plain = [override for override in parsed if self._is_plain(override)]
         choices = tuple(str(override.input_line) for override in parsed if override not in plain)
         if any(not self._is_choice(override) for override in parsed if override not in plain):
-            return self.loader.load_sweep_config(master_config, list(sweep_overrides))
+            return self.loader.load_sweep_config(master_config, sweep_overrides)
         if choices not in self.composed:
             self.composed[choices] = self.loader.load_sweep_config(master_config, list(choices))
         config = deepcopy(self.composed[choices])
@@ -39,7 +42,7 @@ class SweepLoader:
             for override in plain:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         except Exception:  # Hydra says it better
-            return self.loader.load_sweep_config(master_config, list(sweep_overrides))
+            return self.loader.load_sweep_config(master_config, sweep_overrides)
         return config
 
     def _is_group(self, key: str) -> bool:

@@ -13,13 +13,15 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from trust_exp.config import check_options
+from trust_exp.compose import Composer
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.jobs import Job, job_of, objective_of, sources_of
+from trust_exp.job import Job, job_of
+from trust_exp.jobs import objective_of, sources_of
 from trust_exp.launch.board import Board, plural, print_summary
 from trust_exp.messages import RunFailed
 from trust_exp.results.record import Record
 from trust_exp.runs import check_room, is_locked, lock, restart, with_stored_overrides, write_json
+from trust_exp.schema import check_options
 
 OPEN = ("waiting", "running")
 GOOD = ("done", "resumed", "skipped")
@@ -58,13 +60,13 @@ class Task:
     @property
     def is_ready(self) -> bool:
         """Whether the runs that it builds on are trained; their evals may go on."""
-        return all(task.state in GOOD or task.job.run.weights.exists() for task in self.needs)
+        return all(task.state in GOOD or task.job.run.is_trained for task in self.needs)
 
     @property
     def lost(self) -> "Task | None":
         """A task that it builds on and that has ended without weights."""
         ended = (task for task in self.needs if task.state not in (*OPEN, *GOOD))
-        return next((task for task in ended if not task.job.run.weights.exists()), None)
+        return next((task for task in ended if not task.job.run.is_trained), None)
 
     def result(self) -> dict[str, Any]:
         """Its result.json; empty if there is none or it is not whole."""
@@ -144,11 +146,11 @@ def compose(
     if not job_overrides:
         raise UserError("the sweep has no jobs: a range or a list in it is empty")
     shared = set.intersection(*map(set, job_overrides))
-    tasks = []
+    tasks, composer = [], Composer()
     for number, given in enumerate(job_overrides, first + 1):
         overrides = with_stored_overrides(list(given))
         composed = loader.load_sweep_config(config, overrides)
-        job = job_of(composed, overrides)
+        job = job_of(composed, overrides, composer)
         job = replace(job, config={**job.config, "sweep": job.config["sweep"] or sweep})
         tasks.append(Task(number, " ".join(text for text in given if text not in shared), job))
     return tasks
@@ -165,7 +167,7 @@ def add_sources(jobs: Sequence[Task]) -> list[Task]:
     def add(task: Task) -> None:
         for source in sources_of(task.job):
             other = tasks.get(source.run.folder)
-            if source.run.weights.exists() and not (other and other.job.config["force"]):
+            if source.run.is_trained and not (other and other.job.config["force"]):
                 continue
             if other is None:
                 job = replace(source, config={**source.config, "sweep": task.job.config["sweep"]})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trust_exp.config import build
+from trust_exp.build import build
 from trust_exp.runs import Run
 
 if TYPE_CHECKING:

@@ -62,6 +62,16 @@ class Method(L.LightningModule):
         """What the training found or chose and evals or readers need, JSON-like; "facts" of result.json."""
         return {}
 
+    @classmethod
+    def class_groups(cls, facts: Mapping[str, Any], classes: Sequence[str]) -> dict[str, list[str]]:
+        """Sets of classes that mean something to the method, by a letter; evals count each of them separately.
+
+        Args:
+            facts: of the training.
+            classes: names of all of them.
+        """
+        return {}
+
     def weights(self) -> dict[str, Tensor]:
         """The state of the model that is kept and evaluated: that of the last step, if a method has no better one."""
         return self.model.state_dict()

@@ -1,12 +1,12 @@
 """Settings that the families of methods share. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from omegaconf import MISSING
 
-from trust_exp.config import defaults, late
 from trust_exp.errors import UserError, check_choice, check_range
+from trust_exp.schema import defaults, free, late
 
 Name = Literal["adam", "adamw", "nadam", "sgd"]
 Schedule = Literal["steps", "polynomial", "cosine", "exponential", "triangular"]
@@ -20,6 +20,24 @@ OF_SCHEDULE = {  # the fields that only some schedules read
     "warmup": ("steps", "polynomial", "cosine", "exponential"),  # a triangle rises by itself
 }
 OF_NAME = {"nesterov": ("sgd",), "betas": ("adam", "adamw", "nadam")}
+
+
+@dataclass
+class MethodConfig:
+    """What the schema of every method says.
+
+    ``needs`` and ``gives`` are names: "logits", "lipschitz" (layers with a known constant) and so on of the model,
+    "trained" weights; a method that gives "network" brings its own and takes no model (docs/extending.md).
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    needs: ClassVar[tuple[str, ...]] = ()  # of the model
+    gives: ClassVar[tuple[str, ...]] = ()  # besides what the model gives
+    trains_for_a_radius: ClassVar[bool] = False  # method.epsilon in method.norm (L2 if it has none): attacks take it
+
+    _target_: str = MISSING
+    name: str = MISSING
+    fit: str = free("gradient")  # or closed_form, or none
 
 
 @dataclass

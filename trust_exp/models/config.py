@@ -1,27 +1,40 @@
 """Settings of the project's own networks. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from trust_exp.config import check_node, late, reference
 from trust_exp.errors import UserError, check_choice, check_range
+from trust_exp.schema import late, reference
 
 
 @dataclass
 class ModelConfig:
-    """What all models share."""
+    """What all models share: networks for classes of images, unless they say otherwise."""
 
-    layers_are_known = True  # to trust_exp.lipschitz, or only they show it; unannotated, as it is no field
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    gives: ClassVar[tuple[str, ...]] = ("logits",)  # outputs by name; "lipschitz": layers with a known constant
 
     _target_: str = MISSING
     name: str = MISSING
 
 
 @dataclass
+class NoModelConfig(ModelConfig):
+    """No model: for methods that bring their own network."""
+
+    tasks: ClassVar[tuple[str, ...]] = ()
+    gives: ClassVar[tuple[str, ...]] = ()
+
+    _target_: str = "trust_exp.models.nets.nothing"
+
+
+@dataclass
 class NetConfig(ModelConfig):
     """What the plain networks share."""
+
+    gives: ClassVar[tuple[str, ...]] = ("logits", "lipschitz")
 
     activation: str = "minmax"
     mean: list[float] | None = None  # both given: the first layer normalises, and the Lipschitz bound knows it
@@ -70,8 +83,6 @@ class ConvNetConfig(NetConfig):
 @dataclass
 class DeepNetConfig(ModelConfig):
     """What the networks share that no Lipschitz constant is known of."""
-
-    layers_are_known = False
 
     mean: list[float] | None = None  # of the pixels, taken off by the first layer
     std: list[float] | None = None
@@ -142,10 +153,10 @@ class SourceConfig(ModelConfig):
         if self.source is None:
             raise UserError(
                 f"model={self.name} needs the run whose network it takes: source=<its id>, "
-                "source='[method=sat,dataset=cifar100]', or source=<a file of weights> +model@model.network=<model>"
+                "source='[method=sat,dataset=cifar100]', or source=<a file of weights> +model@model.network=<model>; "
+                "or choose a model with trained weights, as model=<a model> checkpoint=<its file of weights>, or "
+                "model=timm model.pretrained=true"
             )
-        if self.network is not None:
-            self.network = check_node(self.network, "model.network")
 
 
 @dataclass

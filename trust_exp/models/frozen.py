@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from trust_exp.errors import UserError
 from trust_exp.models.nets import start_kaiming
-from trust_exp.models.trained import network_and_state, why_unfit
+from trust_exp.models.trained import Source, why_unfit
 
 
 class Frozen(nn.Sequential):
@@ -29,27 +28,22 @@ class Frozen(nn.Sequential):
         return self
 
 
-def frozen_features(
-    shape: tuple[int, ...], classes: int, source: str | Path, network: Mapping[str, Any] | None = None
-) -> nn.Sequential:
+def frozen_features(shape: tuple[int, ...], classes: int, source: Source) -> nn.Sequential:
     """features -> head for inputs of ``shape``: the network of a run without its last layer, and ``new_head``.
 
-    Args:
-        source: the folder of a run, its file of weights, or a file of weights alone.
-        network: the checked node of the model behind a file of weights alone.
-
     Raises:
-        UserError: if it is not said which network that is, or its weights do not fit it or the data.
+        UserError: if the network has no head that can be taken off, or its weights do not fit it or the data.
     """
-    model, state = network_and_state(shape, classes, source, network)
     try:
-        layers = without_head(model, state)
+        layers = without_head(source.network, source.state)
     except UserError as error:
-        raise UserError(f"source {source}: {error}") from error
+        raise UserError(f"source {source.name}: {error}") from error
     with torch.no_grad():
         found = layers(torch.zeros(1, *shape))
     if found.dim() != 2:
-        raise UserError(f"source {source}: its features have the shape {tuple(found.shape[1:])}; a head needs a vector")
+        raise UserError(
+            f"source {source.name}: its features have the shape {tuple(found.shape[1:])}; a head needs a vector"
+        )
     return nn.Sequential(OrderedDict(features=layers, head=new_head(found.shape[1], classes)))
 
 

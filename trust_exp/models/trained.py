@@ -1,8 +1,8 @@
 """The network of an earlier run, or of a file of weights."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,72 +10,33 @@ from torch import Tensor, nn
 from trust_exp.errors import UserError
 
 
-def trained_network(
-    shape: tuple[int, ...], classes: int, source: str | Path, network: Mapping[str, Any] | None = None
-) -> nn.Module:
+@dataclass(frozen=True)
+class Source:
+    """A network that was trained before.
+
+    Attributes:
+        name: of the run or file, for messages.
+        network: made anew; its weights are not loaded.
+        state: its weights.
+    """
+
+    name: str
+    network: nn.Module
+    state: Mapping[str, Tensor]
+
+
+def trained_network(shape: tuple[int, ...], classes: int, source: Source) -> nn.Module:
     """The network of a run with its weights, head and all.
 
-    Args:
-        source, network: as of ``network_and_state``.
-
     Raises:
-        UserError: as ``network_and_state``, or if the weights do not fit the network for these data.
+        UserError: if the weights do not fit the network, or it has another number of classes.
     """
-    model, state = network_and_state(shape, classes, source, network)
+    model = source.network
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(source.state, strict=True)
     except RuntimeError as error:
-        raise UserError(f"source {source}: {why_unfit(error)}") from error
+        raise UserError(f"source {source.name}: {why_unfit(error)}") from error
     return model
-
-
-def network_and_state(
-    shape: tuple[int, ...], classes: int, source: str | Path, network: Mapping[str, Any] | None = None
-) -> tuple[nn.Module, Mapping[str, Tensor]]:
-    """The network of a run, made anew for inputs of ``shape``, and the weights that it was left with.
-
-    Args:
-        source: the folder of a run, its file of weights, or a file of weights alone.
-        network: the checked node of the model behind a file of weights alone.
-
-    Raises:
-        UserError: if it is not said which network that is, it takes other inputs, or the file cannot be read.
-    """
-    from trust_exp.config import build
-
-    source = Path(source)
-    folder = source if source.is_dir() else source.parent
-    alone = not (folder / "config.json").is_file() or (source.is_file() and source.name != "weights.pt")
-    if alone == (network is None):
-        raise UserError(
-            f"the file {source} does not say which network it is of: +model@model.network=<model>"
-            if alone
-            else f"the run in {folder} says which network it has; leave out model.network"
-        )
-    node = network if network is not None else _node_of(folder, shape)
-    node = {**node, **({"pretrained": False} if "pretrained" in node else {})}
-    try:
-        return build(node, shape=shape, classes=classes), read_state(
-            folder / "weights.pt" if source.is_dir() else source
-        )
-    except UserError as error:
-        raise UserError(f"source {source}: {error}") from error
-
-
-def _node_of(folder: Path, shape: tuple[int, ...]) -> Mapping[str, Any]:
-    """The model of a run, if it takes inputs of ``shape``."""
-    from trust_exp.references import at_paths
-    from trust_exp.runs import Run
-
-    run = Run(folder)
-    took = (run.read("result.json") or {}).get("input_shape")
-    if took is not None and tuple(took) != tuple(shape):
-        raise UserError(
-            f"source {folder.name} was trained on inputs of the shape {tuple(took)}; these have {tuple(shape)}"
-        )
-    stored = run.read("config.json") or {}
-    node: Mapping[str, Any] = at_paths(stored["config"], "model", folder.parent)
-    return node
 
 
 def read_state(path: Path) -> Mapping[str, Tensor]:

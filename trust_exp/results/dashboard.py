@@ -10,8 +10,8 @@ from importlib import import_module, util
 from statistics import mean, stdev
 from typing import Any
 
-from trust_exp.config import cell_id
 from trust_exp.errors import UserError
+from trust_exp.identity import cell_id
 from trust_exp.results.collect import Found
 
 CERTIFIED = re.compile(r"certify/accuracy@([\d.e+-]+)")

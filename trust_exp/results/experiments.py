@@ -14,21 +14,16 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from trust_exp.config import (
-    CONF,
-    ROOT,
-    PaperConfig,
-    cell_id,
-    check,
-    eval_id,
-    register,
-)
+from trust_exp.compose import check, register
+from trust_exp.config import PaperConfig
 from trust_exp.errors import UserError, unknown
+from trust_exp.identity import cell_id, eval_id
 from trust_exp.messages import explain
 from trust_exp.references import cells_of
 from trust_exp.results.collect import Found
 from trust_exp.results.drawing import Drawing, read_drawing
 from trust_exp.results.series import choices, load, rows_in
+from trust_exp.schema import CONF, ROOT
 
 EXPERIMENTS = ROOT / "experiments"
 SIZES = ("full", "small", "smoke")  # a table shows the first that is measured

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +35,10 @@ class Row:
     n: int | None = None
     interval: tuple[float, float] | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+
+    def led_by(self, name: str) -> "Row":
+        """The same row of an eval of another name, which then leads the metric."""
+        return replace(self, metric=f"{name}/{self.metric.partition('/')[2]}")
 
 
 def fraction(metric: str, hits: int, n: int, **detail: Any) -> Row:
@@ -81,9 +85,17 @@ class Record:
         self.values["ended"] = None if self.values["status"] == "running" else now()
         write_json(self.path, self.values)
 
-    def add(self, suite: str, how: dict[str, Any], rows: Sequence[Row], figures: Sequence[Path] = ()) -> None:
-        """Put a suite's rows and figures in the place of those it gave before; ``how``: what was asked, and where."""
-        before = set(self.values["evals"].get(suite, {}).get("figures", []))
+    def add(self, suite: str, how: dict[str, Any], rows: Sequence[Row], figures: Sequence[Path] = ()) -> str:
+        """Put a suite's rows and figures in the place of those it gave before.
+
+        Args:
+            how: what was asked, and where.
+
+        Returns:
+            The options of the rows that are gone, if they were others, such as "radii=[0.1, 0.2]"; else empty.
+        """
+        earlier = self.values["evals"].get(suite, {})
+        before = set(earlier.get("figures", []))
         for row in self.values["rows"]:
             if row["suite"] == suite:
                 self.values["metrics"].pop(row["metric"], None)
@@ -98,6 +110,7 @@ class Record:
         self.write()
         for name in before - set(names):
             (self.path.parent / name).unlink(missing_ok=True)
+        return _other_options(earlier, how)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -107,6 +120,16 @@ class Record:
             yield
         finally:
             self.values["seconds"][name] = round(before + time.perf_counter() - begin, 3)
+
+
+def _other_options(earlier: dict[str, Any], how: dict[str, Any]) -> str:
+    """Options of an earlier eval that differ from those of this one."""
+    if not earlier or earlier.get("id") == how.get("id"):
+        return ""
+    before, after = earlier.get("config", {}), how.get("config", {})
+    return ", ".join(
+        f"{key}={value}" for key, value in before.items() if key[:1] != "_" and key in after and after[key] != value
+    )
 
 
 def now() -> str:

@@ -66,7 +66,7 @@ class StreetScenes(ArrayDataModule):
             return DatasetInfo("street_scenes", CLASSES, shape, domain, self.task, LAYERS)
         return DatasetInfo("street_scenes", SCENES, shape, domain)
 
-    def source(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {"files": {split: self._manifest(split)["files"] for split in self.counts}}
 
     def load(self, split: Split) -> Arrays:
@@ -77,14 +77,15 @@ class StreetScenes(ArrayDataModule):
 
     def presence(self, split: Split) -> Tensor:
         """Which concepts are in each image that is served: bool [N, concepts], see ``concept_presence``."""
-        chunks = self._open(split)["concepts"].split(100)  # the maps of all images take gigabytes
+        chunks = self._open(self.parent(split))["concepts"].split(100)  # the maps of all images take gigabytes
         info = DatasetInfo("street_scenes", CLASSES, (3, *self.image_size), None, "segmentation", LAYERS)
         return torch.cat([concept_presence(chunk, info) for chunk in chunks])[self.arrays(split).index]
 
     def _needed(self, split: Split, count: int) -> int:
         """How many must be drawn: every ``len(SCENES)`` in a row hold each kind of place once."""
         limit, subset = self.limits[split], self.subset
-        if limit is None or subset.classes or (split == "train" and (subset.index_file or subset.fraction)):
+        fewer = subset.index_file or subset.fraction or self.hold_out is not None
+        if limit is None or subset.classes or (split == "train" and fewer):
             return count
         return min(count, -(-limit // len(SCENES)) * len(SCENES))
 

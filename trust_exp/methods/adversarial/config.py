@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from omegaconf import MISSING
 
-from trust_exp.config import free, late, reference
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.methods.config import OptimizerConfig
+from trust_exp.methods.config import MethodConfig, OptimizerConfig
+from trust_exp.schema import free, late, reference
 
 FAMILY = "trust_exp.methods.adversarial.module"
 
@@ -153,13 +153,11 @@ class EnsemblingConfig:
 
 
 @dataclass
-class AdversarialConfig:
+class AdversarialConfig(MethodConfig):
     """What all adversarial training of this family shares."""
 
-    _target_: str = MISSING
-    name: str = MISSING
-    fit: str = free("gradient")
-    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
+    trains_for_a_radius: ClassVar[bool] = True
+
     norm: str = "L2"
     epsilon: float = MISSING  # radius in the data's own units
     subset: SubsetConfig = field(default_factory=SubsetConfig)

@@ -1,6 +1,6 @@
 """A training step of each method of this family; the maths is in core.py, which samples are attacked in subset.py."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -214,6 +214,14 @@ class AdversarialTraining(GradientMethod):
         """What a resumed training needs beside the weights."""
         state: dict[str, Any] = {} if self.ensemble is None else {"ensembling": self.ensemble.mean}
         return state if self.stopping is None else {**state, "stopping": self.stopping.state_dict()}
+
+    @classmethod
+    def class_groups(cls, facts: Mapping[str, Any], classes: Sequence[str]) -> dict[str, list[str]]:
+        """A, the classes that were attacked, and B, the others; none if A is no set of classes."""
+        attacked = facts.get("attacked_classes")
+        if attacked is None:
+            return {}
+        return {"a": list(attacked), "b": [name for name in classes if name not in attacked]}
 
     def weights(self) -> dict[str, Tensor]:
         best = None if self.stopping is None else self.stopping.best

@@ -1,24 +1,23 @@
 """Settings of CLL, GloRo and LMT. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
-from trust_exp.config import free
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.methods.config import OptimizerConfig, ScheduleConfig
+from trust_exp.methods.config import MethodConfig, OptimizerConfig, ScheduleConfig
 
 FAMILY = "trust_exp.methods.lipschitz_margin.module"
 
 
 @dataclass
-class LipschitzMarginConfig:
+class LipschitzMarginConfig(MethodConfig):
     """What all losses on a Lipschitz bound share."""
 
-    _target_: str = MISSING
-    name: str = MISSING
-    fit: str = free("gradient")
-    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
+    needs: ClassVar[tuple[str, ...]] = ("logits", "lipschitz")
+    trains_for_a_radius: ClassVar[bool] = True
+
     epsilon: float = MISSING  # L2 radius in the data's own units
     iterations: int = 1  # power iterations a step; their state is kept across steps
     through_iterations: bool = False  # differentiate through the iterations, as the released code does

@@ -1,13 +1,11 @@
 """Settings of prototypes for trained classifiers. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from omegaconf import MISSING
-
-from trust_exp.config import free, late
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.methods.config import OptimizerConfig
+from trust_exp.methods.config import MethodConfig, OptimizerConfig
+from trust_exp.schema import free, late
 
 Tokens = Literal["all", "patches", "class"]
 Init = Literal["abs_scaled", "nndsvda", "paper"]
@@ -18,16 +16,14 @@ Shares = Literal["sum", "paper", "abs", "energy"]
 
 
 @dataclass
-class ProtoNmfConfig:
+class ProtoNmfConfig(MethodConfig):
     """Prototypes of each class by NMF of its features, and the head written in them (ProtoNMF, 2023)."""
 
-    needs_trained_model = True  # unannotated, as they are no fields
-    gives = ("prototypes",)
+    needs: ClassVar[tuple[str, ...]] = ("logits", "trained")
+    gives: ClassVar[tuple[str, ...]] = ("prototypes",)
 
     _target_: str = "trust_exp.methods.prototype.module.ProtoNmf"
-    name: str = MISSING
     fit: str = free("closed_form")
-    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
     prototypes: int = 3  # of each class
     compare: list[int] = field(default_factory=lambda: [1, 5, 10])  # further numbers, to be shown side by side
     tokens: str = "all"  # of a network with a class token; patches: the head reads their mean, as in the paper
@@ -72,16 +68,13 @@ class ProtoNmfConfig:
 
 
 @dataclass
-class ProtoPNetConfig:
+class ProtoPNetConfig(MethodConfig):
     """Prototypes that are patches of training images, with a trained network trained on (Chen et al. 2019)."""
 
-    needs_trained_model = True  # unannotated, as they are no fields
-    gives = ("patches",)
+    needs: ClassVar[tuple[str, ...]] = ("logits", "trained")
+    gives: ClassVar[tuple[str, ...]] = ("patches",)
 
     _target_: str = "trust_exp.methods.prototype.protopnet.ProtoPNetTraining"
-    name: str = MISSING
-    fit: str = free("gradient")
-    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # lr is that of the network; no schedule
     per_class: int = 10  # prototypes
     width: int = 128  # of the features and prototypes

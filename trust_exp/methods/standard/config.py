@@ -3,17 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from omegaconf import MISSING
-
-from trust_exp.config import free, late
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.methods.config import OptimizerConfig
+from trust_exp.methods.config import MethodConfig, OptimizerConfig
+from trust_exp.schema import late
 
 Measure = Literal["entropy", "svar", "vog"]
 
 
 @dataclass
-class StandardConfig:
+class StandardConfig(MethodConfig):
     """Cross-entropy, nothing else; and on demand how hard its samples were.
 
     The difficulty changes no weight, and yet is part of the identity: rankings are made while a run is trained, so a
@@ -21,9 +19,6 @@ class StandardConfig:
     """
 
     _target_: str = "trust_exp.methods.standard.module.Standard"
-    name: str = MISSING
-    fit: str = free("gradient")
-    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     difficulty: list[str] = late(list)  # by what the training samples are ranked: entropy, svar, vog
     vog_snapshots: int = late(10)  # points of the training, evenly spaced, whose gradients vog compares

@@ -2,21 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
-from trust_exp.config import free
 from trust_exp.errors import check_range
-from trust_exp.methods.config import OptimizerConfig
+from trust_exp.methods.config import MethodConfig, OptimizerConfig
 
 
 @dataclass
-class TransferConfig:
+class TransferConfig(MethodConfig):
     """A new head on frozen features (Losch 2024, sec. 3.3.4); whose they are, model=frozen says."""
 
     _target_: str = "trust_exp.methods.transfer.module.Transfer"
-    name: str = MISSING
-    fit: str = free("gradient")
-    tasks: list[str] = free(lambda: ["classification"])  # kinds of labels that it can learn from
     cached_copies: int = (
         0  # changed copies of each image whose features are kept and used again; 0: new ones each epoch
     )

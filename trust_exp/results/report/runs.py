@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trust_exp.config import RootConfig, cell_id, identity
+from trust_exp.config import RootConfig
+from trust_exp.identity import cell_id, identity
 from trust_exp.results.collect import Collection, Found
 from trust_exp.results.report.curves import curves_of
 from trust_exp.results.report.figures import Album

@@ -10,8 +10,9 @@ from trust_exp.attacks.autoattack import Implementation, Version, attacks_of, au
 from trust_exp.attacks.ball import Norm
 from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
-from trust_exp.evals.robustness import draw_classes, robustness_rows
+from trust_exp.evals.autoattack.classes import draw_classes, robustness_rows
 from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.models.outputs import LOGITS, only
 from trust_exp.results.record import Row, fraction
 
 
@@ -43,7 +44,8 @@ class AutoAttackSuite(Suite):
         self.skip_certified = skip_certified
 
     def prepare(self) -> None:
-        if self.skip_certified and "certify-test" not in self.context.earlier:
+        self.attacked = only(self.context.model, LOGITS)
+        if self.skip_certified and "test" not in self.context.earlier.get("certificates", {}):
             raise UserError(
                 "eval.autoattack.skip_certified=true needs the certificates of this network; "
                 "run eval=[certify,autoattack], certify first"
@@ -60,7 +62,7 @@ class AutoAttackSuite(Suite):
         index = batch.index.cpu()
         skipped = self._certified(index) if self.skip_certified else torch.zeros_like(index, dtype=torch.bool)
         result = autoattack(
-            self.context.model,
+            self.attacked,
             batch.image,
             batch.label,
             self.epsilon,
@@ -105,15 +107,13 @@ class AutoAttackSuite(Suite):
         for column, attack in enumerate(attacks):
             hits = int(survived[:, column].sum())
             rows.append(fraction(f"autoattack/after_{attack.replace('-', '_')}", hits, n, **{**detail, "how": ""}))
-        attacked = self.context.facts.get("attacked_classes")
-        rows += robustness_rows(found, info.classes, attacked) + self._broken_certificates(found)
-        return Report(
-            rows, [draw_classes(self.context, found, attacked, detail["how"])] if self.context.rank == 0 else []
-        )
+        groups = self.context.groups
+        rows += robustness_rows(found, info.classes, groups) + self._broken_certificates(found)
+        return Report(rows, [draw_classes(self.context, found, detail["how"])] if self.context.rank == 0 else [])
 
     def _certified(self, index: Tensor) -> Tensor:
         """Whether the certified L2 radius of these test images covers the attack, [B] bool."""
-        certificates = self.context.earlier["certify-test"]
+        certificates = self.context.earlier["certificates"]["test"]
         covered = certificates["index"][certificates["radius"] > self.epsilon]
         return torch.isin(index, covered)
 
@@ -122,7 +122,7 @@ class AutoAttackSuite(Suite):
 
         No row where certified images were not attacked: there is nothing that it could show.
         """
-        if "certify-test" not in self.context.earlier or self.norm != "L2" or self.skip_certified:
+        if "test" not in self.context.earlier.get("certificates", {}) or self.norm != "L2" or self.skip_certified:
             return []
         certified = self._certified(found["index"])
         broken = certified & ~found["survived"][:, -1]

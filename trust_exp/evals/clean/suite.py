@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from trust_exp.data.batch import Batch, Split
-from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.evals.suite import Outcomes, Report, Suite, split_prefix
 from trust_exp.results.record import fraction
 
 
@@ -17,7 +17,7 @@ class Clean(Suite):
         self.splits = tuple(splits)
 
     def step(self, batch: Batch) -> Outcomes:
-        return {"correct": self.context.model(batch.image).argmax(1) == batch.label}
+        return {"correct": self.context.output("logits", batch.image).argmax(1) == batch.label}
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         return Report(
@@ -26,8 +26,3 @@ class Clean(Suite):
                 for split, found in outcomes.items()
             ]
         )
-
-
-def split_prefix(split: Split) -> str:
-    """Part of a metric's name: nothing for the test set, ``train_`` for the training set."""
-    return "" if split == "test" else f"{split}_"

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
-from trust_exp.evals.clean import split_prefix
-from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.evals.suite import Outcomes, Report, Suite, split_prefix
 from trust_exp.lipschitz.bound import LipschitzBound
 from trust_exp.lipschitz.certificate import certified_radius, tightness_search
 from trust_exp.results.record import Row, fraction

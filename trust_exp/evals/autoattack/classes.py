@@ -1,6 +1,6 @@
-"""What one attack of a test set says of attacked and other classes, and of each class (Losch 2024, ch. 3)."""
+"""What one attack of a test set says of groups of classes, and of each class (Losch 2024, ch. 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from trust_exp.results.record import Row, fraction
 from trust_exp.viz.classes import draw_class_accuracies
 
 
-def robustness_rows(found: Outcomes, classes: Sequence[str], attacked: Sequence[str] | None) -> list[Row]:
-    """Clean and robust accuracy and the attack defense rate: on all images, and of the classes in A and in B.
+def robustness_rows(found: Outcomes, classes: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[Row]:
+    """Clean and robust accuracy and the attack defense rate: on all images, of each group of classes, of each class.
 
     The robust accuracy on all images is ``autoattack/accuracy``.
     The defense rate is the fraction of the correctly classified images that no attack breaks; a set without any has
@@ -22,15 +22,15 @@ def robustness_rows(found: Outcomes, classes: Sequence[str], attacked: Sequence[
     Args:
         found: ``correct`` bool [N], ``survived`` bool [N, attacks], ``label`` int64 [N].
         classes: names of the labels.
-        attacked: names of the classes in A; None: A is no set of classes.
+        groups: letter of a group -> names of its classes, see ``Method.class_groups``.
 
     Source: Losch 2024, sec. 3.3.1 and A.4.
     """
     label = found["label"]
     rows = _rates(found, torch.ones_like(label, dtype=torch.bool), "robust/{}")[1:]
-    if attacked is not None:
-        in_a = torch.isin(label, torch.tensor([classes.index(name) for name in attacked], dtype=torch.int64))
-        rows += [*_rates(found, in_a, "robust/{}_a"), *_rates(found, ~in_a, "robust/{}_b")]
+    for letter, names in groups.items():
+        numbers = torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
+        rows += _rates(found, torch.isin(label, numbers), f"robust/{{}}_{letter}")
     for number, name in enumerate(classes):
         rows += _rates(found, label == number, "robust/class_{}", **{"class": name})
     return rows
@@ -51,9 +51,10 @@ def _rates(found: Outcomes, chosen: Tensor, name: str, **detail: Any) -> list[Ro
     return rows
 
 
-def draw_classes(context: Context, found: Outcomes, attacked: Sequence[str] | None, how: str) -> Path:
-    """Figure of the clean and robust accuracy of each class; those in A stand out."""
+def draw_classes(context: Context, found: Outcomes, how: str) -> Path:
+    """Figure of the clean and robust accuracy of each class; those of the first group stand out."""
     classes = context.info.classes
+    first = next(iter(context.groups.values()), ())
     label = found["label"]
     present = [number for number in range(len(classes)) if (label == number).any()]
     return draw_class_accuracies(
@@ -61,6 +62,6 @@ def draw_classes(context: Context, found: Outcomes, attacked: Sequence[str] | No
         [classes[number] for number in present],
         [found["correct"][label == number].double().mean().item() for number in present],
         [found["survived"][label == number, -1].double().mean().item() for number in present],
-        [attacked is not None and classes[number] in attacked for number in present],
+        [classes[number] in first for number in present],
         f"{context.method} on {context.info.name}: {how}",
     )

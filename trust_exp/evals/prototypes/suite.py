@@ -10,10 +10,9 @@ from torch import Tensor
 
 from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError, unknown
-from trust_exp.evals.clean import split_prefix
 from trust_exp.evals.deletion import deletion_rows
-from trust_exp.evals.prototype_pictures import PrototypePictures
-from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.evals.prototypes.pictures import PrototypePictures
+from trust_exp.evals.suite import Outcomes, Report, Suite, split_prefix
 from trust_exp.explain.linear_head import similarity
 from trust_exp.models.prototypes import PrototypeModel, without
 from trust_exp.results.record import Row, fraction

@@ -1,0 +1,160 @@
+"""Do data, model, method and evals fit? Each says in its schema what it is for, needs and gives; one table compares.
+
+Schemas say it in class attributes: ``tasks`` are kinds of labels, ``needs`` and ``gives`` are names such as ``logits``
+(docs/extending.md lists them). A data set's task is the value ``dataset.task``. Imports no torch.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trust_exp import choices
+from trust_exp.errors import UserError
+from trust_exp.schema import find_schema
+from trust_exp.tasks import TASKS
+
+PHRASES = {
+    **TASKS,
+    "lipschitz": "layers with a known Lipschitz constant",
+    "trained": "trained weights: source=<a run>, checkpoint=<a file of weights> or model.pretrained=true",
+}
+PLURALS = {"method": "methods", "model": "models", "dataset": "data sets", "eval": "evals"}
+FOR_ANY = "any"  # among tasks: all of them
+
+
+@dataclass(frozen=True)
+class Part:
+    """One choice of a run: what it is for, and what it needs and gives."""
+
+    group: str
+    name: str
+    tasks: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.group}={self.name}"
+
+    def is_for(self, task: str) -> bool:
+        """Whether it is for data of a task."""
+        return task in self.tasks or FOR_ANY in self.tasks
+
+
+def part(group: str, name: str, schema: type | None, values: Mapping[str, Any]) -> Part:
+    """What a choice says in its schema, and of a data set what its values say."""
+    if group == "dataset":
+        return Part(group, name, tasks=(str(values["task"]),))
+    told = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}
+    return Part(group, name, **told)
+
+
+def part_of(group: str, node: Mapping[str, Any], name: str | None = None) -> Part:
+    """The same of a checked node."""
+    return part(group, name or str(node["name"]), find_schema(str(node["_schema_"])), node)
+
+
+def offered(group: str) -> list[Part]:
+    """Every choice of a group that is whole by itself."""
+    found = (choices.read_choice(group, name) for name in choices.names(group))
+    return [part(group, choice.name, choice.schema, choice.values) for choice in found if choice.schema]
+
+
+def misfit(method: Part, model: Part, dataset: Part, has: Collection[str]) -> str:
+    """Why method, model and data cannot make a run, in one sentence that names what would fit; empty if they can.
+
+    Args:
+        has: what is at hand besides what the model gives, such as ``trained``.
+    """
+    (task,) = dataset.tasks
+    brings_network = "network" in method.gives
+    for why in (
+        _other_task(method, "needs", dataset, [other for other in offered("dataset") if method.is_for(*other.tasks)]),
+        f"{method} brings its own network; leave out {model}" if brings_network and model.tasks else "",
+        ""
+        if brings_network
+        else _other_task(model, "gives", dataset, [other for other in offered("model") if other.is_for(task)]),
+        _lacking(method, model, {*model.gives, *has}, [other for other in offered("model") if other.is_for(task)]),
+    ):
+        if why:
+            return why
+    return ""
+
+
+def misfit_of_eval(question: Part, method: Part, model: Part, dataset: Part) -> str:
+    """Why an eval cannot be asked of a run, in one sentence that names what would fit; empty if it can."""
+    (task,) = dataset.tasks
+    fitting = [other for other in offered("eval") if other.is_for(task)]
+    if why := _other_task(question, "needs", dataset, fitting):
+        return why
+    given = {*method.gives, *(() if "network" in method.gives else model.gives)}
+    by_methods = [other for other in offered("method") if other.is_for(task)]
+    if all(set(question.needs) - set(other.gives) for other in by_methods):
+        return _lacking(question, model, given, [other for other in offered("model") if other.is_for(task)])
+    return _lacking(question, method, given, by_methods)
+
+
+def _other_task(asker: Part, verb: str, dataset: Part, fitting: Collection[Part]) -> str:
+    (task,) = dataset.tasks
+    if asker.is_for(task):
+        return ""
+    wanted = " or ".join(PHRASES[each] for each in asker.tasks) or "nothing"
+    group = "dataset" if asker.group == "method" else asker.group
+    return f"{asker} {verb} {wanted}; {dataset} has {PHRASES[task]}; {_list(group, fitting)}"
+
+
+def _lacking(asker: Part, holder: Part, given: Collection[str], offers: Collection[Part]) -> str:
+    missing = [name for name in asker.needs if name not in given]
+    if not missing:
+        return ""
+    wanted = " and ".join(PHRASES.get(name, name) for name in missing)
+    if "trained" in missing:
+        return f"{asker} needs {wanted}"
+    has = ", ".join(PHRASES.get(name, name) for name in holder.gives) or "none"
+    return f"{asker} needs {wanted}; {holder} gives {has}; {_list(holder.group, _givers(missing, offers))}"
+
+
+def _givers(wanted: Collection[str], offers: Collection[Part]) -> list[Part]:
+    return [other for other in offers if set(wanted) <= set(other.gives)]
+
+
+def _list(group: str, fitting: Collection[Part]) -> str:
+    names = ", ".join(other.name for other in fitting)
+    return f"{PLURALS[group]} that fit: {names or 'none yet'}"
+
+
+def check_fit(checked: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, str]:
+    """Compare all parts of a checked configuration; the evals to leave out, each with the reason.
+
+    Args:
+        network: the node of the network behind the model, which is another one where a run's network is taken.
+
+    Raises:
+        UserError: if method, model and data do not fit, or an eval that was asked for by its name does not.
+    """
+    method, dataset = part_of("method", checked["method"]), part_of("dataset", checked["dataset"])
+    model = part_of("model", network)
+    own = checked["model"]
+    trained = checked["mode"] == "eval" or checked["checkpoint"] or own.get("pretrained") or own.get("source")
+    if why := misfit(method, model, dataset, {"trained"} if trained else ()):
+        raise UserError(why)
+    left_out = {}
+    for name, node in checked["eval"].items():
+        data = dataset if node.get("data") is None else part_of("dataset", node["data"])
+        if why := misfit_of_eval(part_of("eval", node, name), method, model, data):
+            left_out[name] = why
+    if left_out and not checked["usual_evals"]:
+        rest = ",".join(name for name in checked["eval"] if name not in left_out)
+        raise UserError(next(iter(left_out.values())) + (f"; choose eval=[{rest}]" if rest else ""))
+    return left_out
+
+
+def in_order(evals: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Chosen evals, those first that give outcomes which others come after; else as they were chosen."""
+    schemas = {name: find_schema(str(node["_schema_"])) for name, node in evals.items()}
+    left, ordered = dict(evals), {}
+    while left:
+        awaited = {name: {kind for other in left if other != name for kind in schemas[other].gives} for name in left}  # type: ignore[attr-defined]
+        ready = [name for name in left if not awaited[name] & set(schemas[name].after)]  # type: ignore[attr-defined]
+        first = (ready or list(left))[0]
+        ordered[first] = left.pop(first)
+    return ordered

@@ -1,0 +1,31 @@
+"""Settings of eval=prototypes. Imports no torch."""
+
+from dataclasses import dataclass, field
+
+from trust_exp.errors import UserError, check_range
+from trust_exp.evals.config import EvalConfig, check_splits
+from trust_exp.schema import late, moved
+
+
+@dataclass
+class PrototypesConfig(EvalConfig):
+    """What a network's prototypes carry of its decision."""
+
+    _target_: str = moved(
+        "trust_exp.evals.prototypes.suite.PrototypeSuite", before="trust_exp.evals.prototypes.PrototypeSuite"
+    )
+    splits: list[str] = field(default_factory=lambda: ["test"])
+    pictures: int = 10  # of the first so many classes; 0: none
+    classes: list[str] = late(list)  # that have pictures; none: the first ones
+    images: int = 100  # of a class, that are looked through for its pictures
+    deletion: int = 200  # the first so many images, whose important places are deleted and inserted; 0: none
+    drop: list[str] = late(list)  # prototypes that contribute nothing, such as ship:2
+    drop_in: list[int] = late(list)  # numbers of the images they do so in; none: all
+
+    def __post_init__(self) -> None:
+        if self.drop_in and not self.drop:
+            raise UserError("eval.prototypes.drop_in names images; what is dropped in them says eval.prototypes.drop")
+        check_splits("eval.prototypes.splits", self.splits)
+        check_range("eval.prototypes.pictures", self.pictures, least=0)
+        check_range("eval.prototypes.images", self.images, least=1)
+        check_range("eval.prototypes.deletion", self.deletion, least=0)
