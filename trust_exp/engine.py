@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from trust_exp.build import build, target_of
-from trust_exp.callbacks import ProgressLine, SafePoint, StopRequest
+from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StopRequest
 from trust_exp.data.batch import Split
 from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
@@ -40,7 +40,7 @@ from trust_exp.progress import track
 from trust_exp.references import at_paths
 from trust_exp.results.record import Record, environment
 from trust_exp.results.table import say
-from trust_exp.saving import save_whole
+from trust_exp.saving import all_finite, save_whole
 from trust_exp.schema import find_schema, is_node_of
 
 
@@ -206,7 +206,8 @@ class Pipeline:
         if self.config["accelerator"]["compile"]:
             model.compile()
         trainer = self._trainer(
-            SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], self.stop),
+            losses := FiniteLoss(fit["log_every"]),
+            SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], self.stop, losses),
             progress := ProgressLine(),
             precision=self.config["accelerator"]["precision"],
             logger=self.logger.lightning() if self.logger else False,
@@ -224,7 +225,7 @@ class Pipeline:
 
     def _take(self, network: nn.Module) -> None:
         """Take a network as it is: its weights stay where they lie."""
-        if not all(value.isfinite().all() for value in network.state_dict().values() if value.is_floating_point()):
+        if not all_finite(network.state_dict().values()):
             raise UserError("the weights of the network are not finite")
         if self.record is not None:
             self.record.values.update(steps=0)
@@ -242,8 +243,8 @@ class Pipeline:
 
     def _keep(self, method: Method, trainer: L.Trainer, speed: float) -> None:
         state = method.weights()
-        if not all(value.isfinite().all() for value in state.values() if value.is_floating_point()):
-            raise FloatingPointError("the trained weights are not finite; lower method.optimizer.lr")
+        if not all_finite(state.values()):
+            raise FloatingPointError(f"the trained weights are not finite; {SAME_AGAIN}")
         figures = method.conclude(self.run.folder)  # before the weights, which say that nothing is left to do
         if self.record is not None:
             self.record.values["figures"] = [str(path.relative_to(self.run.folder)) for path in figures]
