@@ -15,7 +15,7 @@ from PIL import Image
 from trust_exp import cli
 from trust_exp.commands import data as command
 from trust_exp.commands.data import chosen_rows, list_data, open_data, rarest, read_choice, state
-from trust_exp.commands.list import choices
+from trust_exp.commands.list import described
 from trust_exp.data import store
 from trust_exp.data.config import DatasetInfo
 from trust_exp.messages import exit_code_of
@@ -73,7 +73,7 @@ def test_list_has_a_line_for_every_data_set(tmp_path, capsys):
     list_data(tmp_path)
     lines = capsys.readouterr().out.splitlines()
     firsts = {line.split(" ")[0]: line for line in lines}
-    for name, _ in choices("dataset"):
+    for name, _ in described("dataset"):
         assert name in firsts
     for text in ("boxes", "16,551 + 4,952", "~2.9 GB", "missing", "downloads itself", "Flickr"):
         assert text in firsts["voc"]
@@ -87,7 +87,7 @@ def test_a_narrow_terminal_gets_everything_too(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 70
     joined = " ".join(out.split())
-    for name, _ in choices("dataset"):
+    for name, _ in described("dataset"):
         for source in read_choice(name).sources:
             assert not source.images or source.licence in joined
             assert not source.images or source.remotes or source.homepage in joined

@@ -6,7 +6,7 @@ Imports no torch.
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import fields
@@ -57,7 +57,7 @@ def register() -> "Composer":
             if isinstance(value, type) and value.__module__.startswith("hydra_plugins."):
                 Plugins.instance().register(value)
     composer = Composer()
-    resolvers = {
+    resolvers: dict[str, Callable[..., Any]] = {
         "model_for": model_for,
         "evals_for": evals_for,
         "attack_radius": attack_radius,

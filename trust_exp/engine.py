@@ -57,7 +57,8 @@ def execute_and_record(job: Job) -> None:
     was_done = record.values["status"] == "done"
     if not run.is_trained:
         record.values.update(config=job.config, environment=environment(device_name(job)))
-    record.write(status="running", error=None)
+    if not was_done:  # a run that is done stays done, whatever eval is asked of it
+        record.write(status="running", error=None)
     logger = open_logger(job.config["logger"], run, record.values["config"])
     try:
         _execute_and_record(job, record, logger, was_done)
@@ -70,18 +71,20 @@ def _execute_and_record(job: Job, record: Record, logger: RunLogger, was_done: b
     try:
         execute(job, record, logger)
     except UserError as error:
-        # an eval that cannot be as it was asked for leaves what is there as it is
-        record.write(status="done" if was_done else "failed", error=None if was_done else str(error))
+        if not was_done:
+            record.write(status="failed", error=str(error))
         raise
     except Interrupted as stop:
-        record.write(status="interrupted", error=str(stop))
+        if not was_done:
+            record.write(status="interrupted", error=str(stop))
         say(f"{run.folder.name} is interrupted; the same command goes on with it")
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
         with open(run.folder / "traceback.txt", "w") as file:
             traceback.print_exc(file=file)
-        record.write(status="failed", error=reason)
+        if not was_done:
+            record.write(status="failed", error=reason)
         raise RunFailed(f"{run.folder.name} failed with {reason}; see {run.folder / 'traceback.txt'}") from error
     (run.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try
     record.write(status="done", peak_memory_mb=round(peak_memory(job) / 2**20))

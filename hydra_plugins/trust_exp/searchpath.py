@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from trust_exp.results import series
 from trust_exp.schema import ROOT
+from trust_exp.tasks import task_of
 
 GROUP = "experiments"
 
@@ -38,7 +39,9 @@ class ExperimentsSource(FileConfigSource):
         path, content = found
         header = self._get_header_dict(path.read_text(encoding="utf-8")[:512])
         place = f"{self.scheme()}://{self.path}"
-        return ConfigResult(config=OmegaConf.create(content), path=place, provider=self.provider, header=header)
+        return ConfigResult(
+            config=OmegaConf.create(_with_task(content)), path=place, provider=self.provider, header=header
+        )
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if not config_path:
@@ -51,6 +54,14 @@ class ExperimentsSource(FileConfigSource):
     def _find(self, config_path: str) -> tuple[Path, series.Content] | None:
         path = Path(self.path) / config_path.removesuffix(".yaml")
         return series.find(path.parent, path.name)
+
+
+def _with_task(content: series.Content) -> series.Content:
+    """A row with the task that its data set's values set as a choice, as Hydra chooses files before it reads values."""
+    task = task_of(content.get("dataset") or {})
+    if task is None or "task" in series.choices(content):
+        return content
+    return {**content, "defaults": [{"override /task": task}, *content.get("defaults", ["_self_"])]}
 
 
 class Experiments(SearchPathPlugin):

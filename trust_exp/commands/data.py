@@ -16,7 +16,7 @@ from rich.text import Text
 
 from trust_exp.build import build
 from trust_exp.commands import Commands, add_root
-from trust_exp.commands.list import choices
+from trust_exp.commands.list import described
 from trust_exp.data import sources, store
 from trust_exp.errors import UserError, check_range, unknown
 from trust_exp.results.experiments import composing
@@ -90,7 +90,7 @@ def read_choice(name: str) -> Choice:
     Raises:
         UserError: if there is none of that name.
     """
-    about = dict(choices("dataset"))
+    about = dict(described("dataset"))
     if name not in about:
         raise unknown("the data set", name, about)
     values = yaml_values(CONF / "dataset" / f"{name}.yaml")
@@ -120,7 +120,7 @@ def state(choice: Choice, root: Path) -> str:
 def list_data(root: Path) -> None:
     """Print every data set: what it is, whether it is in ``root``, and how to get it."""
     out = console()
-    rows = [_row(read_choice(name), root) for name, _ in choices("dataset")]
+    rows = [_row(read_choice(name), root) for name, _ in described("dataset")]
     if out.width < WIDE:
         for name, *facts, way, licence in rows:
             text = "; ".join(filter(None, (f"{name}: {', '.join(filter(None, facts))}", way, licence)))
@@ -215,7 +215,7 @@ def prepared_from(choice: Choice, done: str) -> Sequence[sources.Source]:
         way = f"it is served from where it is: dataset={choice.name} dataset.path=<path>"
         raise UserError(f"{choice.name} cannot be {done}; {way}")
     if not choice.sources:
-        fit = [name for name, _ in choices("dataset") if (other := read_choice(name)).sources and not other.own]
+        fit = [name for name, _ in described("dataset") if (other := read_choice(name)).sources and not other.own]
         raise UserError(f"{choice.name} cannot be {done}, as it is embedded; sets that can: {', '.join(fit)}")
     return choice.sources
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from trust_exp import __version__
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.data import read_choice, state
-from trust_exp.commands.list import choices
+from trust_exp.commands.list import described
 from trust_exp.loggers.credentials import has_key
 from trust_exp.results.record import PACKAGES
 from trust_exp.results.table import console
@@ -35,7 +35,7 @@ def examine(root: Path) -> None:
     for package in (*PACKAGES, "wandb", "submitit"):
         table.add_row(package, _version(package))
     table.add_row("devices", _devices())
-    for name, _ in choices("dataset"):
+    for name, _ in described("dataset"):
         table.add_row(f"dataset={name}", _presence(name, root))
     table.add_row("SLURM", _slurm())
     table.add_row("W&B", _wandb())

@@ -1,31 +1,39 @@
-"""``trust-exp list``: what can be chosen."""
+"""``trust-exp list``: what can be chosen, and what fits a choice."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from trust_exp import choices
 from trust_exp.commands import Commands
+from trust_exp.contract import Part, misfit, misfit_of_eval, part
 from trust_exp.errors import UserError, unknown
 from trust_exp.results.table import console
 from trust_exp.schema import CONF
 
 GROUPS = ("method", "dataset", "model", "eval", "logger", "size", "accelerator", "hydra/launcher")
+COMPARED = ("method", "model", "dataset", "eval")
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser("list", help="methods, data sets, models, evals, and which pairs have recipes")
     parser.add_argument("group", nargs="?", help=f"only one of {', '.join((*GROUPS, 'recipe'))}")
-    parser.set_defaults(action=lambda given: list_choices(given.group))
+    parser.add_argument(
+        "--for",
+        nargs="+",
+        metavar="KEY=NAME",
+        dest="wanted",
+        default=[],
+        help="only what fits, as in --for dataset=camvid",
+    )
+    parser.set_defaults(action=lambda given: list_choices(given.group, given.wanted))
 
 
-def choices(group: str) -> Iterator[tuple[str, str]]:
-    """Names in a folder of conf/, each with the first comment of its file."""
-    if not (CONF / group).is_dir():
-        raise UserError(f"{CONF} is missing; install trust_exp from its checkout: pip install -e .")
-    for path in sorted((CONF / group).glob("*.yaml")):
-        comments = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
-        yield path.stem, next((comment for comment in comments if not comment.startswith("@package")), "")
+def described(group: str) -> Iterator[tuple[str, str]]:
+    """The choices of a group, each with the first comment of its file."""
+    for name in choices.names(group):
+        yield name, choices.read_choice(group, name).about
 
 
 def recipes() -> Iterator[tuple[str, str]]:
@@ -37,16 +45,66 @@ def recipes() -> Iterator[tuple[str, str]]:
         yield f"{path.parent.name}/{path.stem}", source if known else f"{source} (its data set is to come)"
 
 
-def list_choices(only: str | None) -> None:
-    """Print what can be chosen."""
+def list_choices(only: str | None, wanted: Sequence[str] = ()) -> None:
+    """Print what can be chosen; with ``wanted``, such as ``dataset=camvid``, what fits that.
+
+    Raises:
+        UserError: if there is no such group or choice.
+    """
     if only is not None and only not in (*GROUPS, "recipe"):
         raise unknown("the group", only, (*GROUPS, "recipe"))
-    for group in (*GROUPS, "recipe") if only is None else (only,):
-        table = Table(
-            title=f"{group}=" if group != "recipe" else "recipes", title_justify="left", show_header=False, box=None
-        )
-        table.add_column(no_wrap=True)
-        table.add_column()
-        for row in recipes() if group == "recipe" else choices(group):
-            table.add_row(*row)
-        console().print(table)
+    fixed = _read(wanted)
+    shown = [group for group in COMPARED if group not in fixed] if fixed else [*GROUPS, "recipe"]
+    for group in shown if only is None else (only,):
+        rows = list(recipes() if group == "recipe" else described(group))
+        if fixed and group in COMPARED:
+            rows = [(name, about) for name, about in rows if _fits(group, name, fixed)]
+        _print(f"{group}=" if group != "recipe" else "recipes", rows or [("none", "nothing here fits")])
+
+
+def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def _read(wanted: Sequence[str]) -> dict[str, Part]:
+    """The choices that something is to fit, by their groups; ``dataset.task=`` is that of the data set."""
+    texts = dict(text.partition("=")[::2] for text in wanted)
+    task = texts.pop("dataset.task", None)
+    if odd := [key for key in texts if key not in COMPARED]:
+        raise unknown("--for", odd[0], COMPARED)
+    found = {group: _part(group, name) for group, name in texts.items()}
+    if task is not None:
+        if "dataset" not in found:
+            raise UserError(f"--for dataset.task={task} needs its data set: --for dataset=<name> dataset.task={task}")
+        found["dataset"] = part("dataset", found["dataset"].name, None, {"task": task})
+    return found
+
+
+def _part(group: str, name: str) -> Part:
+    choice = choices.read_choice(group, name)
+    return part(group, name, choice.schema, choice.values)
+
+
+def _fits(group: str, name: str, fixed: dict[str, Part]) -> bool:
+    """Whether a choice makes a run with those that are fixed and some others."""
+    candidates = {**dict.fromkeys(COMPARED), **fixed, group: _part(group, name)}
+    asked = candidates.pop("eval")
+    pools = [[found] if found else _all(other) for other, found in candidates.items()]
+    return any(
+        not misfit(method, model, dataset, ("trained",))
+        and (asked is None or not misfit_of_eval(asked, method, model, dataset))
+        for method in pools[0]
+        for model in pools[1]
+        for dataset in pools[2]
+    )
+
+
+def _all(group: str) -> list[Part]:
+    """One choice for each different thing that choices of a group say of themselves: enough to know what fits."""
+    parts = (_part(group, name) for name in choices.names(group))
+    return list({(each.tasks, each.needs, each.gives): each for each in parts}.values())
