@@ -4,14 +4,16 @@ import lightning.pytorch as L
 import pytest
 import torch
 
-from trust_exp.build import build, target_of
+from trust_exp.build import build
 from trust_exp.compose import Composer
 from trust_exp.data.digits import Digits
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.engine import execute_and_record
 from trust_exp.job import Job, described_jobs
 from trust_exp.methods.base import ClosedForm, Method
+from trust_exp.networks import make_network
 from trust_exp.references import at_paths
+from trust_exp.rng import drawing_from
 from trust_exp.runs import open_run
 from trust_exp.schema import CONF
 
@@ -26,12 +28,11 @@ METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 
 def make(config, seed: int = 0) -> tuple[Method, ArrayDataModule]:
-    L.seed_everything(seed, verbose=False)
     data = build(config["dataset"], name=config["dataset"]["name"], root="unused", seed=seed)
-    model = build(at_paths(config, "model"), shape=data.info.shape, classes=len(data.info.classes))
-    network = target_of(config["method"]).network(model, data.info, config["method"])
+    network = make_network({**config, "seed": seed}, data.info)
     node, log = at_paths(config, "method"), {"log_every": 1} if config["method"]["fit"] == "gradient" else {}
-    return build(node, model=network, info=data.info, **log), data
+    with drawing_from(seed, "method"):
+        return build(node, model=network, info=data.info, **log), data
 
 
 class Reached(L.Callback):

@@ -1,5 +1,5 @@
-"""What watches a training: a loss that is not finite, safe points that a run continues from exactly, the progress bar,
-interrupts.
+"""What accompanies a training: its draws, a loss that is not finite, safe points that a run continues from exactly, the
+progress bar, interrupts.
 """
 
 import math
@@ -19,6 +19,7 @@ from torch import Tensor
 from trust_exp.errors import Interrupted
 from trust_exp.progress import Bar
 from trust_exp.results.table import say
+from trust_exp.rng import seed_globals
 from trust_exp.saving import all_finite
 
 SAME_AGAIN = (
@@ -55,6 +56,16 @@ class StopRequest(L.Callback):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class StepDraws(L.Callback):
+    """What a step draws, such as dropout, depends on the seed, the step and the process alone: any is a safe point."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        seed_globals(self.seed, "training", trainer.global_step, trainer.global_rank)
 
 
 class FiniteLoss(L.Callback):

@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from trust_exp.build import build, target_of
-from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StopRequest
+from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StepDraws, StopRequest
 from trust_exp.data.batch import Split
 from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
@@ -38,8 +38,9 @@ from trust_exp.models.outputs import LOGITS, named
 from trust_exp.networks import load_state, make_network
 from trust_exp.progress import track
 from trust_exp.references import at_paths
-from trust_exp.results.record import Record, environment
+from trust_exp.results.record import DRAWS, Record, environment
 from trust_exp.results.table import say
+from trust_exp.rng import drawing_from
 from trust_exp.saving import all_finite, save_whole
 from trust_exp.schema import find_schema, is_node_of
 
@@ -56,7 +57,7 @@ def execute_and_record(job: Job) -> None:
     record = Record(run, job.config)
     was_done = record.values["status"] == "done"
     if not run.is_trained:
-        record.values.update(config=job.config, environment=environment(device_name(job)))
+        record.values.update(config=job.config, environment=environment(device_name(job)), draws=DRAWS)
     if not was_done:  # a run that is done stays done, whatever eval is asked of it
         record.write(status="running", error=None)
     logger = open_logger(job.config["logger"], run, record.values["config"])
@@ -132,7 +133,8 @@ class Pipeline:
     def carry_out(self) -> None:
         """Do what is missing; if this process ends early, so do those that it started."""
         try:
-            self._carry_out()
+            with drawing_from(self.config["seed"], "run"):
+                self._carry_out()
         except BaseException:
             launcher = self.trainer.strategy.launcher if self.trainer else None
             if launcher is not None:
@@ -144,12 +146,11 @@ class Pipeline:
         pending = self.job.pending()
         if self.config["accelerator"]["threads"]:
             torch.set_num_threads(self.config["accelerator"]["threads"])
-        L.seed_everything(self.config["seed"], verbose=False)
         with self._phase("setup"):
             data = self._data("dataset")
             others = self._data_of_method()
         if not self.run.is_trained:
-            with self._phase("fit"):
+            with self._phase("fit"), drawing_from(self.config["seed"], "training"):
                 self._fit(data, others)
             if self.stop.requested:
                 raise Interrupted("stopped after the training")
@@ -203,12 +204,14 @@ class Pipeline:
         if node["fit"] == "closed_form":
             self._solve(build(node, model=model, info=data.info, **others), data)
             return
-        method: GradientMethod = build(node, model=model, info=data.info, log_every=fit["log_every"], **others)
+        with drawing_from(self.config["seed"], "method"):
+            method: GradientMethod = build(node, model=model, info=data.info, log_every=fit["log_every"], **others)
         if self.config["accelerator"]["channels_last"]:
             model.to(memory_format=torch.channels_last)
         if self.config["accelerator"]["compile"]:
             model.compile()
         trainer = self._trainer(
+            StepDraws(self.config["seed"]),
             losses := FiniteLoss(fit["log_every"]),
             SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], self.stop, losses),
             progress := ProgressLine(),
@@ -267,7 +270,7 @@ class Pipeline:
         self.outcomes = self._stored_outcomes()
         groups = target_of(self.config["method"]).class_groups(facts, data.info.classes)
         for name, node in pending.items():
-            with self._phase(f"eval/{eval_name(name, node)}"):
+            with self._phase(f"eval/{eval_name(name, node)}"), drawing_from(self.config["seed"], "eval", name):
                 own = data if node.get("data") is None else self._data(f"eval.{name}.data")
                 suite: Suite = build({key: value for key, value in node.items() if key != "data"})
                 suite.context = Context(

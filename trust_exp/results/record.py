@@ -18,6 +18,7 @@ from trust_exp import __version__
 from trust_exp.runs import Run, write_json
 
 SCHEMA = 1
+DRAWS = 2  # the scheme of random numbers: each part draws by a key of its own; 1 (or none): all from one generator
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "pyautoattack", "numpy")
 
 
