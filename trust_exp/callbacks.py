@@ -80,8 +80,6 @@ class FiniteLoss(L.Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
-
-    def on_train_start(self, *_: Any) -> None:
         self.batches = 0
         self.unread: list[tuple[int, Tensor]] = []  # step, counted from 1, and loss
 

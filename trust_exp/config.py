@@ -10,6 +10,22 @@ from trust_exp.schema import free, late, reference
 
 
 @dataclass
+class WatchConfig:
+    """Evals asked while a network is trained; they choose nothing and change nothing."""
+
+    metrics: list[str] = MISSING  # of chosen evals, without the split: clean/accuracy
+    every: int = 1  # epochs; the end of the training is always looked at
+    split: str = "auto"  # val where the data have one, else test
+    figures: bool = False  # keep what the evals draw, in figures/watch/<epoch>
+
+    def __post_init__(self) -> None:
+        check_range("fit.watch.every", self.every, least=1)
+        check_choice("fit.watch.split", self.split, ("auto", "val", "test"))
+        if not self.metrics or not all("/" in metric for metric in self.metrics):
+            raise UserError(f"fit.watch.metrics must name metrics such as clean/accuracy; got {self.metrics}")
+
+
+@dataclass
 class FitConfig:
     """How long to train, and how often to save and to log."""
 
@@ -18,6 +34,7 @@ class FitConfig:
     gradient_clip: float | None = None
     checkpoint_seconds: float = free(30.0)
     log_every: int = free(50)
+    watch: WatchConfig | None = free(None)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -24,11 +24,13 @@ from torch import nn
 
 from trust_exp.build import build, target_of
 from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StepDraws, StopRequest
+from trust_exp.check import watched_evals
 from trust_exp.data.batch import Split
 from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
+from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner, usable_outcomes
+from trust_exp.evals.watch import Watch
 from trust_exp.identity import eval_id, eval_name
 from trust_exp.job import Job, is_first
 from trust_exp.loggers.base import RunLogger, open_logger
@@ -210,10 +212,12 @@ class Pipeline:
             model.to(memory_format=torch.channels_last)
         if self.config["accelerator"]["compile"]:
             model.compile()
+        losses = FiniteLoss(fit["log_every"])
         trainer = self._trainer(
             StepDraws(self.config["seed"]),
-            losses := FiniteLoss(fit["log_every"]),
+            losses,
             SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], self.stop, losses),
+            *(watches := self._watch(model, data, losses)),
             progress := ProgressLine(),
             precision=self.config["accelerator"]["precision"],
             logger=self.logger.lightning() if self.logger else False,
@@ -227,7 +231,15 @@ class Pipeline:
         trainer.fit(method, datamodule=method.training_data(data), ckpt_path=resume, weights_only=True)
         # no first step: the run was stopped between its last step and its weights
         steps = 0 if progress.first_step is None else trainer.global_step - progress.first_step
-        self._keep(method, trainer, steps * data.batch_size / (time.perf_counter() - began))
+        trained = time.perf_counter() - began - sum(watch.seconds for watch in watches)
+        self._keep(method, trainer, steps * data.batch_size / trained)
+
+    def _watch(self, model: nn.Module, data: DataModule, losses: FiniteLoss) -> list[Watch]:
+        if self.config["fit"].get("watch") is None:
+            return []
+        context = Context(model, data, self.run.folder, self.config["seed"], self.config["method"]["name"])
+        evals = watched_evals(self.config)
+        return [Watch(self.config["fit"]["watch"], evals, context, losses, self.record)]
 
     def _take(self, network: nn.Module) -> None:
         """Take a network as it is: its weights stay where they lie."""
@@ -321,13 +333,7 @@ class Pipeline:
 
     def _earlier(self, node: Mapping[str, Any]) -> dict[str, dict[Split, Outcomes]]:
         """What evals that ran before on the same data gave, as far as an eval can use it."""
-        wanted = set(find_schema(node["_schema_"]).after)  # type: ignore[attr-defined]
-        found: dict[str, dict[Split, Outcomes]] = {}
-        for other, outcomes in self.outcomes.values():
-            if other.get("data") == node.get("data"):
-                for kind in wanted & set(find_schema(other["_schema_"]).gives):  # type: ignore[attr-defined]
-                    found[kind] = {**found.get(kind, {}), **outcomes}
-        return found
+        return usable_outcomes(node, self.outcomes.values())
 
     def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
         where = self.config["accelerator"]

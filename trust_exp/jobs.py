@@ -144,6 +144,8 @@ def carry_out(job: Job) -> dict[str, float]:
             restart(job.run)
         if job.is_done():
             say(f"{job.run.folder.name} is done; force=true starts it anew")
+            if job.config["fit"].get("watch") and "watched" not in (job.run.read("result.json") or {}):
+                say("fit.watch was not given when it was trained, so there is nothing to look at")
         else:
             say(f"{job.run.folder.name} {what_is_left(job)}")
             for name, why in job.config.get("left_out", {}).items():
