@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_after_its_last_step_is_looked_at_once(composed, 
 
 
 def test_figures_are_kept_for_each_epoch_where_asked(trained):
-    options = ["method=cll", "model=conv_4c3f", "fit.epochs=2", "eval.certify.tightness_pairs=0"]
+    options = ["method=cll", "fit.epochs=1", "eval.certify.tightness_pairs=0"]
     watch = "fit.watch={metrics: [certify/lipschitz], figures: %s}"
     kept = trained("kept", *options, watch % "true", evals="certify")
     for one in result_of(kept)["watched"]:
