@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from trust_exp.compose import check, register
 from trust_exp.launch.loader import SweepLoader
-from trust_exp.results import experiments
+from trust_exp.results import composing
 from trust_exp.schema import CONF, ROOT
 
 if TYPE_CHECKING:  # what only composes need not wait for torch
@@ -73,7 +73,7 @@ def compose_once(name: str, overrides: tuple[str, ...]) -> DictConfig:
 @pytest.fixture
 def rows_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that are filled again and again compose each of their rows once."""
-    monkeypatch.setattr(experiments, "compose", lambda name, overrides: compose_once(name, tuple(overrides)))
+    monkeypatch.setattr(composing, "compose", lambda name, overrides: compose_once(name, tuple(overrides)))
 
 
 @pytest.fixture(scope="session")
