@@ -12,7 +12,6 @@ from trust_exp.identity import run_id
 from trust_exp.schema import CONF, schemas
 
 ORDINARY = ["source='[method=standard,dataset=digits]'"]
-SOURCE = dict.fromkeys(("transfer", "protonmf", "protopnet"), ORDINARY)  # what cannot be composed without one
 
 METHODS, DATASETS = (sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("method", "dataset"))
 # Every data set, and in turn every method; the rest is for the slow tests.
@@ -33,24 +32,25 @@ def test_the_sample_of_pairs_has_every_method():
 
 
 @pytest.mark.parametrize(("method", "dataset"), PAIRS)
-def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
+def test_every_pair_composes_or_says_what_is_missing(composed, source_of, method, dataset):
     if task_of(dataset) != "classification":
-        with pytest.raises(
-            UserError, match=rf"^method={method} needs a class for each image; dataset={dataset} has .*digits"
-        ):
-            composed(f"method={method}", f"dataset={dataset}", *SOURCE.get(method, []))
+        sentence = rf"^method={method} needs a class for each image; dataset={dataset} has .*digits"
+        if method == "given":  # it is for any task; the network is not
+            sentence = rf"^model=conv_2c2f gives a class for each image; dataset={dataset} has .*none yet"
+        with pytest.raises(UserError, match=sentence):
+            composed(f"method={method}", f"dataset={dataset}", *source_of(method))
         return
-    config = composed(f"method={method}", f"dataset={dataset}", *SOURCE.get(method, []))
+    config = composed(f"method={method}", f"dataset={dataset}", *source_of(method))
     assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
-    plain = config["model"]["_schema_"].endswith((":MlpConfig", ":ConvNetConfig", ":FrozenConfig"))
+    plain = config["model"]["_schema_"].endswith((":MlpConfig", ":ConvNetConfig", ":FrozenConfig", ":TrainedConfig"))
     usual = {"clean", "autoattack"} | ({"certify"} if plain else set())
     own = {"protonmf": {"clean", "prototypes"}, "protopnet": {"clean", "patches"}}
     assert set(config["eval"]) == own.get(method, usual)
 
 
 @pytest.mark.parametrize(("method", "size"), [(method, SIZES[place % 3]) for place, method in enumerate(METHODS)])
-def test_every_method_composes_at_every_size(composed, method, size):
-    assert composed(f"method={method}", f"size={size}", *SOURCE.get(method, []))["size"] == size
+def test_every_method_composes_at_every_size(composed, source_of, method, size):
+    assert composed(f"method={method}", f"size={size}", *source_of(method))["size"] == size
 
 
 def test_every_model_is_called_what_its_file_is_called(composed):
@@ -58,7 +58,7 @@ def test_every_model_is_called_what_its_file_is_called(composed):
     for path in (CONF / "model").glob("*.yaml"):
         extra = ["dataset=two_moons"] if "two_moons" in path.stem else []
         extra += ["method=transfer", *ORDINARY] if path.stem in ("frozen", "trained") else []
-        if path.stem != "timm":  # model.name says which of timm
+        if path.stem not in ("timm", "none"):  # model.name says which of timm
             assert composed(f"model={path.stem}", *extra)["model"]["name"] == path.stem
 
 
@@ -99,7 +99,7 @@ def test_a_fraction_is_a_number_everywhere(composed):
         ("eval.certify.radii=[0.5,x]", "eval.certify.radii[1] must be a number (8/255 is one); got 'x'"),
         ("eval.certify.radii=[0.5,0.5001]", "must differ in their first three digits"),
         ("eval.certify.splits=[]", "eval.certify.splits must name one or more different splits; got []"),
-        ("eval.certify.splits=[tests]", "eval.certify.splits must be one of train, test; got 'tests'"),
+        ("eval.certify.splits=[tests]", "eval.certify.splits must be one of train, val, test; got 'tests'"),
         ("eval.autoattack.norm=L1", "eval.autoattack.norm must be one of L2, Linf; got 'L1'"),
         ("method.optimizer=sgd", "method.optimizer must be a group of values; got 'sgd'"),
         ("method.optimizer.milestones=[0.9,0.1]", "method.optimizer.milestones must be fractions of the training"),

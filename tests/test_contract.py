@@ -13,7 +13,6 @@ from trust_exp.data.module import ArrayDataModule
 from trust_exp.engine import execute_and_record
 from trust_exp.job import Job, described_jobs
 from trust_exp.methods.base import ClosedForm, GradientMethod, Method
-from trust_exp.models.config import SourceConfig
 from trust_exp.models.outputs import named
 from trust_exp.networks import make_network
 from trust_exp.references import at_paths
@@ -24,12 +23,6 @@ from trust_exp.runs import open_run
 SOURCE = "[method=standard,model=cifar_resnet20,model.depth=8,model.mean=null,model.std=null]"
 
 METHODS = choices.names("method")
-
-
-def builds_on_a_run(method: str) -> bool:
-    """Whether its own model is that of another run."""
-    own = f"for/{method}/any"
-    return choices.exists("model", own) and issubclass(choices.read_choice("model", own).schema, SourceConfig)
 
 
 def data_for(method: str) -> str:
@@ -85,10 +78,10 @@ def fit(quiet_trainer):
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def config(request, composed_in, tmp_path_factory):
+def config(request, composed_in, tmp_path_factory, source_of):
     """The configuration of a method; what it builds on is trained."""
     runs = tmp_path_factory.mktemp(request.param)
-    needs = [f"source='{SOURCE}'"] if builds_on_a_run(request.param) else []
+    needs = [f"source='{SOURCE}'"] if source_of(request.param) else []
     given = (f"method={request.param}", f"dataset={data_for(request.param)}", "size=smoke")
     checked = composed_in(runs, *given, "++eval.certify.radii=[0.25]", *needs)
     for source in described_jobs(checked, (runs / "run").parent, Composer()):

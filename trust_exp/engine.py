@@ -332,7 +332,7 @@ class Pipeline:
         return found
 
     def _earlier(self, node: Mapping[str, Any]) -> dict[str, dict[Split, Outcomes]]:
-        """What evals that ran before on the same data gave, as far as an eval can use it."""
+        """Outcomes of earlier evals on the same data that this eval can use."""
         return usable_outcomes(node, self.outcomes.values())
 
     def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
@@ -404,7 +404,7 @@ def peak_memory(job: Job) -> int:
 
 
 def quieten() -> None:
-    """Keep from the user what he can do nothing about."""
+    """Hide warnings that the user can do nothing about."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (

@@ -1,4 +1,4 @@
-"""Whether the places that an explanation points at matter to the prediction."""
+"""Deletion and insertion: do the places that an explanation points at matter to the prediction?"""
 
 from collections.abc import Callable
 
