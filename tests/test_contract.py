@@ -16,6 +16,7 @@ from trust_exp.methods.base import ClosedForm, GradientMethod, Method
 from trust_exp.models.outputs import named
 from trust_exp.networks import make_network
 from trust_exp.references import at_paths
+from trust_exp.rng import drawing_from
 from trust_exp.runs import open_run
 
 # a small network that keeps places to its head, as some methods need of what they build on
@@ -38,11 +39,11 @@ def data_for(method: str) -> str:
 
 
 def make(config, seed: int = 0) -> tuple[Method, ArrayDataModule]:
-    L.seed_everything(seed, verbose=False)
     data = build(config["dataset"], name=config["dataset"]["name"], root="unused", seed=seed)
-    network = make_network(config, data.info)
+    network = make_network({**config, "seed": seed}, data.info)
     node, log = at_paths(config, "method"), {"log_every": 1} if config["method"]["fit"] == "gradient" else {}
-    return build(node, model=network, info=data.info, **log), data
+    with drawing_from(seed, "method"):
+        return build(node, model=network, info=data.info, **log), data
 
 
 class Reached(L.Callback):

@@ -243,7 +243,8 @@ def test_a_run_that_fails_says_why_and_is_retried(command_line):
     assert "Traceback" not in process.stderr
     result = command_line.result()
     assert result["status"] == "failed"
-    assert "not finite" in result["error"]
+    assert "the loss is not finite" in result["error"]
+    assert "at step 2 of 20" in result["error"]
     assert "FloatingPointError" in (command_line.folder() / "traceback.txt").read_text()
     assert "was failed; it goes on with its training" in command_line.here(*arguments).stderr
 

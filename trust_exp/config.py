@@ -6,7 +6,23 @@ from typing import Any
 from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.schema import free, reference
+from trust_exp.schema import free, late, reference
+
+
+@dataclass
+class WatchConfig:
+    """Evals asked while a network is trained; they choose nothing and change nothing."""
+
+    metrics: list[str] = MISSING  # of chosen evals, without the split: clean/accuracy
+    every: int = 1  # epochs; the end of the training is always looked at
+    split: str = "auto"  # val where the data have one, else test
+    figures: bool = False  # keep what the evals draw, in figures/watch/<epoch>
+
+    def __post_init__(self) -> None:
+        check_range("fit.watch.every", self.every, least=1)
+        check_choice("fit.watch.split", self.split, ("auto", "val", "test"))
+        if not self.metrics or not all("/" in metric for metric in self.metrics):
+            raise UserError(f"fit.watch.metrics must name metrics such as clean/accuracy; got {self.metrics}")
 
 
 @dataclass
@@ -18,6 +34,7 @@ class FitConfig:
     gradient_clip: float | None = None
     checkpoint_seconds: float = free(30.0)
     log_every: int = free(50)
+    watch: WatchConfig | None = free(None)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -33,7 +50,7 @@ class FitConfig:
 
 @dataclass
 class AcceleratorConfig:
-    """Where a run runs. Only the precision changes the numbers, so only it is part of the identity."""
+    """Where a run runs; what changes the numbers is part of the identity."""
 
     kind: str = free("auto")
     devices: int = free(1)
@@ -41,6 +58,7 @@ class AcceleratorConfig:
     precision: str = "32-true"
     compile: bool = free(False)
     channels_last: bool = free(False)
+    sync_batchnorm: bool = late(False)  # batch norm over all processes: the numbers of one, on any number of GPUs
     threads: int | None = free(None)  # of the CPU; None: one a core. Tiny networks are fastest with 1
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from trust_exp.data.batch import DatasetInfo
 from trust_exp.errors import UserError
 from trust_exp.models.trained import Source, load_published, read_state, why_unfit
 from trust_exp.references import at_paths
+from trust_exp.rng import drawing_from
 from trust_exp.runs import Run
 
 
@@ -33,11 +34,13 @@ def make_network(
     if node.get("source") is not None:
         given["source"] = load_source(Path(node["source"]), node.get("network"), info)
         node = {key: value for key, value in node.items() if key != "network"}
-    model: nn.Module = build(node, shape=info.shape, classes=len(info.classes), **given)
+    with drawing_from(config["seed"], "model"):
+        model: nn.Module = build(node, shape=info.shape, classes=len(info.classes), **given)
     if start and config.get("checkpoint") is not None:
         load_published(model, Path(at_paths(config, "checkpoint", runs)))
     method = config["method"]
-    network: nn.Module = target_of(method).network(model, info, method)
+    with drawing_from(config["seed"], "network"):  # whatever the model was, and whether or not the method takes it
+        network: nn.Module = target_of(method).network(model, info, method)
     return network
 
 

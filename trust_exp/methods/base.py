@@ -1,7 +1,8 @@
 """What every method promises; what those share that are trained by gradients, and those that are solved in a pass."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,16 @@ from torch import Tensor, nn
 
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.data.module import DataModule
+from trust_exp.methods.config import OptimizerConfig
+from trust_exp.methods.schedules import lr_factor, polynomial
 from trust_exp.saving import save_whole
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-
-
-def polynomial(start: float, end: float, power: float, progress: float) -> float:
-    """Value at ``progress`` in [0, 1] of the way from ``start`` to ``end``: v_T + (v_0 - v_T)(1 - t/T)^power.
-
-    Source: Losch 2024, Eq. B.14.
-    """
-    return end + (start - end) * (1 - progress) ** power
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "sgd": torch.optim.SGD,
+}
 
 
 class Method(L.LightningModule):
@@ -81,7 +81,7 @@ class GradientMethod(Method):
     """A method that is trained by gradients; ``in_stages``: not every step has one for every parameter.
 
     Args:
-        optimizer: the values of ``OptimizerConfig``.
+        optimizer: values of ``OptimizerConfig``; the others are its defaults.
         log_every: optimiser steps between two lines of the learning curves.
     """
 
@@ -89,7 +89,7 @@ class GradientMethod(Method):
 
     def __init__(self, model: nn.Module, info: DatasetInfo, optimizer: Mapping[str, Any], log_every: int = 50) -> None:
         super().__init__(model, info)
-        self.optimizer = dict(optimizer)
+        self.optimizer = {**asdict(OptimizerConfig()), **optimizer}
         self.log_every = log_every
         self._total_steps: int | None = None
 
@@ -124,21 +124,28 @@ class GradientMethod(Method):
         """What is trained, in groups that may have options of their own."""
         return [{"params": [parameter for parameter in self.model.parameters() if parameter.requires_grad]}]
 
+    def lr_factors(self, group: Mapping[str, Any]) -> Callable[[int], float]:
+        """The factor of a group's learning rate at each optimiser step."""
+        return lambda step: lr_factor(self.optimizer, step, self.total_steps)
+
     def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer()
+        factors = [self.lr_factors(group) for group in optimizer.param_groups]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
         values = self.optimizer
-        kind = OPTIMIZERS[values["name"]]
-        given = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
-        if kind is torch.optim.SGD:
-            given["momentum"] = values["momentum"]
+        given: dict[str, Any] = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
+        if values["name"] == "sgd":
+            given |= {"momentum": values["momentum"], "nesterov": values["nesterov"]}
+        else:
+            given |= {"betas": tuple(values["betas"])}
         # fused: one kernel for all parameters; small networks spend a third of a step in the optimiser otherwise.
         # With float16 it unscales the gradients itself, and Lightning could not clip them any more.
-        fused = self.trainer.precision != "16-mixed"
-        optimizer = kind(self.parameter_groups(), fused=fused, **given)
-        if not values["milestones"]:
-            return optimizer
-        steps = [round(point * self.total_steps) for point in values["milestones"]]
-        decay = torch.optim.lr_scheduler.MultiStepLR(optimizer, steps, values["gamma"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+        if values["name"] != "nadam":  # which torch has not fused
+            given["fused"] = self.trainer.precision != "16-mixed"
+        return OPTIMIZERS[values["name"]](self.parameter_groups(), **given)
 
 
 class ClosedForm(Method):

@@ -77,7 +77,7 @@ class ProtoPNetConfig(MethodConfig):
     gives: ClassVar[tuple[str, ...]] = ("patches",)
 
     _target_: str = "trust_exp.methods.prototype.protopnet.ProtoPNetTraining"
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # lr is the network's; no milestones
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # lr is the network's; no schedule
     per_class: int = 10  # prototypes
     width: int = 128  # of the features and prototypes
     warm: int = 5  # lengths of the stages, relative to each other; epochs, if they add up to fit.epochs
@@ -98,7 +98,8 @@ class ProtoPNetConfig(MethodConfig):
             check_range(f"method.{key}", getattr(self, key), least=0)
         for key in ("lr_new", "lr_last"):
             check_range(f"method.{key}", getattr(self, key), above=0)
-        if self.optimizer.milestones:
+        given = {"milestones": [], "schedule": "steps", "warmup": 0.0}
+        if idle := [key for key, initial in given.items() if getattr(self.optimizer, key) != initial]:
             raise UserError(
-                "method.optimizer.milestones has no effect here: method.decay_every sets when the learning rate falls"
+                f"method.optimizer.{idle[0]} has no effect here: method.decay_every sets when the learning rate falls"
             )
