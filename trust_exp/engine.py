@@ -150,6 +150,10 @@ class Pipeline:
             torch.set_num_threads(self.config["accelerator"]["threads"])
         with self._phase("setup"):
             data = self._data("dataset")
+            for node in pending.values():
+                if node.get("data") is None:
+                    for split in node.get("splits", ()):
+                        data.parent(split)  # one that is missing is said before the training, not after it
             others = self._data_of_method()
         if not self.run.is_trained:
             with self._phase("fit"), drawing_from(self.config["seed"], "training"):
@@ -317,9 +321,10 @@ class Pipeline:
         how = {"id": eval_id(node), "config": dict(node), "environment": environment(device_name(self.job))}
         rows = report.rows if name == suite.name else [row.led_by(name) for row in report.rows]
         if before := self.record.add(name, how, rows, report.figures):
+            own = name.partition("@")[0]
             say(
-                f"eval={name} had rows with {before}, which these replace; "
-                f"to keep both, give one a name of its own: +eval@eval.{name}_2={name}"
+                f"eval={own} had rows with {before}, which these replace; "
+                f"to keep both, give one a name of its own: +eval@eval.{own}_2={suite.name}"
             )
 
     def _stored_outcomes(self) -> dict[str, tuple[Mapping[str, Any], dict[Split, Outcomes]]]:
