@@ -14,8 +14,8 @@ from trust_exp.errors import UserError
 from trust_exp.schema import find_schema
 from trust_exp.tasks import TASKS
 
-PHRASES = {
-    **TASKS,
+PHRASES: dict[str, str] = {
+    **{str(task): phrase for task, phrase in TASKS.items()},
     "lipschitz": "layers with a known Lipschitz constant",
     "trained": "trained weights: source=<a run>, checkpoint=<a file of weights> or model.pretrained=true",
 }

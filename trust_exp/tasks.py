@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 Task = Literal["classification", "segmentation", "detection", "anomaly"]
 
-TASKS: dict[str, str] = {  # a phrase for the labels of each
+TASKS: dict[Task, str] = {  # a phrase for the labels of each
     "classification": "a class for each image",
     "segmentation": "a class for each pixel",
     "detection": "boxes",
