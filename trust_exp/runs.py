@@ -221,7 +221,7 @@ def restart(run: Run) -> None:
     """Forget what a run has produced, but not what it is."""
     for path in (run.result, run.weights, run.given, *run.checkpoints):
         path.unlink(missing_ok=True)
-    for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
+    for name in ("curves", "figures", "outcomes", "rankings", "solved", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
