@@ -20,8 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from trust_exp.compose import check, register
+from trust_exp.identity import folder_name
 from trust_exp.launch.loader import SweepLoader
 from trust_exp.results import experiments
+from trust_exp.runs import Run, open_run, write_json
 from trust_exp.schema import CONF, ROOT
 
 if TYPE_CHECKING:  # what only composes need not wait for torch
@@ -63,6 +65,32 @@ def composed(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 def composed_in() -> Callable[..., dict[str, Any]]:
     """The same for fixtures that outlive a test; the first argument is the folder of the runs."""
     return compose_and_check
+
+
+def store_run(config: dict[str, Any]) -> Run:
+    """A run as it lies there when it is done, with the weights that its network starts from; nothing is trained."""
+    import torch
+
+    from trust_exp.build import build
+    from trust_exp.networks import make_network
+
+    info = build(config["dataset"], name=config["dataset"]["name"], root=config["paths"]["data"], seed=0).info
+    run = open_run(config, Path(config["paths"]["runs"]) / folder_name(config), [])
+    with torch.random.fork_rng():
+        torch.manual_seed(int(run.id, 16))  # other runs have other weights
+        network = make_network(config, info)
+    if config["method"]["fit"] == "none":
+        run.given.touch()
+    else:
+        torch.save({"state_dict": network.state_dict()}, run.weights)
+    write_json(run.result, {"status": "done", "classes": len(info.classes), "input_shape": list(info.shape)})
+    return run
+
+
+@pytest.fixture(scope="session")
+def stored() -> Callable[[dict[str, Any]], Run]:
+    """Stores the run of a checked configuration without training it."""
+    return store_run
 
 
 @cache
