@@ -23,7 +23,8 @@ from trust_exp.compose import check, register
 from trust_exp.identity import folder_name
 from trust_exp.launch.loader import SweepLoader
 from trust_exp.results import experiments
-from trust_exp.runs import Run, open_run, write_json
+from trust_exp.results.record import Record
+from trust_exp.runs import Run, open_run
 from trust_exp.schema import CONF, ROOT
 
 if TYPE_CHECKING:  # what only composes need not wait for torch
@@ -83,7 +84,9 @@ def store_run(config: dict[str, Any]) -> Run:
         run.given.touch()
     else:
         torch.save({"state_dict": network.state_dict()}, run.weights)
-    write_json(run.result, {"status": "done", "classes": len(info.classes), "input_shape": list(info.shape)})
+    record = Record(run, config)
+    record.values.update(classes=len(info.classes), input_shape=list(info.shape))
+    record.write(status="done")
     return run
 
 
