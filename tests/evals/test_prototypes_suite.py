@@ -128,7 +128,7 @@ def test_options_of_its_own_are_another_question(composed):
     assert eval_id({key: value for key, value in usual.items() if key != "solve"}) == "95b7b10d68"
     assert eval_id(five) != eval_id(usual)
     assert PrototypeOptions(**five["solve"]).counts == [5, 1, 10], "each number once"
-    with pytest.raises(UserError, match=r"eval\.prototypes\.solve\.by 'nm' does not exist"):
+    with pytest.raises(UserError, match=r"eval\.prototypes\.solve\.by must be one of nmf, .*; got 'nm'"):
         composed(*common, "eval.prototypes.solve.by=nm")
 
 
