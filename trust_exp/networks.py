@@ -93,7 +93,7 @@ def _made(run: Run, config: Mapping[str, Any], info: DatasetInfo, state: Mapping
 
 def _width_of_head(state: Mapping[str, Tensor]) -> int | None:
     """The number of classes of a run that did not record it: the length of what its last layer adds."""
-    return next((len(value) for value in reversed(state.values()) if value.dim()), None)
+    return next((len(value) for value in reversed(list(state.values())) if value.dim()), None)
 
 
 def _without_downloads(config: Mapping[str, Any]) -> dict[str, Any]:
