@@ -24,9 +24,12 @@ from omegaconf import DictConfig
 from tests.waiting import PATIENCE
 from trust_exp import choices
 from trust_exp.compose import check, register
+from trust_exp.identity import folder_name
 from trust_exp.launch.loader import SweepLoader
 from trust_exp.models.config import SourceConfig
 from trust_exp.results import composing
+from trust_exp.results.record import Record
+from trust_exp.runs import Run, open_run
 from trust_exp.schema import CONF, ROOT
 
 if TYPE_CHECKING:  # what only composes need not wait for torch
@@ -85,6 +88,34 @@ def composed(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 def composed_in() -> Callable[..., dict[str, Any]]:
     """The same for fixtures that outlive a test; the first argument is the folder of the runs."""
     return compose_and_check
+
+
+def store_run(config: dict[str, Any]) -> Run:
+    """A run as it lies there when it is done, with the weights that its network starts from; nothing is trained."""
+    import torch
+
+    from trust_exp.build import build
+    from trust_exp.networks import make_network
+
+    info = build(config["dataset"], name=config["dataset"]["name"], root=config["paths"]["data"], seed=0).info
+    run = open_run(config, Path(config["paths"]["runs"]) / folder_name(config), [])
+    with torch.random.fork_rng():
+        torch.manual_seed(int(run.id, 16))  # other runs have other weights
+        network = make_network(config, info)
+    if config["method"]["fit"] == "none":
+        run.given.touch()
+    else:
+        torch.save({"state_dict": network.state_dict()}, run.weights)
+    record = Record(run, config)
+    record.values.update(classes=len(info.classes), input_shape=list(info.shape))
+    record.write(status="done")
+    return run
+
+
+@pytest.fixture(scope="session")
+def stored() -> Callable[[dict[str, Any]], Run]:
+    """Stores the run of a checked configuration without training it."""
+    return store_run
 
 
 @cache

@@ -39,7 +39,7 @@ WRONG = [
         ["method=protonmf", "model=cifar_resnet20", "dataset=cifar10"],
         "method=protonmf needs a trained network: source=",
     ),
-    (["method=protonmf", "source='[method=standard]'", "method.compare=[3]"], "must hold other numbers than"),
+    (["method=protonmf", "source='[method=standard]'", "method.compare=[3,3]"], "must name each number once"),
     (["method=cll", "eval=[prototypes]"], "eval=prototypes is of prototypes; method=cll gives none"),
     (["method=sat", "method.epsilon=inf"], "method.epsilon must be finite; got inf"),
     (["method=sat", "dataset=flowers102", "eval=certify"], "known of the layers of resnet50"),

@@ -59,10 +59,13 @@ def leave_out_evals(checked: dict[str, Any], describe: Describe) -> dict[str, An
 
 
 def refuse_idle_overrides(overrides: Sequence[str], checked: Mapping[str, Any]) -> None:
-    """Raise UserError for a value of an eval that does not run: it would be ignored."""
+    """Raise UserError for a value that has no effect: of an eval that does not run, or of a training that is not done."""
     chosen, left_out = checked["eval"], checked.get("left_out", {})
+    method = checked["method"]
     for text in overrides:
         parts = key_of(text).name.split(".")
+        if parts[0] == "fit" and method["fit"] == "none":
+            raise UserError(f"{text} changes nothing, as method={method['name']} trains nothing; leave it out")
         if parts[0] == "eval" and len(parts) > 2 and parts[1] not in chosen:
             why = f"left out ({left_out[parts[1]]})" if parts[1] in left_out else "not chosen"
             raise UserError(f"{text} changes nothing, as eval={parts[1]} is {why}; there runs {', '.join(chosen)}")

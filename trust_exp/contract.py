@@ -150,7 +150,9 @@ def check_fit(checked: Mapping[str, Any], network: Mapping[str, Any]) -> dict[st
     left_out = {}
     for name, node in checked["eval"].items():
         data = dataset if node.get("data") is None else part_of("dataset", node["data"])
-        if why := misfit_of_eval(part_of("eval", node, name), method, model, data):
+        given = {*method.gives, *model.gives}
+        schema: Any = find_schema(str(node["_schema_"]))
+        if why := misfit_of_eval(part_of("eval", node, name), method, model, data) or schema.why_not(node, given):
             left_out[name] = why
     if left_out and not checked["usual_evals"]:
         rest = ",".join(name for name in checked["eval"] if name not in left_out)

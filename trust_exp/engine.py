@@ -369,10 +369,17 @@ class Pipeline:
 
 @torch.no_grad()
 def check_classes(network: nn.Module, data: DataModule) -> None:
-    """Raise UserError if a classifier has another number of classes than the data."""
+    """Raise UserError if a classifier does not take the images, or has another number of classes than the data."""
     if data.task != "classification" or not len(data.info.classes):
         return
-    logits = named(network(data.samples("test", torch.arange(1)).image)).get(LOGITS)
+    image = data.samples("test", torch.arange(1)).image
+    try:
+        logits = named(network(image)).get(LOGITS)
+    except RuntimeError as error:
+        raise UserError(
+            f"the network does not take the images of dataset={data.name}, which are {tuple(image.shape[1:])}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     if logits is not None and logits.shape[1] != len(data.info.classes):
         raise UserError(
             f"the network has {logits.shape[1]} classes; dataset={data.name} has {len(data.info.classes)}; "

@@ -222,7 +222,7 @@ def restart(run: Run) -> None:
     """Delete a run's results, but not its configuration."""
     for path in (run.result, run.weights, run.given, *run.checkpoints):
         path.unlink(missing_ok=True)
-    for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
+    for name in ("curves", "figures", "outcomes", "rankings", "solved", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 

@@ -1,5 +1,6 @@
 """The base of all schemas of evals. Imports no torch."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +28,11 @@ class EvalConfig:
 
     _target_: str = MISSING
     data: Any = late(None)  # data of its own: dataset@eval.<name>.data=<a data set>; None: those of the run
+
+    @classmethod
+    def why_not(cls, values: Mapping[str, Any], given: Collection[str]) -> str:
+        """Why an eval with these values cannot be asked of a run that gives ``given``; empty if it can."""
+        return ""
 
 
 def check_splits(key: str, splits: list[str]) -> None:

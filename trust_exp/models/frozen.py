@@ -34,6 +34,7 @@ def frozen_features(shape: tuple[int, ...], classes: int, source: Source) -> nn.
     Raises:
         UserError: if the network has no head that can be taken off, or its weights do not fit it or the data.
     """
+    source = source.behind()
     try:
         layers = without_head(source.network, source.state)
     except UserError as error:

@@ -50,7 +50,9 @@ class ProtoPNetTraining(GradientMethod):
 
     @classmethod
     def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> ProtoPNet:
-        return ProtoPNet(TokenReader(model, info.shape), options["per_class"], options["width"])
+        reader = TokenReader(model, info.shape)
+        reader.check_classes(info)
+        return ProtoPNet(reader, options["per_class"], options["width"])
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
