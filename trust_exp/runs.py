@@ -25,7 +25,7 @@ from trust_exp.identity import identity
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
-TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "source", "checkpoint")
+TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "recipe_for", "source", "checkpoint")
 
 
 class Ambiguous(UserError):
