@@ -49,10 +49,11 @@ def recipe_line(config: Mapping[str, Any]) -> str:
     """Where the settings of a checked configuration come from, in one line."""
     if config["recipe"]:
         return str(config["recipe"])
-    others = recipes_of(config["method"]["name"], config["dataset"]["name"])
-    if not others:
+    pair = f"{config['method']['name']}/{config['dataset']['name']}"
+    models = [model for recipe in recipes_of(*pair.split("/")) for model in models_of(recipe)]
+    if not models:
         return "none for this pair; the defaults of the method and the data set hold"
-    return "none; " + ", ".join(f"{recipe} is for {', '.join(models_of(recipe))}" for recipe in others)
+    return f"none; {pair} is for {', '.join(models)}"
 
 
 def settings_at_size(group: str, choice: str, size: str) -> str:

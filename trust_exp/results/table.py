@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from trust_exp.recipes import recipe_line
+
 
 def say(text: str) -> None:
     """A line for the user, beside the progress and not among the results."""
@@ -39,7 +41,7 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     for title, values in (("derived", derived), ("seconds", result["seconds"])):
         if values:
             print(f"{title}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    print(f"recipe:  {config['recipe'] or 'none for this pair; the defaults of the method and the data set hold'}")
+    print(f"recipe:  {recipe_line(config)}")
     for figure in result["figures"]:
         print(f"figure:  {folder / figure}")
     print(f"result:  {folder / 'result.json'}", flush=True)
