@@ -17,6 +17,8 @@ from typing import Any
 from trust_exp.identity import eval_id, run_id
 from trust_exp.results import experiments
 from trust_exp.results.collect import collect
+from trust_exp.results.comparison import fill
+from trust_exp.results.composing import compose_row, composing
 from trust_exp.results.formats import to_csv
 from trust_exp.results.record import SCHEMA, environment, fraction, now
 
@@ -36,7 +38,7 @@ def main() -> None:
         begin = time.process_time()
         found = collect(runs)
         collected = time.process_time()
-        table = experiments.fill(TABLE, found.results)
+        table = fill(TABLE, found.results)
         filled = time.process_time()
         text = to_csv(table)
         end = time.process_time()
@@ -51,8 +53,8 @@ def generate(runs: Path, count: int) -> None:
     """Write ``count`` finished runs."""
     experiment = experiments.read(TABLE)
     where = environment("cpu (x86_64)")
-    with experiments.composing():
-        inside = [experiments.compose_row(row, "full") for row in experiment.rows]
+    with composing():
+        inside = [compose_row(row, "full") for row in experiment.rows]
     outside = copy.deepcopy(inside)
     for config in outside:
         config["method"]["decay" if config["method"]["name"] == "cll" else "iterations"] = 7

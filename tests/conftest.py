@@ -19,9 +19,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from trust_exp import choices
 from trust_exp.compose import check, register
 from trust_exp.launch.loader import SweepLoader
-from trust_exp.results import experiments
+from trust_exp.models.config import SourceConfig
+from trust_exp.results import composing
 from trust_exp.schema import CONF, ROOT
 
 if TYPE_CHECKING:  # what only composes need not wait for torch
@@ -73,7 +75,7 @@ def compose_once(name: str, overrides: tuple[str, ...]) -> DictConfig:
 @pytest.fixture
 def rows_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that are filled again and again compose each of their rows once."""
-    monkeypatch.setattr(experiments, "compose", lambda name, overrides: compose_once(name, tuple(overrides)))
+    monkeypatch.setattr(composing, "compose", lambda name, overrides: compose_once(name, tuple(overrides)))
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +115,20 @@ def imported_by() -> Callable[..., dict[str, set[str]]]:
         return {command: set(modules) for command, modules in map(json.loads, lines)}
 
     return look
+
+
+def builds_on_a_run(method: str) -> bool:
+    """Whether a method's own model is that of another run."""
+    own = f"for/{method}/any"
+    schema = choices.read_choice("model", own).schema if choices.exists("model", own) else None
+    return schema is not None and issubclass(schema, SourceConfig)
+
+
+@pytest.fixture(scope="session")
+def source_of() -> Callable[[str], list[str]]:
+    """The overrides that give a method a run to build on, if it needs one."""
+    given = ["source='[method=standard,dataset=digits]'"]
+    return lambda method: given if builds_on_a_run(method) else []
 
 
 class CommandLine:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from trust_exp.schema import CONF, ROOT
+from trust_exp import choices
+from trust_exp.schema import CONF, ROOT, schemas
 
 PACKAGE = ROOT / "trust_exp"
 FAMILIES = sorted(path.parent.name for path in (PACKAGE / "methods").glob("*/__init__.py"))
+EVALS = sorted(path.parent.name for path in (PACKAGE / "evals").glob("*/__init__.py"))
 
 
 def imports(path: Path) -> set[str]:
@@ -31,6 +33,28 @@ def test_a_family_is_whole(family):
     targets = [text for path in (CONF / "method").glob("*.yaml") for text in [path.read_text()]]
     schemas = [name for name in vars(importlib.import_module(f"trust_exp.methods.{family}.config")) if "Config" in name]
     assert any(f"/schema/{name}@_here_" in text for text in targets for name in schemas), f"{family} has no conf/method"
+
+
+@pytest.mark.parametrize("name", EVALS)
+def test_an_eval_is_whole(name):
+    for file in ("suite.py", "config.py"):
+        assert (PACKAGE / "evals" / name / file).exists(), f"{name} lacks {file}"
+    schema = choices.read_choice("eval", name).schema
+    assert schema is not None
+    assert schema.__module__ == f"trust_exp.evals.{name}.config"
+
+
+@pytest.mark.parametrize("name", EVALS)
+def test_no_other_file_names_an_eval(name):
+    """Deleting its folder and its files in conf/ removes it."""
+    for path in PACKAGE.rglob("*.py"):
+        if not path.is_relative_to(PACKAGE / "evals" / name):
+            assert f"trust_exp.evals.{name}" not in {".".join(each.split(".")[:3]) for each in imports(path)}, path
+
+
+def test_no_two_schemas_have_one_name():
+    names = [schema.__name__ for schema in schemas()]
+    assert sorted(set(names)) == sorted(names)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

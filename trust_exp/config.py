@@ -61,7 +61,7 @@ class PathsConfig:
 
 @dataclass
 class PaperConfig:
-    """What a paper prints for the run: a row of ``experiments/``. ``values`` are in the units of the metrics."""
+    """A paper's numbers for the run: a row of ``experiments/``. ``values`` are in the units of the metrics."""
 
     row: str = MISSING  # as the paper calls it
     group: str | None = None  # the part of the table it stands in; in a figure its panel

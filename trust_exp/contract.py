@@ -36,12 +36,12 @@ class Part:
         return f"{self.group}={self.name}"
 
     def is_for(self, task: str) -> bool:
-        """Whether it is for data of a task."""
+        """True if it is for data of this task."""
         return task in self.tasks or FOR_ANY in self.tasks
 
 
 def part(group: str, name: str, schema: type | None, values: Mapping[str, Any]) -> Part:
-    """What a choice says in its schema, and of a data set what its values say."""
+    """A choice as its schema describes it; a data set as its values describe it."""
     if group == "dataset":
         return Part(group, name, tasks=(str(values["task"]),))
     told = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}

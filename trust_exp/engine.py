@@ -11,8 +11,8 @@ import time
 import traceback
 import warnings
 import zipfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from trust_exp.messages import RunFailed
 from trust_exp.methods.base import ClosedForm, GradientMethod, Method
 from trust_exp.models.outputs import LOGITS, named
 from trust_exp.networks import load_state, make_network
-from trust_exp.progress import track
+from trust_exp.progress import announced, track
 from trust_exp.references import at_paths
 from trust_exp.results.record import Record, environment
 from trust_exp.results.table import say
@@ -57,7 +57,8 @@ def execute_and_record(job: Job) -> None:
     was_done = record.values["status"] == "done"
     if not run.is_trained:
         record.values.update(config=job.config, environment=environment(device_name(job)))
-    record.write(status="running", error=None)
+    if not was_done:  # a run that is done stays done, whatever eval is asked of it
+        record.write(status="running", error=None)
     logger = open_logger(job.config["logger"], run, record.values["config"])
     try:
         _execute_and_record(job, record, logger, was_done)
@@ -70,18 +71,20 @@ def _execute_and_record(job: Job, record: Record, logger: RunLogger, was_done: b
     try:
         execute(job, record, logger)
     except UserError as error:
-        # an eval that cannot be as it was asked for leaves what is there as it is
-        record.write(status="done" if was_done else "failed", error=None if was_done else str(error))
+        if not was_done:
+            record.write(status="failed", error=str(error))
         raise
     except Interrupted as stop:
-        record.write(status="interrupted", error=str(stop))
+        if not was_done:
+            record.write(status="interrupted", error=str(stop))
         say(f"{run.folder.name} is interrupted; the same command goes on with it")
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
         with open(run.folder / "traceback.txt", "w") as file:
             traceback.print_exc(file=file)
-        record.write(status="failed", error=reason)
+        if not was_done:
+            record.write(status="failed", error=reason)
         raise RunFailed(f"{run.folder.name} failed with {reason}; see {run.folder / 'traceback.txt'}") from error
     (run.folder / "traceback.txt").unlink(missing_ok=True)  # of an earlier try
     record.write(status="done", peak_memory_mb=round(peak_memory(job) / 2**20))
@@ -150,8 +153,10 @@ class Pipeline:
                 raise Interrupted("stopped after the training")
         self._evaluate(data, pending)
 
-    def _phase(self, name: str) -> AbstractContextManager[None]:
-        return self.record.phase(name) if self.record else nullcontext()
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        with announced(name, visible=is_first()), self.record.phase(name) if self.record else nullcontext():
+            yield
 
     def _data(self, key: str) -> DataModule:
         """The data of a node such as ``dataset``, prepared and compared with what the run has seen before."""
@@ -311,7 +316,7 @@ class Pipeline:
         return found
 
     def _earlier(self, node: Mapping[str, Any]) -> dict[str, dict[Split, Outcomes]]:
-        """What evals that ran before on the same data gave, as far as an eval can use it."""
+        """Outcomes of earlier evals on the same data that this eval can use."""
         wanted = set(find_schema(node["_schema_"]).after)  # type: ignore[attr-defined]
         found: dict[str, dict[Split, Outcomes]] = {}
         for other, outcomes in self.outcomes.values():
@@ -388,7 +393,7 @@ def peak_memory(job: Job) -> int:
 
 
 def quieten() -> None:
-    """Keep from the user what he can do nothing about."""
+    """Hide warnings that the user can do nothing about."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (

@@ -66,10 +66,10 @@ def eval_id(node: Mapping[str, Any]) -> str:
 
 
 def eval_name(name: str, node: Mapping[str, Any]) -> str:
-    """The name of an eval in a run's record; it says of which data it is, if they are not the run's."""
+    """The name of an eval in a run's record; it ends in the name of the eval's own data, if it has any."""
     return name if node.get("data") is None else f"{name}@{node['data']['name']}"
 
 
 def folder_name(checked: Mapping[str, Any]) -> str:
-    """What the folder of the run that a checked configuration describes is called."""
+    """The name of the folder of the run that a checked configuration describes."""
     return f"{checked['method']['name']}-{checked['dataset']['name']}-{run_id(checked)}"

@@ -47,7 +47,7 @@ def start(config: DictConfig, composer: Composer) -> Any:
 
 
 def objective_of(config: Mapping[str, Any], metrics: Mapping[str, float]) -> Any:
-    """What a sweeper such as Optuna gets of a run: its objective (one number, or several), else all metrics.
+    """The value that a sweeper such as Optuna gets from a run: its objective (one number or several), else all metrics.
 
     Raises:
         UserError: if the run has no such metric.
@@ -120,7 +120,7 @@ def on_several_processes(job: Job, *, replace: bool) -> dict[str, float]:
 
 
 def what_is_left(job: Job) -> str:
-    """What this command is going to do, in a few words."""
+    """A few words on what this command is going to do."""
     status, evals = job.run.status(), ", ".join(job.pending())
     if status is None:
         return "starts"

@@ -149,7 +149,7 @@ def _is_union(wanted: Any) -> bool:
 def _look_up(
     key: str, node: Mapping[str, Any], entry: Field[Any], checked: Mapping[str, Any], describe: Describe
 ) -> dict[str, Any]:
-    """What a reference stands for, as JSON: a run (with what ``cell_id`` needs), or a file."""
+    """The run or file that a reference stands for, as JSON; of a run also what ``cell_id`` needs."""
     written: str = node[entry.name]
     why_not = entry.metadata.get("why_not") or (lambda *_: "")
     if written.startswith("["):

@@ -62,7 +62,7 @@ class Run:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """What a run leaves on its way: a training one file, a solved method one of each process."""
+        """Files of a run that has not finished: one of a training, one for each process of a solved method."""
         return list(self.folder.glob("checkpoint*.ckpt"))
 
     @property
@@ -218,7 +218,7 @@ def holder(run: Run) -> str:
 
 
 def restart(run: Run) -> None:
-    """Forget what a run has produced, but not what it is."""
+    """Delete a run's results, but not its configuration."""
     for path in (run.result, run.weights, run.given, *run.checkpoints):
         path.unlink(missing_ok=True)
     for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
@@ -259,7 +259,7 @@ def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:
     """``checked`` with all that decided the weights of ``run`` taken from the run itself."""
     stored = run.read("config.json")
     if stored is None:
-        raise UserError(f"{run.folder} holds no config.json: it is no run")
+        raise UserError(f"{run.folder} holds no config.json, so it is not a run")
     trained = {part: stored["config"][part] for part in TRAINED_PARTS if part in stored["config"]}
     told = {**checked.get("references", {}), **stored["config"].get("references", {})}
     return {**checked, "source": None, **trained, **({"references": told} if told else {})}

@@ -44,8 +44,8 @@ def reference(*, came_late: bool = False, why_not: Callable[..., str] | None = N
 
     Args:
         came_late: as ``late`` says.
-        why_not: says of the node with the field, the checked configuration of the run that it names and that of the
-            run which it is in, why the one is of no use to the other; empty if it is.
+        why_not: gives the reason why the run that is named is of no use here, or an empty text. Its arguments: the node
+            with the field, and the checked configurations of the run that is named and of the run that names it.
     """
     return field(default=None, metadata={"reference": True, "late": came_late, "why_not": why_not})
 

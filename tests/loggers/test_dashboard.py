@@ -2,6 +2,7 @@
 
 import json
 from importlib import util
+from math import nan
 
 import pytest
 
@@ -10,7 +11,7 @@ from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, run_id
 from trust_exp.messages import exit_code_of
 from trust_exp.results.collect import Found
-from trust_exp.results.dashboard import report_of, specification, table_of_means
+from trust_exp.results.dashboard import report_of, specification, spread, table_of_means
 from trust_exp.results.record import Record, Row
 from trust_exp.runs import open_run
 
@@ -120,6 +121,12 @@ def test_the_table_holds_mean_and_deviation_over_seeds(results, composed, tmp_pa
     assert "| 1 | 90.0 % |" in table_of_means(results[:1])
     other = make(composed, tmp_path, "method=cll", "method.epsilon=0.3", clean=0.5)
     assert len(table_of_means([*results[:4], other]).splitlines()) == 5, "it differs in more than its seed"
+
+
+def test_means_are_of_what_was_measured_in_its_unit(composed, tmp_path):
+    made = [make(composed, tmp_path, "method=cll", f"seed={seed}", clean=value) for seed, value in ((7, 0.5), (8, nan))]
+    assert [spread(made, metric) for metric in ("clean/accuracy", "certify/lipschitz")] == ["50.0 %", "12.5 ± 0.0"]
+    assert spread(made[1:], "clean/accuracy") == spread(made, "certify/tightness") == ""
 
 
 def test_the_command_shows_what_it_would_send(results, tmp_path, capsys):

@@ -15,9 +15,9 @@ from trust_exp.job import Job
 from trust_exp.loggers import wandb
 from trust_exp.loggers.sync import parts_to_upload
 from trust_exp.loggers.wandb import Curves, Wandb
-from trust_exp.loggers.wandb_process import COLUMNS, NOT_UPLOADED, why_offline
+from trust_exp.loggers.wandb_process import COLUMNS, NOT_UPLOADED, summary_of, table_of, why_offline
 from trust_exp.messages import RunFailed
-from trust_exp.results.record import Record, Row
+from trust_exp.results.record import Record, Row, fraction
 from trust_exp.runs import Run, open_run
 
 KEY = "a" * 40
@@ -298,6 +298,17 @@ def test_a_process_that_cannot_start_is_no_loss(opened, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     log(*opened())
     assert "W&B is left out: [Errno 2] No such file or directory" in capsys.readouterr().err
+
+
+def test_what_was_not_measured_has_no_number():
+    rows = [{"suite": "s", **vars(row)} for row in (fraction("s/none", 0, 0), fraction("s/all", 2, 2))]
+    summary = summary_of({"status": "done", "metrics": {row["metric"]: row["value"] for row in rows}})
+    assert summary == {"status": "done", "s/all": 1.0}
+    places = [COLUMNS.index(name) for name in ("metric", "value", "n", "low")]
+    assert [[line[place] for place in places] for line in table_of(rows)] == [
+        ["s/none", None, 0, None],
+        ["s/all", 1.0, 2, pytest.approx(0.342, abs=1e-3)],
+    ]
 
 
 def test_the_mode_follows_the_key_and_the_environment(monkeypatch):

@@ -276,4 +276,4 @@ def test_the_command_line_takes_a_checkpoint(command_line, source, tmp_path):
     assert command_line.result()["metrics"]["clean/accuracy"] == expected
     process = command_line.here(*given, "model=conv_2c2f", f"checkpoint={source.weights}")
     assert process.returncode == 2
-    assert "weights.pt is of another network: 'features.conv1.weight' is not among the network's" in process.stderr
+    assert "weights.pt belongs to another network: the network has no 'features.conv1.weight'" in process.stderr

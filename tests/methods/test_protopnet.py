@@ -266,7 +266,7 @@ def test_a_cycle_that_is_gone_is_one_sentence(made, config, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["method.optimizer.milestones=[0.5]"], "method.optimizer.milestones mean nothing here"),
+        (["method.optimizer.milestones=[0.5]"], "method.optimizer.milestones has no effect here"),
         (["eval=[prototypes]"], "eval=prototypes is of prototypes; method=protopnet gives none"),
         (["fit.epochs=1"], "2 cycles of ProtoPNet take 7 optimiser steps at least; this training has 6"),
         (["method.last=0"], "method.last must be at least 1"),

@@ -116,9 +116,9 @@ def test_a_network_without_a_linear_head_is_refused():
         def forward(self, x):
             return super().forward(x) ** 2
 
-    with pytest.raises(UserError, match="the last step of Squared is no linear layer"):
+    with pytest.raises(UserError, match="the last layer of Squared is not linear"):
         TokenReader(Squared(nn.Flatten(), nn.Linear(12, 3)), (3, 2, 2))
-    with pytest.raises(UserError, match="the last step of Sequential is no linear layer"):
+    with pytest.raises(UserError, match="the last layer of Sequential is not linear"):
         TokenReader(nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU()), (3, 2, 2))
 
 

@@ -11,6 +11,7 @@ from trust_exp.cli import run as command
 from trust_exp.errors import UserError
 from trust_exp.messages import exit_code_of
 from trust_exp.results.collect import collect
+from trust_exp.results.record import Row, fraction
 from trust_exp.results.report import About, render
 from trust_exp.results.report import page as page_module
 from trust_exp.results.report.curves import curves_of, thin
@@ -191,12 +192,23 @@ def test_a_run_that_cannot_be_shown_is_named_and_loses_no_other(runs, broken):
     assert str(folder) in sentence
 
 
-def test_numbers_that_json_does_not_know_are_texts(runs):
+def test_what_was_not_measured_is_null_and_inf_a_text(runs):
     runs.write(runs.config(), metrics={"derived/scale": math.nan, "derived/bound": math.inf}, steps=math.nan)
     found = blocks(render(book_of(runs), ABOUT))
     values = {found["index"]["measures"][row[0]]["metric"]: row[1] for row in found["index"]["runs"][0]["rows"]}
-    assert (values["derived/scale"], values["derived/bound"]) == ("nan", "inf")
+    assert (values["derived/scale"], values["derived/bound"]) == (None, "inf")
     assert found["run-0"]["facts"]["steps"] == "nan"
+
+
+def test_numbers_of_classes_have_their_unit(runs):
+    cat, dog = ({"class": name} for name in ("cat", "dog"))
+    rows = [fraction("s/accuracy", 1, 2, **cat), fraction("s/accuracy", 0, 0, **dog)]
+    rows.append(Row("s/time", 1.5, "seconds", 3, (1.0, 2.0), cat))
+    runs.write(runs.config(), rows=[{"suite": "s", **vars(row)} for row in rows])
+    detail = blocks(render(book_of(runs), ABOUT))["run-0"]
+    assert detail["units"] == {"s/accuracy": "fraction", "s/time": "seconds"}
+    assert detail["classes"]["s/time"] == {"cat": [1.5, 1.0, 2.0, 3]}
+    assert detail["classes"]["s/accuracy"]["dog"] == [None, None, None, 0]
 
 
 def test_a_failed_run_says_why(runs):
@@ -272,7 +284,7 @@ def test_papers_tables_with_a_number_are_shown_and_an_odd_one_named(runs, monkey
         return Table(name)
 
     monkeypatch.setattr(page_module.experiments, "names", lambda: ["empty", "odd", "a<b"])
-    monkeypatch.setattr(page_module.experiments, "fill", fill)
+    monkeypatch.setattr(page_module, "fill", fill)
     monkeypatch.setattr(page_module, "to_html", lambda table: "<table></table>")
     runs.write(runs.config())
     page = render(book_of(runs), ABOUT)

@@ -19,7 +19,8 @@ from trust_exp.identity import cell_id, eval_id, run_id
 from trust_exp.messages import explain
 from trust_exp.results import experiments
 from trust_exp.results.collect import Found
-from trust_exp.results.experiments import Number, fill
+from trust_exp.results.comparison import Number, fill, is_whole, value_of
+from trust_exp.results.composing import compose_row, composing
 from trust_exp.schema import CONF, ROOT
 
 TABLES = {name: experiments.read(name) for name in experiments.names()}
@@ -114,7 +115,7 @@ def test_a_row_composes_unless_it_chooses_what_does_not_exist(name, row):
     lines = (experiments.EXPERIMENTS / name / f"{row.name}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
     assert lines[1].startswith("# ")
-    with experiments.composing():
+    with composing():
         if lost := experiments.missing_choices(row):
             assert set(re.findall(r"(\w+) '", lost)) <= {"method", "dataset", "model"}
             with pytest.raises(MissingConfigException) as raised:
@@ -122,7 +123,7 @@ def test_a_row_composes_unless_it_chooses_what_does_not_exist(name, row):
             assert "does not exist" in str(explain(raised.value))
         else:
             for size in ("full", "smoke"):
-                checked = experiments.compose_row(row, size)
+                checked = compose_row(row, size)
                 assert checked["size"] == size
                 assert_measures(name, checked)
             assert checked["fit"]["steps"] == 20, "the row and its size do not fight"
@@ -145,7 +146,7 @@ def test_a_row_lacks_nothing_but_its_data(name, row):
     if experiments.missing_choices(row) != f"dataset {row.choices['dataset']!r} does not exist":
         pytest.skip("it can run, or waits for more than its data")
     assert (CONF / "recipe" / row.choices["method"] / f"{row.choices['dataset']}.yaml").exists()
-    with experiments.composing():
+    with composing():
         checked = check(compose("config", [f"+experiments/{name}={row.name}", "dataset=mnist"]))
     assert checked["model"]["name"] == row.choices["model"]
     assert_measures(name, checked)
@@ -300,8 +301,8 @@ CRA = "certify/train_accuracy@0.15"
 @pytest.fixture(scope="module")
 def configs():
     row = row_of(f"figure_4_4/{ROW}")
-    with experiments.composing():
-        return {size: experiments.compose_row(row, size) for size in ("full", "small", "smoke")}
+    with composing():
+        return {size: compose_row(row, size) for size in ("full", "small", "smoke")}
 
 
 def result(config, seed=0, status="done", **metrics):
@@ -374,8 +375,8 @@ def test_a_number_of_another_eval_setting_is_marked(configs):
     row = measured([odd, result(configs["full"], 1, **{CRA: 1.0})])
     assert row.cells[CRA].aside
     assert not row.cells["derived/loss_lipschitz"].aside, "no eval measures it"
-    assert not experiments.is_whole(odd, configs["full"])
-    assert experiments.is_whole(result(configs["full"]), configs["full"])
+    assert not is_whole(odd, configs["full"])
+    assert is_whole(result(configs["full"]), configs["full"])
 
 
 def test_an_override_is_said_beside_what_it_changes(configs):
@@ -424,15 +425,15 @@ def test_a_number_of_one_class_is_a_metric_of_its_own(configs):
         for name, value in (("cat", 0.25), ("dog", 0.5))
     ]
     found.values["facts"] = {"difficulty": {"entropy": {"classes": {"cat": 1.5}}}}
-    assert experiments.value_of(found, "robust/class_accuracy[dog]") == 0.5
-    assert experiments.value_of(found, "difficulty/entropy[cat]") == 1.5
-    assert experiments.value_of(found, "robust/class_accuracy[bird]") is None
-    assert experiments.value_of(found, "robust/class_accuracy") is None
+    assert value_of(found, "robust/class_accuracy[dog]") == 0.5
+    assert value_of(found, "difficulty/entropy[cat]") == 1.5
+    assert value_of(found, "robust/class_accuracy[bird]") is None
+    assert value_of(found, "robust/class_accuracy") is None
 
 
 def test_the_same_cell_of_two_tables_is_one_experiment():
     """Table 4.2 and B.5 share their runs; here on data that exist."""
-    with experiments.composing():
+    with composing():
         ids = {
             cell_id(check(compose("config", [f"+experiments/{row}", "dataset=mnist"])))
             for row in ("cll/table_4_2=cifar10_cll_4c3f", "cll/table_b5=4c3f")

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from trust_exp.results.experiments import Cell, Number, Row, Table
+from trust_exp.results.comparison import Cell, Number, Row, Table
 from trust_exp.results.formats import FORMATS, to_console, to_csv, to_html, to_latex, to_markdown
 
 NASTY = "a &\nb_c <script>alert(1)</script> | 5% $x$ {y} #1 \\z ~ ^ `q` *s*"

@@ -7,9 +7,9 @@ import pytest
 from matplotlib import image
 
 from trust_exp.errors import UserError
-from trust_exp.results import experiments, plots
+from trust_exp.results import comparison, experiments, plots
 from trust_exp.results.collect import Found
-from trust_exp.results.experiments import Number
+from trust_exp.results.comparison import Cell, Number, Row
 from trust_exp.results.plots import Curve, Figure, Matrix, Panel, Point, plot
 from trust_exp.viz.curves import draw_curves
 
@@ -49,7 +49,7 @@ def own(tmp_path, monkeypatch):
         ROW.format(series="", rate=0.5, row="full", group="Digits", curve="full", more="")
     )
     monkeypatch.setattr(experiments, "EXPERIMENTS", tmp_path)
-    monkeypatch.setattr(experiments, "compose_row", lambda row, size, *_: config(row, size))
+    monkeypatch.setattr(comparison, "compose_row", lambda row, size, *_: config(row, size))
     return tmp_path / "paper"
 
 
@@ -62,7 +62,7 @@ def config(row, size):
     return {**parts, "method": method, "dataset": {"name": "digits"}, "model": {"name": row.name}}
 
 
-def run(own, name, seed=0, size="small", rows=(), facts=None, **metrics):
+def run(own, name, seed=0, size="small", rows=(), facts=None, watched=(), **metrics):
     row = next(row for row in experiments.read("paper/figure_1").rows if row.name == name)
     metrics = {key.replace("__", "/"): value for key, value in metrics.items()}
     values = {
@@ -71,7 +71,8 @@ def run(own, name, seed=0, size="small", rows=(), facts=None, **metrics):
         "config": {**config(row, size), "seed": seed},
         "evals": {},
     }
-    return Found(Path(values["run_id"]), {**values, "metrics": metrics, "rows": list(rows), "facts": facts or {}})
+    more = {"metrics": metrics, "rows": list(rows), "facts": facts or {}, "watched": list(watched)}
+    return Found(Path(values["run_id"]), {**values, **more})
 
 
 def panels_of(figure):
@@ -171,6 +172,70 @@ def test_a_row_as_a_curve_over_what_stands_after_the_at(own):
     assert [point.x for point in second.points if point.measured] == [2.0]
 
 
+@pytest.fixture
+def over_epochs(own):
+    """The figure with a row that is a curve over epochs."""
+    text = ROW.format(series="", rate=0.3, row="watched", group="Digits", curve="while trained", more=", x: epoch")
+    (own / "figure_1" / "watched.yaml").write_text(text)
+    return own
+
+
+def after(epoch, split="test", **metrics):
+    metrics = {key.replace("__", "/"): value for key, value in metrics.items()}
+    return {"epoch": epoch, "step": 10 * epoch, "split": split, "metrics": metrics}
+
+
+def trained(panel):
+    """The curves of that row: those of the others stand beside them."""
+    return {curve.label: curve.points for curve in panel.curves if "while trained" in curve.label}
+
+
+def test_a_row_over_epochs_is_the_mean_of_what_its_seeds_have_watched(over_epochs):
+    describe(over_epochs, "[[{y: clean/accuracy}, {y: speed}]]")
+    seeds = [(0.2, 0.4), (0.4, 0.8), (0.6,)]
+    results = [
+        run(over_epochs, "watched", seed, watched=[after(2 * at + 1, clean__accuracy=v) for at, v in enumerate(values)])
+        for seed, values in enumerate(seeds)
+    ]
+    results.append(run(over_epochs, "full", clean__accuracy=0.95))
+    figure = plot("paper/figure_1", results)
+    clean, speed = panels_of(figure)
+    assert clean.kind == "lines"
+    assert trained(clean).keys() == {"while trained"}
+    first, second = trained(clean)["while trained"]
+    assert (first.x, first.paper, first.measured.n) == (1.0, None, 3)
+    assert (first.measured.mean, first.measured.std) == (pytest.approx(40.0), pytest.approx(20.0))
+    assert (second.x, second.measured.n, second.measured.mean) == (3.0, 2, pytest.approx(60.0))
+    assert second.measured.std == pytest.approx(np.std([40.0, 80.0], ddof=1))
+    assert [level.label for level in clean.levels] == ["full"]
+    assert trained(speed) == {}
+    assert figure.notes[0] == "2 of 6 rows measured, size=small, n = 1 to 3; ± standard deviation over seeds"
+
+
+def test_splits_are_curves_of_their_own_and_a_repeated_epoch_counts_once(over_epochs):
+    describe(over_epochs, "[[{y: [clean/accuracy, speed], label: all}]]")
+    watched = [after(1, clean__accuracy=0.1), after(1, clean__accuracy=0.3), after(1, speed=5.0)]
+    watched += [after(2, "val", clean__accuracy=0.5), after(2, clean__accuracy=float("nan")), after(2)]
+    (panel,) = panels_of(plot("paper/figure_1", [run(over_epochs, "watched", watched=watched)]))
+    found = {label: [(point.x, point.measured) for point in points] for label, points in trained(panel).items()}
+    assert found == {
+        "Clean, while trained": [(1.0, Number(0.3, None, 1))],
+        "Clean, while trained (val)": [(2.0, Number(0.5, None, 1))],
+        "Speed, while trained": [(1.0, Number(5.0, None, 1))],
+    }
+
+
+def test_a_row_over_epochs_is_missing_where_nothing_was_watched(over_epochs):
+    result = run(over_epochs, "watched", clean__accuracy=0.5)
+    for watched in ([], None):
+        result.values["watched"] = watched
+        figure = plot("paper/figure_1", [result])
+        assert "watched" in figure.missing
+        assert trained(panels_of(figure)[0]) == {}
+    del result.values["watched"]
+    assert "watched" in plot("paper/figure_1", [result]).missing
+
+
 def test_the_class_of_a_row_beside_the_others(own):
     describe(own, "[[{y: difficulty/entropy, kind: own, label: Entropy}, {y: speed}]]")
     told = {"difficulty": {"entropy": {"classes": {"10": 2.0, "a": 1.0, "b": 3.0}}}}
@@ -181,7 +246,7 @@ def test_the_class_of_a_row_beside_the_others(own):
 
 
 def test_a_printed_number_of_a_class_stands_in_its_cell(own, monkeypatch):
-    row = experiments.Row("r", "A = {cat}", {"m[dog]": experiments.Cell(Number(0.5, None, 1))}, x="cat")
+    row = Row("r", "A = {cat}", {"m[dog]": Cell(Number(0.5, None, 1))}, x="cat")
     matrix = plots._matrix([plots._Member(row, {"cat": Number(20.0, None, 1)})], "m", 100.0)
     assert matrix == Matrix(["cat"], ["cat", "dog"], [[Number(20.0, None, 1), None]], [[None, Number(50.0, None, 1)]])
 

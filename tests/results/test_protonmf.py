@@ -3,6 +3,7 @@
 import pytest
 
 from trust_exp.results import experiments
+from trust_exp.results.composing import compose_row, composing
 
 TABLES = {name: experiments.read(name) for name in experiments.names() if name.startswith("protonmf")}
 ROWS = [(name, row) for name, table in TABLES.items() if table.table == name for row in table.rows]
@@ -49,8 +50,8 @@ def test_a_row_composes_and_gives_what_its_table_shows(name, row):
     if LATER & set(map(str, row.choices.values())):
         assert "does not exist" in experiments.missing_choices(row)
         return
-    with experiments.composing():
-        checked = experiments.compose_row(row, "small" if "small" in name else "full")
+    with composing():
+        checked = compose_row(row, "small" if "small" in name else "full")
     suites = {metric.partition("/")[0] for metric in TABLES[name].columns}
     assert suites <= set(checked["eval"]), "every column is measured"
 

@@ -7,6 +7,7 @@ from trust_exp.compose import check
 from trust_exp.data.sources.cifar import SUPER_CLASSES
 from trust_exp.identity import cell_id
 from trust_exp.results import experiments
+from trust_exp.results.composing import compose_row, composing
 from trust_exp.results.series import find, rows_of
 from trust_exp.schema import CONF
 
@@ -34,8 +35,8 @@ def row(path):
 
 
 def composed(path, size="full"):
-    with experiments.composing():
-        return experiments.compose_row(row(path), size)
+    with composing():
+        return compose_row(row(path), size)
 
 
 def printed(table):
@@ -106,7 +107,7 @@ RADII = {"cifar10": 0.5, "cifar100": 0.5, "cifar10plus1": 0.5, "svhn": 0.5}  # t
 
 def assert_is_the_papers(name, row):
     """The attacks, the network and the evaluation of sec. 3.3.1, 3.3.5 and A.5, whatever made them so; its cell."""
-    checked = experiments.compose_row(row, "full")
+    checked = compose_row(row, "full")
     method, dataset, attack = checked["method"], checked["dataset"]["name"], checked["eval"].get("autoattack")
     assert checked["recipe"], "it has the paper's schedule"
     inf = name in ("sat/figure_a6", "sat/figure_a7")
@@ -134,7 +135,7 @@ def assert_is_the_papers(name, row):
 
 @pytest.mark.parametrize("item", FAST, ids=map(name_of, FAST))
 def test_a_row_composes_and_asks_for_what_the_paper_did(item):
-    with experiments.composing():
+    with composing():
         assert_is_the_papers(*item)
 
 
@@ -142,7 +143,7 @@ def test_a_row_composes_and_asks_for_what_the_paper_did(item):
 @pytest.mark.timeout(1800)
 def test_every_row_composes_and_asks_for_what_the_paper_did():
     cells = {}
-    with experiments.composing():
+    with composing():
         for item in ROWS:
             cells.setdefault(item[0], set()).add(assert_is_the_papers(*item))
     assert {name: len(ids) for name, ids in cells.items()} == {name: len(table.rows) for name, table in OWN.items()}
@@ -151,10 +152,10 @@ def test_every_row_composes_and_asks_for_what_the_paper_did():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_file_composes_at_each_size():
-    with experiments.composing():
+    with composing():
         for name, row in SAMPLE:
             for size in ("small", "smoke"):
-                assert experiments.compose_row(row, size)["size"] == size, name
+                assert compose_row(row, size)["size"] == size, name
 
 
 def test_the_part_that_is_attacked_grows_with_x():
@@ -189,7 +190,7 @@ def test_a_difficulty_ranking_and_a_transfers_source_are_runs_of_their_own():
 
 def test_a_row_lacks_nothing_on_other_data():
     """Any row runs on what is at hand, which the docs promise."""
-    with experiments.composing():
+    with composing():
         given = ["+experiments/sat/figure_3_4=a_cat", "dataset=mnist", "model=conv_2c2f", "method.subset.classes=['3']"]
         assert check(compose("config", given))["method"]["subset"]["classes"] == ["3"]
 

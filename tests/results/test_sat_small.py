@@ -3,6 +3,7 @@
 import pytest
 
 from trust_exp.results import experiments
+from trust_exp.results.composing import compose_row, composing
 from trust_exp.results.series import rows_of
 
 TABLES = {name: experiments.read(name) for name in experiments.names() if name.startswith("sat_small/")}
@@ -33,8 +34,8 @@ def test_a_file_is_readable_and_its_last_row_runs(file):
     assert max(map(len, lines)) <= 120
     table, name = TABLES[file.rpartition("/")[0]], list(rows_of(FILES[file]))[-1]
     (row,) = [row for row in table.rows if row.name == name]
-    with experiments.composing():
-        checked = experiments.compose_row(row, "small")
+    with composing():
+        checked = compose_row(row, "small")
     assert checked["recipe"]
     attack = checked["eval"].get("autoattack")
     assert (attack is None) == ("difficulty" in file)
@@ -48,10 +49,10 @@ def test_the_same_part_is_attacked_whichever_it_is():
     kept = [round(6000 * 50 ** (-number / 9)) for number in range(10)]
     tail, total = sum(kept[5:]), sum(kept)
     shares = {}
-    with experiments.composing():
+    with composing():
         for row in TABLES["sat_small/long_tail"].rows:
             if row.paper.curve in ("head", "random", "hardest", "easiest"):
-                subset = experiments.compose_row(row, "full")["method"]["subset"]
+                subset = compose_row(row, "full")["method"]["subset"]
                 of = kept[0] if subset["classes"] == [0] or subset["classes"] == ["0"] else total
                 shares[row.name] = round(subset["fraction"] * of)
     assert len(shares) == 8

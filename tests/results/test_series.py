@@ -8,7 +8,8 @@ from hydra.core.object_type import ObjectType
 
 from hydra_plugins.trust_exp.searchpath import ExperimentsSource
 from trust_exp.errors import UserError
-from trust_exp.results import experiments, series
+from trust_exp.results import series
+from trust_exp.results.composing import composing
 from trust_exp.schema import ROOT
 
 SERIES = """# @package _global_
@@ -100,7 +101,7 @@ def test_hydra_sees_rows_and_no_series():
 
 
 def test_a_row_of_a_series_is_composed_as_a_file_would_be():
-    with experiments.composing():
+    with composing():
         config = compose("config", ["+experiments/sat/table_3_3=trades_24_0", "fit.epochs=3"])
     assert (config.method.name, config.method.beta, config.fit.epochs) == ("trades", 24.0, 3)
     assert "series" not in config

@@ -14,6 +14,7 @@ from trust_exp.commands import reproduce
 from trust_exp.identity import eval_id, run_id
 from trust_exp.messages import exit_code_of
 from trust_exp.results import experiments
+from trust_exp.results.composing import compose_row, composing
 from trust_exp.results.record import SCHEMA
 from trust_exp.schema import ROOT
 
@@ -27,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("rows_composed_once")
 @pytest.fixture(scope="module")
 def configs():
     table = experiments.read(TABLE)
-    with experiments.composing():
-        return {row.name: experiments.compose_row(row, "smoke") for row in table.rows}
+    with composing():
+        return {row.name: compose_row(row, "smoke") for row in table.rows}
 
 
 def store(runs, config, seed=0, /, **changes):
@@ -170,9 +171,9 @@ def test_an_unknown_option_is_refused(trust_exp):
 @pytest.fixture(scope="module")
 def single():
     """Configurations of two rows of a figure."""
-    with experiments.composing():
+    with composing():
         rows = {row.name: row for row in experiments.read(SINGLE).rows}
-        return {name: experiments.compose_row(rows[name], "smoke") for name in ("a_cat", "none")}
+        return {name: compose_row(rows[name], "smoke") for name in ("a_cat", "none")}
 
 
 def store_single(runs, single):
@@ -209,7 +210,7 @@ def test_reproduce_draws_the_figure_in_the_end(trust_exp, swept, single, tmp_pat
 
 
 def test_reproduce_runs_the_rows_of_the_figure_that_another_shows(trust_exp, swept, monkeypatch, single):
-    monkeypatch.setattr(experiments, "compose_row", lambda row, *_: {**single["a_cat"], "model": {"name": row.name}})
+    monkeypatch.setattr(reproduce, "compose_row", lambda row, *_: {**single["a_cat"], "model": {"name": row.name}})
     trust_exp("reproduce", "sat/figure_a5", "--size", "smoke")
     assert swept[0][3].startswith("+experiments/sat/figure_3_9=cifar10_hardest_10,")
 
@@ -267,7 +268,9 @@ def test_options_of_the_launcher_go_to_the_sweep(trust_exp, swept):
 
 
 def test_reproduce_says_what_cannot_run(trust_exp, swept, monkeypatch):
-    monkeypatch.setattr(experiments, "missing_choices", lambda row: f"model '{row.name}' does not exist")
+    for module in ("composing", "comparison"):
+        name = f"trust_exp.results.{module}.missing_choices"
+        monkeypatch.setattr(name, lambda row: f"model '{row.name}' does not exist")
     code, out, err = trust_exp("reproduce", "cll/table_4_1")
     assert code == 2
     assert not swept
@@ -278,7 +281,7 @@ def test_reproduce_says_what_cannot_run(trust_exp, swept, monkeypatch):
 
 def test_two_rows_of_one_experiment_are_run_once(monkeypatch, configs):
     table = experiments.read(TABLE)
-    monkeypatch.setattr(experiments, "compose_row", lambda *_: configs["cll_eps_0_1"])
+    monkeypatch.setattr(reproduce, "compose_row", lambda *_: configs["cll_eps_0_1"])
     assert list(reproduce.runnable(table, "smoke", [])) == [table.rows[0].name]
 
 
@@ -329,7 +332,7 @@ def test_they_import_no_torch(imported_by):
     words = (["table"], ["table", TABLE], ["table", SINGLE], ["table", "--help"], ["reproduce", "--help"])
     for command, imported in imported_by(*(["trust_exp.cli", *given] for given in words)).items():
         assert "trust_exp.results.experiments" in imported
-        assert not imported & {"torch", "lightning", "matplotlib", "wandb", "sklearn"}, command
+        assert not imported & {"torch", "lightning", "matplotlib", "wandb", "scipy", "sklearn"}, command
 
 
 @pytest.mark.slow

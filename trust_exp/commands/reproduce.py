@@ -14,6 +14,8 @@ from trust_exp.errors import UserError, check_choice
 from trust_exp.identity import cell_id
 from trust_exp.results import experiments
 from trust_exp.results.collect import collect
+from trust_exp.results.comparison import fill, is_whole, place
+from trust_exp.results.composing import check_row_overrides, check_size, compose_row, composing
 from trust_exp.results.formats import to_console
 from trust_exp.results.table import say
 from trust_exp.schema import CONF, ROOT
@@ -42,7 +44,7 @@ def add(commands: Commands) -> None:
 def act(given: argparse.Namespace) -> None:
     """Run what is missing and print the table; exits with the code of the sweep."""
     check_overrides(given.overrides)
-    experiments.check_size(given.size)
+    check_size(given.size)
     if given.seeds < 1:
         raise UserError(f"--seeds must be at least 1; got {given.seeds}")
     if given.launcher is not None:
@@ -50,7 +52,7 @@ def act(given: argparse.Namespace) -> None:
     experiment, seeds = experiments.read(given.name), range(given.seeds)
     if given.out is not None:
         check_picture(given.out, experiment)
-    experiments.check_overrides(given.name, given.size, given.overrides)
+    check_row_overrides(given.name, given.size, given.overrides)
     cells = runnable(experiment, given.size, given.overrides)
     missing = lacking(cells, given.runs, seeds)
     code = 0
@@ -60,7 +62,7 @@ def act(given: argparse.Namespace) -> None:
     elif cells:
         say(f"all {len(cells) * len(seeds)} runs of {given.name} at size {given.size} are done")
     results = stored(given.runs).results
-    table = experiments.fill(given.name, results, given.size, given.overrides)
+    table = fill(given.name, results, given.size, given.overrides)
     print(to_console(table), end="", flush=True)
     if given.out is not None:
         draw(given, results, given.size)
@@ -86,10 +88,10 @@ def runnable(
     """
     rows: dict[str, tuple[str, Mapping[str, Any]]] = {}
     seen: set[str] = set()
-    with experiments.composing():
+    with composing():
         for row in experiment.rows:
             try:
-                checked = experiments.compose_row(row, size, overrides)
+                checked = compose_row(row, size, overrides)
             except UserError as error:
                 say(f"{row.name} cannot run yet: {error}")
                 continue
@@ -105,12 +107,12 @@ def lacking(
     """Row and seed of each run that is not done, or lacks an eval that the row asks for."""
     if not runs.is_dir():
         return [(row, seed) for row in cells for seed in seeds]
-    done = experiments.place(collect(runs).results).cells
+    done = place(collect(runs).results).cells
     missing = []
     for row, (cell, checked) in cells.items():
         for seed in seeds:
             found = done.get(cell, {}).get(seed)
-            if found is None or not experiments.is_whole(found, checked):
+            if found is None or not is_whole(found, checked):
                 missing.append((row, seed))
     return missing
 

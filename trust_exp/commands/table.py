@@ -11,6 +11,8 @@ from trust_exp.commands import Commands, add_runs
 from trust_exp.errors import UserError
 from trust_exp.results import experiments
 from trust_exp.results.collect import Collection, Found, collect
+from trust_exp.results.comparison import fill
+from trust_exp.results.composing import check_row_overrides
 from trust_exp.results.formats import FORMATS
 from trust_exp.results.plots import plot
 from trust_exp.results.table import console, say
@@ -70,14 +72,14 @@ def act(given: argparse.Namespace) -> None:
         list_tables(given.runs)
         return
     experiments.read(given.name)  # a wrong name is said before the results are read
-    experiments.check_overrides(given.name, given.size or "full", given.overrides)
+    check_row_overrides(given.name, given.size or "full", given.overrides)
     results = stored(given.runs).results
     if given.out is not None and given.out.suffix == PICTURE:
         if given.format:
             raise UserError(f"--format {given.format} is no picture; leave it out, or give --out another ending")
         draw(given, results, given.size)
         return
-    table = experiments.fill(given.name, results, given.size, given.overrides)
+    table = fill(given.name, results, given.size, given.overrides)
     for sentence in table.odd:
         say(f"left out: {sentence}")
     format_ = given.format or (ENDINGS.get(given.out.suffix, "console") if given.out else "console")
@@ -119,7 +121,7 @@ def list_tables(runs: Path) -> None:
     for column in ("table", "source", "measured", "cannot run yet", ""):
         grid.add_column(column, no_wrap=column != "")
     for name in experiments.names():
-        table = experiments.fill(name, results)
+        table = fill(name, results)
         sizes = sorted({row.size for row in table.rows if row.size})
         measured = sum(row.is_measured for row in table.rows)
         waiting = sum("cannot" in row.state for row in table.rows)

@@ -83,11 +83,11 @@ class Arrays:
 
     def select(self, rows: Tensor) -> "Arrays":
         """The samples at ``rows`` (int64 [M]), in that order."""
-        return Arrays(**{name: tensor.index_select(0, rows) for name, tensor in self._tensors().items()})
+        return type(self)(**{name: tensor.index_select(0, rows) for name, tensor in self._tensors().items()})
 
     def to(self, device: torch.device) -> "Arrays":
         """The same on another device."""
-        return Arrays(**{name: tensor.to(device) for name, tensor in self._tensors().items()})
+        return type(self)(**{name: tensor.to(device) for name, tensor in self._tensors().items()})
 
     def batch(self) -> "Batch | DenseBatch":
         """All of it as a batch, images as floats."""

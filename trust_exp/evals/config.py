@@ -1,4 +1,4 @@
-"""What the schemas of all evals share. Imports no torch."""
+"""The base of all schemas of evals. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass
 class EvalConfig:
-    """What the schema of every eval says.
+    """Options and facts that the schema of every eval has.
 
     ``needs`` are names of what the network or the method gives, such as "logits"; ``gives`` and ``after`` name
     outcomes: an eval comes after those that give what it can use (docs/extending.md).

@@ -1,4 +1,4 @@
-"""Whether the places that an explanation points at matter to the prediction."""
+"""Deletion and insertion: do the places that an explanation points at matter to the prediction?"""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from trust_exp.data.batch import Split
 from trust_exp.evals.suite import Context
 from trust_exp.explain.deletion import area, deletion_curves
-from trust_exp.results.record import Row
+from trust_exp.results.record import Row, mean
 from trust_exp.rng import keyed_generator
 
 
@@ -33,4 +33,4 @@ def deletion_rows(
             curves = deletion_curves(context.model, images, places, said)
             for kind, curve in zip(("deletion", "insertion"), curves, strict=True):
                 found.setdefault(f"{lead}{kind}{name}", []).append(area(curve))
-    return [Row(name, float(torch.cat(areas).mean()), "probability", len(rows)) for name, areas in found.items()]
+    return [mean(name, torch.cat(areas).cpu().numpy(), "probability") for name, areas in found.items()]

@@ -1,4 +1,4 @@
-"""What an evaluation suite is, and how one runs: on any number of devices, through Lightning's Trainer."""
+"""Evaluation suites: one question each, answered on any number of devices through Lightning's Trainer."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ def _same(items: Iterable[Any], _: str) -> Iterable[Any]:
 
 @dataclass
 class Context:
-    """What a suite may use.
+    """Everything that a suite may use.
 
     Attributes:
         model: the network, in eval mode on its device; ``output`` asks it for one of its outputs.
@@ -79,7 +79,7 @@ class Context:
 
 @dataclass
 class Report:
-    """What a suite found: its rows and the figures that it drew."""
+    """The rows that a suite found and the figures that it drew."""
 
     rows: list[Row]
     figures: list[Path] = field(default_factory=list)
@@ -89,8 +89,8 @@ class Suite:
     """One question asked of a trained model.
 
     ``step`` answers it for the samples of a batch, ``finish`` sums up. Whatever the number of devices, ``finish`` sees
-    the outcomes of all samples in the order of the data set, so that the numbers are the same. What would be too much
-    to keep for each sample is added up instead: ``add`` in a step, ``totals`` at the end.
+    the outcomes of all samples in the order of the data set, so that the numbers are the same. Results that are too
+    large to keep for each sample are added up instead: ``add`` in a step, ``totals`` at the end.
     """
 
     name = "suite"  # leads its metrics, unless the eval has another name

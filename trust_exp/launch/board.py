@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trust_exp.results.table import console, say
+from trust_exp.results.table import console, say, value_text
 
 if TYPE_CHECKING:
     from trust_exp.launch.sweep import Task
@@ -142,10 +142,7 @@ def headlines(result: Mapping[str, Any]) -> dict[str, str]:
     first: dict[str, Mapping[str, Any]] = {}
     for row in result.get("rows", []):
         first.setdefault(row["suite"], row)
-    return {
-        row["metric"]: f"{row['value']:.2%}" if row["unit"] == "fraction" else f"{row['value']:.4g}"
-        for row in first.values()
-    }
+    return {row["metric"]: value_text(row["value"], row["unit"]) for row in first.values()}
 
 
 def print_summary(tasks: Sequence["Task"], seconds: float) -> None:

@@ -263,6 +263,8 @@ def write_failure(task: Task, reason: str) -> str:
     with suppress(UserError, OSError), lock(task.job.run):
         if modified(task.job.run.result) != task.seen and task.job.is_done():
             return "done"
+        if task.job.run.status() == "done":  # before; only an eval failed
+            return "failed"
         Record(task.job.run, task.job.config).write(status="failed", error=reason)
     return "failed"
 

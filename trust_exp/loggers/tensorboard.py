@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from trust_exp.loggers.base import CsvCurves
+from trust_exp.results.record import is_measured
 from trust_exp.results.table import say
 
 
@@ -21,7 +22,8 @@ class TensorBoard(CsvCurves):
     def finish(self, result: Mapping[str, Any]) -> None:
         try:
             board = self._board()
-            board.log_metrics(dict(result["metrics"]), step=result["steps"])
+            metrics = {name: value for name, value in result["metrics"].items() if is_measured(value)}
+            board.log_metrics(metrics, step=result["steps"])
             board.finalize(result["status"])
         except Exception as error:  # a view that cannot be written is no reason for a run to fail
             say(f"TensorBoard did not get the metrics: {error}")

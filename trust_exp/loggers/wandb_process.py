@@ -6,6 +6,7 @@ said to the user; the line "end" says that W&B has everything. Imports no torch.
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -210,7 +211,8 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
     seconds = {f"seconds/{name}": value for name, value in result.get("seconds", {}).items()}
     place = result.get("environment", {})
     where = {key: place[key] for key in ("commit", "device") if key in place}
-    return {**values, **seconds, **where, **result.get("metrics", {})}
+    metrics = {name: value for name, value in result.get("metrics", {}).items() if number_or_none(value) is not None}
+    return {**values, **seconds, **where, **metrics}
 
 
 def table_of(rows: list[dict[str, Any]]) -> list[list[Any]]:
@@ -221,8 +223,14 @@ def table_of(rows: list[dict[str, Any]]) -> list[list[Any]]:
         which = row["detail"].get("class")
         how = json.dumps({key: value for key, value in row["detail"].items() if key != "class"}, default=str)
         kind = None if which is None else str(which)
-        table.append([row["suite"], row["metric"], row["value"], row["unit"], row["n"], low, high, kind, how])
+        value = number_or_none(row["value"])
+        table.append([row["suite"], row["metric"], value, row["unit"], row["n"], low, high, kind, how])
     return table
+
+
+def number_or_none(value: float | None) -> float | None:
+    """None for nan, which stands for nothing measured."""
+    return None if value is None or math.isnan(value) else value
 
 
 def within(seconds: float, action: Callable[[], Any]) -> None:

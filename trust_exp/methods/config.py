@@ -11,7 +11,7 @@ from trust_exp.schema import free
 
 @dataclass
 class MethodConfig:
-    """What the schema of every method says.
+    """Options and facts that the schema of every method has.
 
     ``needs`` and ``gives`` are names: "logits", "lipschitz" (layers with a known constant) and so on of the model,
     "trained" weights; a method that gives "network" brings its own and takes no model (docs/extending.md).

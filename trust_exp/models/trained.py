@@ -74,7 +74,7 @@ def load_published(model: nn.Module, path: Path) -> None:
         path: of a file, or of a run.
 
     Raises:
-        UserError: if the file cannot be read, or its weights are of another network.
+        UserError: if the file cannot be read, or its weights belong to another network.
     """
     state = read_state(path / "weights.pt" if path.is_dir() else path)
     own = model.state_dict()
@@ -87,7 +87,7 @@ def load_published(model: nn.Module, path: Path) -> None:
 
 
 def _may_be_missing(name: str) -> bool:
-    """What files lack that other code wrote: our first layer, and a counter that came to torch later."""
+    """Whether a file written by other code may lack it: our normalisation, or a counter that torch added later."""
     return name in ("normalize.mean", "normalize.std") or name.endswith(".num_batches_tracked")
 
 
@@ -108,6 +108,7 @@ def _renamed(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path)
                 left.remove(stem + part)
     missing = [name for name in own if name not in found and not _may_be_missing(name)]
     if left or missing:
-        odd = f"{left[0]!r} is not among the network's" if left else f"it lacks {missing[0]!r}"
-        raise UserError(f"checkpoint {path} is of another network: {odd} ({len(found)} of {len(own)} names are equal)")
+        reason = f"the network has no {left[0]!r}" if left else f"it lacks {missing[0]!r}"
+        matches = f"{len(found)} of {len(own)} names match"
+        raise UserError(f"checkpoint {path} belongs to another network: {reason} ({matches})")
     return found

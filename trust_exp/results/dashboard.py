@@ -13,6 +13,7 @@ from typing import Any
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id
 from trust_exp.results.collect import Found
+from trust_exp.results.record import is_measured
 
 CERTIFIED = re.compile(r"certify/accuracy@([\d.e+-]+)")
 CELL = ("method", "dataset", "model", "size")
@@ -125,11 +126,13 @@ def table_of_means(results: Sequence[Found]) -> str:
 
 
 def spread(results: Iterable[Found], metric: str) -> str:
-    """Mean ± standard deviation of a metric, in per cent if it is a fraction; empty if no run has it."""
-    values = [result.values["metrics"][metric] for result in results if metric in result.values["metrics"]]
+    """Mean ± standard deviation of a metric, in per cent if it is a fraction; empty if no run has measured it."""
+    found = list(results)
+    values = [value for result in found if is_measured(value := result.values["metrics"].get(metric))]
     if not values:
         return ""
-    scale, end = (1.0, "") if metric == LIPSCHITZ else (100.0, " %")
+    units = {row["unit"] for result in found for row in result.values["rows"] if row["metric"] == metric}
+    scale, end = (100.0, " %") if units == {"fraction"} else (1.0, "")
     middle = f"{scale * mean(values):.1f}"
     return f"{middle} ± {scale * stdev(values):.1f}{end}" if len(values) > 1 else f"{middle}{end}"
 

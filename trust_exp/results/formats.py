@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 
-from trust_exp.results.experiments import Cell, Number, Row, Table
+from trust_exp.results.comparison import Cell, Number, Row, Table
 
 RESERVE, ASIDE = "*", "†"
 NONE = "-"

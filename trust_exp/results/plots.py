@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from trust_exp.errors import UserError
 from trust_exp.results.collect import Found
+from trust_exp.results.comparison import SIZES, Number, Row, Table, classes_of, fill
 from trust_exp.results.drawing import OF_CLASSES, Place
-from trust_exp.results.experiments import SIZES, Experiment, Number, Row, Table, classes_of, fill, read
+from trust_exp.results.experiments import EPOCH, Experiment, read
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def plot(name: str, results: Sequence[Found], size: str | None = None, overrides
 
     Args:
         name: of the figure; see ``experiments.names``.
-        results: as for ``experiments.fill``.
+        results: as for ``comparison.fill``.
         size: of the runs; None: the one at which most rows are measured.
         overrides: changes to every row.
 
@@ -86,12 +87,13 @@ def plot(name: str, results: Sequence[Found], size: str | None = None, overrides
     runs = {found.id: found for found in results}
     drawing = experiment.figure
     panels = [[_panel(experiment, table, place, runs) for place in row] for row in drawing.panels]
-    missing = [row.name for row in table.rows if not row.is_measured]
+    missing = [row.name for row in table.rows if not (row.watched if row.x == EPOCH else row.is_measured)]
     return Figure(table.title, drawing.x, panels, _notes(table, len(missing)), missing)
 
 
 def _notes(table: Table, missing: int) -> list[str]:
     counts = {cell.measured.n for row in table.rows for cell in row.cells.values() if cell.measured}
+    counts |= {number.n for row in table.rows for one in row.watched for number in one.epochs.values()}
     sizes = {row.size for row in table.rows if row.size}
     found = [f"{len(table.rows) - missing} of {len(table.rows)} rows measured"]
     if counts:
@@ -115,6 +117,14 @@ def _panel(experiment: Experiment, table: Table, place: Place, runs: dict[str, F
         return replace(panel, curves=(_by_class if place.kind == "classes" else _own_and_others)(members))
     if place.kind == "at":
         return replace(panel, kind="lines", curves=list(filter(_is_drawn, (_over(row, place, scale) for row in rows))))
+    curves, levels = _curves_and_levels(experiment, rows, place, scale)
+    return replace(panel, curves=list(filter(_is_drawn, curves)), levels=list(filter(_is_drawn, levels)))
+
+
+def _curves_and_levels(
+    experiment: Experiment, rows: Sequence[Row], place: Place, scale: float
+) -> tuple[list[Curve], list[Curve]]:
+    """Rows with an x as points of curves, or over the epochs as curves of their own; the others as levels."""
     curves: dict[str, list[Point]] = {}
     levels: list[Curve] = []
     several = len({row.curve for row in rows if row.x is not None}) > 1
@@ -123,17 +133,17 @@ def _panel(experiment: Experiment, table: Table, place: Place, runs: dict[str, F
         for metric in own:
             cell = row.cells[metric]
             column = _without_unit(experiment.columns[metric]) if len(own) > 1 else ""
-            name = _label(row, column, several or row.x is None)
+            name = _label(row, column, several or row.x in (None, EPOCH))
+            if row.x == EPOCH:
+                curves |= _over_epochs(row, metric, name, scale)
+                continue
             measured, paper = _scaled(cell.measured, scale), _scaled(cell.paper, scale)
             if row.x is None:
                 levels.append(Curve(name, [Point(0.0, measured, paper)]))
             else:
                 x = row.x if isinstance(row.x, str) else float(row.x)
                 curves.setdefault(name, []).append(Point(x, measured, paper))
-    ordered = [Curve(name, sorted(points, key=_place_on_axis)) for name, points in curves.items()]
-    return replace(
-        panel, curves=[curve for curve in ordered if _is_drawn(curve)], levels=[one for one in levels if _is_drawn(one)]
-    )
+    return [Curve(name, sorted(points, key=_place_on_axis)) for name, points in curves.items()], levels
 
 
 def _over(row: Row, place: Place, scale: float) -> Curve:
@@ -141,6 +151,17 @@ def _over(row: Row, place: Place, scale: float) -> Curve:
     cells = [(float(metric.rpartition("@")[2]), row.cells[metric]) for metric in place.metrics]
     points = [Point(x, _scaled(cell.measured, scale), _scaled(cell.paper, scale)) for x, cell in cells]
     return Curve(row.curve or row.label, sorted(points, key=_place_on_axis))
+
+
+def _over_epochs(row: Row, metric: str, name: str, scale: float) -> dict[str, list[Point]]:
+    """A metric while a row's runs trained, as a curve for each split; those that are not of the test set say so."""
+    return {
+        name if one.split == "test" else f"{name} ({one.split})": [
+            Point(float(epoch), _scaled(number, scale), None) for epoch, number in one.epochs.items()
+        ]
+        for one in row.watched
+        if one.metric == metric
+    }
 
 
 def _place_on_axis(point: Point) -> float:

@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trust_exp import __version__
 from trust_exp.runs import Run, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "pyautoattack", "numpy")
@@ -26,7 +29,8 @@ class Row:
     """One measured number.
 
     ``value`` is in ``unit`` (a fraction in [0, 1] has the unit "fraction"), measured on ``n`` samples;
-    ``interval`` is its 95 % confidence interval where one is known; ``detail`` says how it was measured.
+    ``interval`` is its 95 % confidence interval in the same unit, where one is known; ``detail`` says how it was
+    measured. A value of nan says that there was nothing to measure.
     """
 
     metric: str
@@ -42,14 +46,59 @@ class Row:
 
 
 def fraction(metric: str, hits: int, n: int, **detail: Any) -> Row:
-    """Row of the fraction hits / n with its 95 % Wilson interval.
+    """Row of the fraction hits / n with its 95 % Wilson interval; of no samples nan, without an interval.
 
-    Source: Wilson 1927; z = 1.96.
+    Raises:
+        ValueError: unless 0 <= hits <= n.
     """
-    z, share = 1.959964, hits / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Row(metric, share, "fraction", n, (max(0.0, centre - half), min(1.0, centre + half)), detail)
+    if not 0 <= hits <= n:
+        raise ValueError(f"{metric} needs 0 <= hits <= n; got {hits} hits of {n} samples")
+    if n == 0:
+        return Row(metric, math.nan, "fraction", 0, detail=detail)
+    from trust_exp.results.intervals import wilson  # here, as scipy takes long to import
+
+    return Row(metric, hits / n, "fraction", n, wilson(hits, n), detail)
+
+
+def mean(metric: str, values: "ArrayLike", unit: str, **detail: Any) -> Row:
+    """Row of the mean of one value a sample, [N], with its 95 % bootstrap interval over the samples.
+
+    The mean of no samples is nan; fewer than two have no interval, nor has a mean that is not finite.
+
+    Raises:
+        ValueError: if the values are not one a sample.
+    """
+    import numpy as np
+
+    from trust_exp.results.intervals import bootstrap_mean
+
+    found = np.asarray(values, np.float64)
+    if found.ndim != 1:
+        raise ValueError(f"{metric} needs one value a sample, [N]; got values of shape {list(found.shape)}")
+    value = float(found.mean()) if len(found) else math.nan
+    interval = bootstrap_mean(found, metric) if math.isfinite(value) else None
+    return Row(metric, value, unit, len(found), interval, detail)
+
+
+def mean_difference(metric: str, first: "ArrayLike", second: "ArrayLike", unit: str, **detail: Any) -> Row:
+    """Row of the mean of first - second, each [N] of the same samples, with its 95 % paired bootstrap interval.
+
+    Raises:
+        ValueError: if they differ in their number, or are not one value a sample.
+    """
+    import numpy as np
+
+    pair = [np.asarray(values, np.float64) for values in (first, second)]
+    if pair[0].shape != pair[1].shape:
+        raise ValueError(
+            f"{metric} compares the same samples; got shapes {list(pair[0].shape)} and {list(pair[1].shape)}"
+        )
+    return mean(metric, pair[0] - pair[1], unit, **detail)
+
+
+def is_measured(value: Any) -> bool:
+    """Whether a value of a result is a number; nan is that of nothing measured, such as a fraction of no samples."""
+    return isinstance(value, int | float) and not math.isnan(value)
 
 
 class Record:

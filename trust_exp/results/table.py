@@ -1,7 +1,7 @@
 """A result as a table on the console."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from trust_exp.recipes import recipe_line
+from trust_exp.results.record import is_measured
+
+NONE = "-"
 
 
 def say(text: str) -> None:
@@ -40,7 +43,7 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     derived = {name.removeprefix("derived/"): value for name, value in result["metrics"].items() if "derived/" in name}
     for title, values in (("derived", derived), ("seconds", result["seconds"])):
         if values:
-            print(f"{title}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+            print(f"{title}: " + ", ".join(f"{name} {value_text(value)}" for name, value in values.items()))
     print(f"recipe:  {recipe_line(config)}")
     for figure in result["figures"]:
         print(f"figure:  {folder / figure}")
@@ -49,6 +52,20 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
 
 def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Value, interval, n and detail of a row as short texts."""
-    value = f"{row['value']:.2%}" if row["unit"] == "fraction" else f"{row['value']:.4g}"
-    interval = "" if row["interval"] is None else "-".join(f"{100 * end:.1f}" for end in row["interval"])
-    return value, interval, "" if row["n"] is None else str(row["n"]), str(row["detail"].get("how", ""))
+    value, n = value_text(row["value"], row["unit"]), "" if row["n"] is None else str(row["n"])
+    return value, interval_text(row["interval"], row["unit"]), n, str(row["detail"].get("how", ""))
+
+
+def value_text(value: Any, unit: str = "") -> str:
+    """A value in its unit, a fraction as a percentage; - if nothing was measured."""
+    if not is_measured(value):
+        return NONE
+    return f"{value:.2%}" if unit == "fraction" else f"{value:.4g}"
+
+
+def interval_text(interval: Sequence[float] | None, unit: str) -> str:
+    """The ends of an interval in its unit, those of a fraction in percent without the sign; empty for none."""
+    if interval is None:
+        return ""
+    ends = [f"{100 * end:.1f}" if unit == "fraction" else f"{end:.4g}" for end in interval]
+    return (" to " if min(interval) < 0 else "-").join(ends)  # beside a minus sign a hyphen cannot be read

@@ -7,6 +7,7 @@ import pytest
 
 from trust_exp.cli import run as command
 from trust_exp.results.collect import collect
+from trust_exp.results.record import Row, fraction
 
 pytestmark = pytest.mark.browser
 
@@ -139,6 +140,21 @@ def test_a_run_opens_with_all_that_is_known_of_it(page, many):
     assert page.run("document.querySelector('#run-view img').naturalWidth") == 40
     page.run("history.back()")
     page.wait("!document.querySelector('#table-view').hidden")
+
+
+def test_intervals_have_the_unit_of_their_row_and_nothing_measured_is_a_dash(page, runs_in, tmp_path):
+    maker = runs_in(tmp_path / "runs")
+    made = [fraction("s/none", 0, 0), fraction("s/all", 5, 5), Row("s/time", 1.5, "seconds", 3, (1.0, 2.0))]
+    maker.write(maker.config(), metrics={}, rows=[{"suite": "s", **vars(row)} for row in made])
+    page.open(write_page(maker.runs, tmp_path / "report.html"))
+    page.click("a[data-run]")
+    page.wait("document.querySelector('#run-view table.measured')")
+    cells = "[...document.querySelectorAll('table.measured tbody tr')].map((row) => [...row.children]"
+    assert page.run(f"{cells}.map((cell) => cell.textContent))") == [
+        ["s/none", "–", "", "0", ""],
+        ["s/all", "100.00 %", "56.6 – 100.0", "5", ""],
+        ["s/time", "1.5", "1 – 2", "3", ""],
+    ]
 
 
 def test_the_keyboard_walks_opens_and_leaves(page, many):

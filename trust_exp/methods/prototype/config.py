@@ -17,7 +17,7 @@ Shares = Literal["sum", "paper", "abs", "energy"]
 
 @dataclass
 class ProtoNmfConfig(MethodConfig):
-    """Prototypes of each class by NMF of its features, and the head written in them (ProtoNMF, 2023)."""
+    """Prototypes of each class by NMF of its features, and the head as a sum of them (ProtoNMF, 2023)."""
 
     needs: ClassVar[tuple[str, ...]] = ("logits", "trained")
     gives: ClassVar[tuple[str, ...]] = ("prototypes",)
@@ -25,18 +25,18 @@ class ProtoNmfConfig(MethodConfig):
     _target_: str = "trust_exp.methods.prototype.module.ProtoNmf"
     fit: str = free("closed_form")
     prototypes: int = 3  # of each class
-    compare: list[int] = field(default_factory=lambda: [1, 5, 10])  # further numbers, to be shown side by side
-    tokens: str = "all"  # of a network with a class token; patches: the head reads their mean, as in the paper
-    by: str = "nmf"  # negative features are 0 for it; semi_nmf takes them; or another basis, for comparison
+    compare: list[int] = field(default_factory=lambda: [1, 5, 10])  # further numbers, shown side by side
+    tokens: str = "all"  # for networks with a class token; patches: the head reads their mean, as in the paper
+    by: str = "nmf"  # sets negative features to 0; semi_nmf keeps them; or another basis, for comparison
     init: str = "abs_scaled"  # or nndsvda, or as the paper's text
     steps: int = 200  # at most
-    tolerance: float = 1e-4  # part of the first error by which an update has to lower it
-    stop: str = "update"  # looked at after each, of the squared error; tenth: after every tenth, of the error
+    tolerance: float = 1e-4  # stop when an update lowers the error by less than this fraction of the first
+    stop: str = "update"  # checks the squared error after each update; tenth: the error after every tenth
     inner: int = 4  # updates of a factor for one product with the features; the paper: 1
     restarts: int = 1
-    head_solver: str = "lstsq"  # or cvxpy, as the paper
-    residual: str = late("sum")  # how prototypes take it over: Eq. 8 with a guard; paper: without; or abs, energy
-    max_per_class: int | None = None  # the first so many images; None: all
+    head_solver: str = "lstsq"  # or cvxpy, as in the paper
+    residual: str = late("sum")  # how prototypes share it: Eq. 8 with a guard; paper: without; or abs, energy
+    max_per_class: int | None = None  # first images used of each class; None: all
 
     def __post_init__(self) -> None:
         for key, values in (
@@ -59,23 +59,25 @@ class ProtoNmfConfig(MethodConfig):
                 f"got {self.compare} and {self.prototypes}"
             )
         if self.init == "nndsvda" and self.restarts > 1:
-            raise UserError("method.init=nndsvda is one start, whatever the seed; leave out method.restarts")
+            raise UserError("method.init=nndsvda has a single start, whatever the seed; leave out method.restarts")
         idle = {"restarts": 1, "init": "abs_scaled", "inner": 4, "stop": "update"} if self.by != "nmf" else {}
         if self.by in ("k_means", "principal_directions", "random_features"):
             idle |= {"steps": 200, "tolerance": 1e-4}
         if changed := [f"method.{key}" for key, value in idle.items() if getattr(self, key) != value]:
-            raise UserError(f"method.by={self.by} has no {' nor '.join(changed)}; leave out what would change nothing")
+            raise UserError(
+                f"method.by={self.by} has no {' nor '.join(changed)}; leave out options that would change nothing"
+            )
 
 
 @dataclass
 class ProtoPNetConfig(MethodConfig):
-    """Prototypes that are patches of training images, with a trained network trained on (Chen et al. 2019)."""
+    """Prototypes that are patches of training images; training continues from a trained network (Chen et al. 2019)."""
 
     needs: ClassVar[tuple[str, ...]] = ("logits", "trained")
     gives: ClassVar[tuple[str, ...]] = ("patches",)
 
     _target_: str = "trust_exp.methods.prototype.protopnet.ProtoPNetTraining"
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # lr is that of the network; no milestones
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # lr is the network's; no milestones
     per_class: int = 10  # prototypes
     width: int = 128  # of the features and prototypes
     warm: int = 5  # lengths of the stages, relative to each other; epochs, if they add up to fit.epochs
@@ -98,5 +100,5 @@ class ProtoPNetConfig(MethodConfig):
             check_range(f"method.{key}", getattr(self, key), above=0)
         if self.optimizer.milestones:
             raise UserError(
-                "method.optimizer.milestones mean nothing here: method.decay_every says when the learning rate falls"
+                "method.optimizer.milestones has no effect here: method.decay_every sets when the learning rate falls"
             )

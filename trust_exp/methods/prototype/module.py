@@ -1,4 +1,4 @@
-"""Prototypes for a trained classifier, class by class: what a step is; the maths is in trust_exp.explain."""
+"""Prototypes for a trained classifier, class by class; the maths is in trust_exp.explain."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,10 +25,10 @@ from trust_exp.models.tokens import TokenReader
 
 
 class ProtoNmf(ClosedForm):
-    """ProtoNMF (2023): for each class the NMF of the features of its training images, and its head in these prototypes.
+    """ProtoNMF (2023): NMF of the training features of each class, and the head of the class in these prototypes.
 
-    One pass over the images, class by class: no more than the features of as many classes as there are threads are in
-    memory. Processes take turns with the classes.
+    One pass over the images, class by class: memory holds the features of at most as many classes as there are threads.
+    The classes are divided among the processes.
 
     Args:
         model: a ``PrototypeModel``.
@@ -52,7 +52,7 @@ class ProtoNmf(ClosedForm):
     # --- the pass --------------------------------------------------------------------------------------------------
 
     def tasks(self, rank: int, world: int) -> list[list[int]]:
-        """The classes of a process, as many together as there are threads."""
+        """The classes of a process, in groups of as many as there are threads."""
         together = torch.get_num_threads() if self.device.type == "cpu" else 1
         mine = list(range(len(self.info.classes)))[rank::world]
         return [mine[at : at + together] for at in range(0, len(mine), together)]
@@ -68,20 +68,20 @@ class ProtoNmf(ClosedForm):
         self.features = self.data.encoded("train", rows, lambda images: reader.material(reader(images)[0]))
 
     def solve(self, task: Sequence[int]) -> dict[int, Any]:
-        """For each class and number of prototypes the parts of ``Prototypes``, and what is to be told of them."""
+        """For each class and number of prototypes the parts of ``Prototypes``, and their measures."""
         features, energy = {}, {}
         for label in task:
             features[label], energy[label] = self._checked(label, next(self.features).flatten(0, 1))
-        found: dict[int, dict[int, Any]] = {label: {} for label in task}
+        solved: dict[int, dict[int, Any]] = {label: {} for label in task}
         for count in self.model.counts:
             for label, factors in zip(task, self._factorise(features, count), strict=True):
-                found[label][count] = self._in_prototypes(label, factors, features[label], energy[label])
-        return found
+                solved[label][count] = self._in_prototypes(label, factors, features[label], energy[label])
+        return solved
 
     def _checked(self, label: int, features: Tensor) -> tuple[Tensor, float]:
-        """All tokens of a class's training images as prototypes are made of them, float32 [n T, D].
+        """All tokens of a class's training images, float32 [n T, D], without negative values if NMF takes them.
 
-        And the energy of what was set to 0 for that, as a part of all.
+        And the fraction of their energy that was negative and set to 0.
         """
         whole = _energy(features)
         if self.config.by == "nmf":
@@ -119,7 +119,7 @@ class ProtoNmf(ClosedForm):
         rest = residual(head, basis, weights)
         moved, guarded = augmented(basis, weights, rest, self.model.shares)
         others = [matched_cosine(factors.basis, other) for other in factors.bases]
-        told = {
+        measures = {
             "feature_error": factors.error,
             "relative_feature_error": factors.error / _energy(features) ** 0.5,
             "head_error": float(rest.norm()),
@@ -131,21 +131,23 @@ class ProtoNmf(ClosedForm):
             "augmentation_shift": shift_of_augmentation(features, basis[0], moved[0]),
             "cancelled": float(guarded),  # Eq. 8 would have turned or blown up the prototypes
         }
-        return [value.cpu() for value in (basis, weights, rest)], told
+        return [value.cpu() for value in (basis, weights, rest)], measures
 
-    # --- what is kept ----------------------------------------------------------------------------------------------
+    # --- results ------------------------------------------------------------------------------------------------
 
     def keep(self, found: dict[int, Any]) -> None:
         for count in self.model.counts:
             for label, counts in found.items():
                 self.model.put(count, label, Prototypes(*counts[count][0]))
-            told = [counts[count][1] for counts in found.values()]
-            self.measured[str(count)] = {name: sum(one[name] for one in told) / len(told) for name in told[0]}
+            measures = [counts[count][1] for counts in found.values()]
+            self.measured[str(count)] = {
+                name: sum(each[name] for each in measures) / len(measures) for name in measures[0]
+            }
 
     def facts(self) -> dict[str, Any]:
         return {"tokens": vars(self.model.reader.layout), "prototypes": self.measured}  # means over the classes
 
 
 def _energy(features: Tensor) -> float:
-    """The sum of squares, row by row, as its terms together would take as much memory again."""
+    """The sum of squares, row by row: all squares at once would take as much memory again."""
     return float(features.norm(dim=1).double().square().sum())

@@ -129,7 +129,8 @@ function percent(value, digits = 1) {
 const measured = (value, unit) =>
   value === null || value === undefined ? DASH : unit === 'fraction' ? percent(value) : plainNumber(value);
 const withUnit = (value, unit) =>
-  unit === 'fraction' && isNumber(value) ? `${percent(value, 2)} %` : plainNumber(value);
+  unit === 'fraction' && isNumber(value) ? `${percent(value, 2)} %` : measured(value, unit);
+const unitMark = (unit) => unit && h('span.unit', unit === 'fraction' ? '%' : unit);
 const intervalOf = ({ low, high, unit }) =>
   low === null || high === null ? '' : `${measured(low, unit)} – ${measured(high, unit)}`;
 

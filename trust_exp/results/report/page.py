@@ -15,6 +15,7 @@ from typing import Any
 from trust_exp.errors import UserError
 from trust_exp.results import experiments
 from trust_exp.results.collect import Collection, Found
+from trust_exp.results.comparison import fill
 from trust_exp.results.formats import to_html
 from trust_exp.results.report.runs import Book
 from trust_exp.runs import write_out
@@ -113,7 +114,7 @@ def paper_tables(results: Sequence[Found], odd: list[str]) -> Iterator[tuple[str
     """Name and HTML of the papers' tables of which a cell is measured; one that cannot be read is named in ``odd``."""
     for name in experiments.names():
         try:
-            table = experiments.fill(name, results)
+            table = fill(name, results)
         except UserError as error:
             odd.append(str(error))
             continue

@@ -129,12 +129,13 @@ function curves(opened) {
   return charts.length ? section('Learning curves', h('div.charts', charts)) : null;
 }
 
-function classes({ classes: found }) {
+function classes({ classes: found, units: unitsOf }) {
   const metrics = Object.keys(found);
   if (!metrics.length) return null;
   const names = [...new Set(metrics.flatMap((metric) => Object.keys(found[metric])))].sort(collator.compare);
   const cell = (metric, name) => {
     const [value, low, high, n] = found[metric][name] ?? [];
+    const unit = unitsOf[metric];
     const row = {
       metric,
       value,
@@ -142,11 +143,11 @@ function classes({ classes: found }) {
       high: high ?? null,
       n: n ?? null,
       how: `class ${name}`,
-      unit: 'fraction',
+      unit,
     };
-    return td(measured(value, 'fraction'), {
+    return td(measured(value, unit), {
       class: 'number heat',
-      '--share': isNumber(value) ? value : 0,
+      '--share': isNumber(value) && unit === 'fraction' ? value : 0,
       title: value === undefined ? null : saying(row),
     });
   };
@@ -154,14 +155,17 @@ function classes({ classes: found }) {
     'details',
     h(
       'summary',
-      `${count(names.length, 'class').replace('classs', 'classes')}, ${count(metrics.length, 'metric')}, in %`,
+      `${count(names.length, 'class').replace('classs', 'classes')}, ${count(metrics.length, 'metric')}`,
     ),
   );
   whole.complete = () =>
     whole.childElementCount > 1 ||
     whole.append(
       plainTable(
-        [head('class'), ...metrics.map((metric) => head(metricName(metric), { class: 'number' }))],
+        [
+          head('class'),
+          ...metrics.map((metric) => head([metricName(metric), unitMark(unitsOf[metric])], { class: 'number' })),
+        ],
         names.map((name) =>
           h(
             'tr',

@@ -128,6 +128,7 @@ class Book:
             "elsewhere": self._parts.number(environments_of_evals(values)),
             "data": self._parts.number(values.get("data")),
             "classes": class_rows(values),
+            "units": {row["metric"]: str(row["unit"]) for row in values["rows"] if "class" in row["detail"]},
             "figures": [self.album.add(folder, str(name)) for name in values["figures"]],
             "curves": curves_of(folder),
             "traceback": last_lines(folder / "traceback.txt") if failed else "",
@@ -209,8 +210,8 @@ def alarms(result: Found) -> Iterator[str]:
 
 
 def short(value: float | None) -> float | str | None:
-    """A number to six digits; text for one that JSON does not know (nan, inf)."""
-    if value is None:
+    """A number to six digits; None for nan, which was not measured, and a text for inf, which JSON does not know."""
+    if value is None or math.isnan(value):
         return None
     return float(f"{value:.6g}") if math.isfinite(value) else str(value)
 

@@ -184,7 +184,7 @@ const sortKey = () => state.sort.replace(/^-/, '');
 function headOf(column) {
   const active = column.value && column.key === sortKey();
   const label = column.metric ? metricName(column.metric) : (column.label ?? column.key);
-  const unit = column.unit && h('span.unit', column.unit === 'fraction' ? '%' : column.unit);
+  const unit = unitMark(column.unit);
   const first = column.number ? '-' : ''; // the greatest number first, but the first letter
   const sort = () => go({ sort: active ? (isDescending() ? '' : '-') + column.key : first + column.key });
   return h(
