@@ -29,13 +29,13 @@ from trust_exp.errors import UserError
 from trust_exp.identity import folder_name
 from trust_exp.messages import explain
 from trust_exp.overrides import key_of, overrides_in
+from trust_exp.recipes import NONE, recipe_for, settings_at_size
 from trust_exp.references import Described, quoted
 from trust_exp.runs import find
 from trust_exp.schema import CONF, defaults, find_schema, schemas
 from trust_exp.tasks import task_of
 
 OWN = "own"  # task=own: that of the data set's file
-NONE = "none"  # the choice of nothing
 NOT_FOR_A_SOURCE = ("mode", "run", "force", "paths", "sweep", "objective", "paper", "hydra")
 
 
@@ -61,6 +61,9 @@ def register() -> "Composer":
     resolvers: dict[str, Callable[..., Any]] = {
         "model_for": model_for,
         "evals_for": evals_for,
+        "chosen_model": lambda *, _root_: chosen_model(_root_),
+        "recipe_for": recipe_for,
+        "settings_at_size": settings_at_size,
         "attack_radius": attack_radius,
         "sweep_name": lambda *, _root_: sweep_name(_root_),
         "run_name": lambda *, _root_: composer.run_name(_root_),
@@ -129,6 +132,15 @@ def model_for(method: str, dataset: str, task: str) -> str:
         if not misfit(about, part("model", model.name, model.schema, {}), data, has=("trained",)):
             return name
     return found[0] if found else NONE
+
+
+def chosen_model(known: DictConfig) -> str:
+    """The model that is chosen, else that of ``model_for``.
+
+    Args:
+        known: the choices that are made so far, by their groups.
+    """
+    return str(OmegaConf.select(known, "model") or model_for(known.method, known.dataset, known.task))
 
 
 def evals_for(method: str, dataset: str, task: str) -> str:

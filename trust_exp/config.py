@@ -100,7 +100,8 @@ class RootConfig:
     size: str = MISSING
     source: str | None = reference(came_late=True)  # the run that this one builds on: an id, a path, '[overrides]'
     checkpoint: str | None = reference(came_late=True)  # weights that the model starts from: a file, or a run
-    recipe: str | None = free(None)
+    recipe: str | None = free(None)  # where the settings come from
+    recipe_for: list[str] | None = free(None)  # the models that they are for
     paths: PathsConfig = free(PathsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)

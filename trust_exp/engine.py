@@ -11,8 +11,8 @@ import time
 import traceback
 import warnings
 import zipfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from trust_exp.messages import RunFailed
 from trust_exp.methods.base import ClosedForm, GradientMethod, Method
 from trust_exp.models.outputs import LOGITS, named
 from trust_exp.networks import load_state, make_network
-from trust_exp.progress import track
+from trust_exp.progress import announced, track
 from trust_exp.references import at_paths
 from trust_exp.results.record import DRAWS, Record, environment
 from trust_exp.results.table import say
@@ -162,8 +162,10 @@ class Pipeline:
                 raise Interrupted("stopped after the training")
         self._evaluate(data, pending)
 
-    def _phase(self, name: str) -> AbstractContextManager[None]:
-        return self.record.phase(name) if self.record else nullcontext()
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        with announced(name, visible=is_first()), self.record.phase(name) if self.record else nullcontext():
+            yield
 
     def _data(self, key: str) -> DataModule:
         """The data of a node such as ``dataset``, prepared and compared with what the run has seen before."""

@@ -22,6 +22,7 @@ from trust_exp.compose import Composer
 from trust_exp.errors import Interrupted, UserError, unknown
 from trust_exp.job import Job, is_first, job_of
 from trust_exp.messages import RunFailed, exit_code_of
+from trust_exp.recipes import recipe_line
 from trust_exp.results.record import DRAWS
 from trust_exp.results.table import print_result, say
 from trust_exp.runs import Run, holder, is_locked, lock, restart, write_json
@@ -148,6 +149,8 @@ def carry_out(job: Job) -> dict[str, float]:
                 say("fit.watch was not given when it was trained, so there is nothing to look at")
         else:
             say(f"{job.run.folder.name} {what_is_left(job)}")
+            if not job.config["recipe"] and not job.run.is_trained:
+                say(f"recipe: {recipe_line(job.config)}")
             for name, why in job.config.get("left_out", {}).items():
                 say(f"eval={name} is left out: {why.replace(f'eval={name} ', 'it ', 1)}")
             from trust_exp.engine import execute_and_record

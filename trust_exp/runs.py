@@ -26,7 +26,7 @@ from trust_exp.overrides import key_of
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
-TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "source", "checkpoint")
+TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "recipe_for", "source", "checkpoint")
 
 
 class Ambiguous(UserError):

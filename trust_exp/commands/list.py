@@ -8,8 +8,8 @@ from trust_exp import choices
 from trust_exp.commands import Commands
 from trust_exp.contract import Part, misfit, misfit_of_eval, part
 from trust_exp.errors import UserError, unknown
+from trust_exp.recipes import models_of, recipes
 from trust_exp.results.table import console
-from trust_exp.schema import CONF
 
 GROUPS = ("method", "dataset", "model", "eval", "logger", "size", "accelerator", "hydra/launcher")
 COMPARED = ("method", "model", "dataset", "eval")
@@ -17,7 +17,7 @@ COMPARED = ("method", "model", "dataset", "eval")
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    parser = commands.add_parser("list", help="methods, data sets, models, evals, and which pairs have recipes")
+    parser = commands.add_parser("list", help="methods, data sets, models, evals, and the recipes with their models")
     parser.add_argument("group", nargs="?", help=f"only one of {', '.join((*GROUPS, 'recipe'))}")
     parser.add_argument(
         "--for",
@@ -36,13 +36,15 @@ def described(group: str) -> Iterator[tuple[str, str]]:
         yield name, choices.read_choice(group, name).about
 
 
-def recipes() -> Iterator[tuple[str, str]]:
-    """The pairs method/dataset that have a recipe, each with its origin."""
-    for path in sorted((CONF / "recipe").glob("*/*.yaml")):
-        lines = path.read_text().splitlines()
-        known = (CONF / "dataset" / path.name).exists()
-        source = next((line.partition(":")[2].strip() for line in lines if line.startswith("recipe:")), "")
-        yield f"{path.parent.name}/{path.stem}", source if known else f"{source} (its data set does not exist yet)"
+def described_recipes() -> Iterator[tuple[str, str]]:
+    """The recipes, each with the models that it is for and its origin."""
+    for name in recipes():
+        source = str(choices.read_choice("recipe", name).values.get("recipe", ""))
+        known = choices.exists("dataset", name.split("/")[1])
+        yield (
+            name,
+            f"{', '.join(models_of(name))}: {source if known else f'{source} (its data set does not exist yet)'}",
+        )
 
 
 def list_choices(only: str | None, wanted: Sequence[str] = ()) -> None:
@@ -56,7 +58,7 @@ def list_choices(only: str | None, wanted: Sequence[str] = ()) -> None:
     fixed = _read(wanted)
     shown = [group for group in COMPARED if group not in fixed] if fixed else [*GROUPS, "recipe"]
     for group in shown if only is None else (only,):
-        rows = list(recipes() if group == "recipe" else described(group))
+        rows = list(described_recipes() if group == "recipe" else described(group))
         if fixed and group in COMPARED:
             rows = [(name, about) for name, about in rows if _fits(group, name, fixed)]
         _print(f"{group}=" if group != "recipe" else "recipes", rows or [("none", "nothing here fits")])

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from trust_exp.recipes import recipe_line
 from trust_exp.results.record import is_measured
 
 NONE = "-"
@@ -43,7 +44,7 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     for title, values in (("derived", derived), ("seconds", result["seconds"])):
         if values:
             print(f"{title}: " + ", ".join(f"{name} {value_text(value)}" for name, value in values.items()))
-    print(f"recipe:  {config['recipe'] or 'none for this pair; the defaults of the method and the data set hold'}")
+    print(f"recipe:  {recipe_line(config)}")
     for figure in result["figures"]:
         print(f"figure:  {folder / figure}")
     print(f"result:  {folder / 'result.json'}", flush=True)
