@@ -59,7 +59,7 @@ def leave_out_evals(checked: dict[str, Any], describe: Describe) -> dict[str, An
 
 
 def refuse_idle_overrides(overrides: Sequence[str], checked: Mapping[str, Any]) -> None:
-    """Raise UserError for a value without effect: of an eval that does not run, or of ``fit`` where nothing is trained."""
+    """Raise UserError for a value without effect: of an eval that is not run, or of a training that there is not."""
     chosen, left_out = checked["eval"], checked.get("left_out", {})
     method = checked["method"]
     for text in overrides:

@@ -86,7 +86,7 @@ class EvalSizesSource(FileConfigSource):
         place = config_path.removesuffix(".yaml")
         evals = sorted(path.stem for path in (Path(self.path) / place).glob("*.yaml"))
         config = OmegaConf.create({"defaults": [f"/{place}/{name}" for name in evals]})
-        header = {"package": "_global_"}
+        header: dict[str, str | None] = {"package": "_global_"}
         return ConfigResult(config=config, path=f"{self.scheme()}://{place}", provider=self.provider, header=header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:

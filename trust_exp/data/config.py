@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from trust_exp.data.super_classes import super_class
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.schema import free, late, reference
+from trust_exp.schema import added_later, outside_identity, reference
 from trust_exp.tasks import TASKS, Task
 
 UNKNOWN = -1  # in a label map: not labelled
@@ -48,13 +48,13 @@ class AugmentConfig:
     flip: bool = False  # left and right, with probability 1/2
     jitter: float = 0.0  # brightness, contrast, saturation: factors in [1 - jitter, 1 + jitter]
     rotate: float = 0.0  # degrees to either side
-    resized_crop: list[float] | None = late(None)  # area of a crop that is then resized, as fractions: [0.08, 1]
-    ratio: list[float] = late(lambda: [3 / 4, 4 / 3])  # width over height of that crop
-    scale: list[float] | None = late(None)  # size of the whole image before a crop: [0.5, 2]
-    size: list[int] | None = late(None)  # height and width of that crop; None: those of the served images
-    shift: float = late(0.0)  # of the crop, as a fraction of the image, to each side
-    hue: float = late(0.0)  # turn of the colour circle, to each side
-    blur: float = late(0.0)  # probability of a Gaussian blur of 5x5 pixels
+    resized_crop: list[float] | None = added_later(None)  # area of a crop that is then resized, as fractions: [0.08, 1]
+    ratio: list[float] = added_later(lambda: [3 / 4, 4 / 3])  # width over height of that crop
+    scale: list[float] | None = added_later(None)  # size of the whole image before a crop: [0.5, 2]
+    size: list[int] | None = added_later(None)  # height and width of that crop; None: those of the served images
+    shift: float = added_later(0.0)  # of the crop, as a fraction of the image, to each side
+    hue: float = added_later(0.0)  # turn of the colour circle, to each side
+    blur: float = added_later(0.0)  # probability of a Gaussian blur of 5x5 pixels
 
     def __post_init__(self) -> None:
         check_range("dataset.augment.pad", self.pad, least=0)
@@ -83,24 +83,24 @@ def _check_interval(key: str, value: list[float] | None, most: float | None = No
 
 @dataclass
 class DataConfig:
-    """Schema of conf/dataset. Fields marked ``free`` do not change what is trained."""
+    """Schema of conf/dataset. Fields marked ``outside_identity`` do not change what is trained."""
 
     tasks: ClassVar[tuple[Task, ...]] = tuple(TASKS)  # the values that ``task`` may have
 
     _target_: str = MISSING
     name: str = MISSING
-    task: str = late("classification")  # the kind of its labels
+    task: str = added_later("classification")  # the kind of its labels
     batch_size: int = 128  # of one optimiser step, over all devices
-    eval_batch_size: int = free(500)
+    eval_batch_size: int = outside_identity(500)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     limit_train: int | None = None  # at most this many samples, the same number of each class
     limit_test: int | None = None
-    keep_on_device: bool = free(True)  # in the accelerator's memory if it fits
-    classes: list[str] | None = late(None)  # only these, by name or number, renumbered in this order
+    keep_on_device: bool = outside_identity(True)  # in the accelerator's memory if it fits
+    classes: list[str] | None = added_later(None)  # only these, by name or number, renumbered in this order
     index_file: str | None = reference(came_late=True)  # only the training samples that this file lists
-    fraction: float | None = late(None)  # only this fraction of the training samples of each class
-    imbalance: float | None = late(None)  # first training class over the last: sizes fall exponentially
-    hold_out: float | None = late(None)  # fraction of the training samples of each class to validate on instead
+    fraction: float | None = added_later(None)  # only this fraction of the training samples of each class
+    imbalance: float | None = added_later(None)  # first training class over the last: sizes fall exponentially
+    hold_out: float | None = added_later(None)  # fraction of the training samples of each class to validate on instead
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
@@ -120,7 +120,7 @@ class PreparedConfig(DataConfig):
     test: list[str] = field(default_factory=lambda: ["test"])  # parts to evaluate on
     path: str | None = None  # of the files, if they are not under paths.data
     source: str | None = None  # the name of the source, if it is not that of the data set
-    val: list[str] = late(list)  # parts to validate on
+    val: list[str] = added_later(list)  # parts to validate on
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,10 +144,14 @@ class StreamConfig(PreparedConfig):
     image_size: list[int] = field(default_factory=lambda: [224, 224])  # height and width of the served images
     resize: int | None = None  # shorter side before the crop; None: the least that covers image_size
     crop: bool = False  # each image to its box before all else, for sets that have one
-    stretch: bool = late(False)  # resize the whole image to image_size whatever its shape; resize is then ignored
-    copies: int = late(0)  # of each training image, turned, skewed or sheared once and for all; 0: the image itself
-    workers: int | None = free(None)  # processes that decode; None: one a core
-    eval_batch_size: int = free(64)
+    stretch: bool = added_later(
+        False
+    )  # resize the whole image to image_size whatever its shape; resize is then ignored
+    copies: int = added_later(
+        0
+    )  # of each training image, turned, skewed or sheared once and for all; 0: the image itself
+    workers: int | None = outside_identity(None)  # processes that decode; None: one a core
+    eval_batch_size: int = outside_identity(64)
 
     def __post_init__(self) -> None:
         super().__post_init__()

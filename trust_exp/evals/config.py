@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice
-from trust_exp.schema import late
+from trust_exp.schema import added_later
 
 SPLITS = ("train", "val", "test")
 
@@ -27,7 +27,7 @@ class EvalConfig:
     of_sources: ClassVar[bool] = False  # also asked of runs that are trained for others to build on
 
     _target_: str = MISSING
-    data: Any = late(None)  # data of its own: dataset@eval.<name>.data=<a data set>; None: those of the run
+    data: Any = added_later(None)  # data of its own: dataset@eval.<name>.data=<a data set>; None: those of the run
 
     @classmethod
     def why_not(cls, values: Mapping[str, Any], given: Collection[str]) -> str:

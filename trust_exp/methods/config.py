@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, get_args
 from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.schema import defaults, free, late
+from trust_exp.schema import added_later, defaults, outside_identity
 
 Name = Literal["adam", "adamw", "nadam", "sgd"]
 Schedule = Literal["steps", "polynomial", "cosine", "exponential", "triangular"]
@@ -37,7 +37,7 @@ class MethodConfig:
 
     _target_: str = MISSING
     name: str = MISSING
-    fit: str = free("gradient")  # or closed_form, or none
+    fit: str = outside_identity("gradient")  # or closed_form, or none
 
 
 @dataclass
@@ -50,13 +50,15 @@ class OptimizerConfig:
     momentum: float = 0.9  # of sgd
     milestones: list[float] = field(default_factory=list)  # fractions of the training after which lr is decayed
     gamma: float = 0.1  # factor of each decay
-    schedule: str = late("steps")  # of lr: at milestones, or in every step polynomial, cosine, exponential, triangular
-    warmup: float = late(0.0)  # fraction of the training in which lr rises linearly
-    power: float = late(1.0)  # polynomial
-    end: float = late(0.0)  # factor of lr at the end of the training; triangular: at its start, too
-    peak: float = late(0.5)  # triangular: fraction of the training at which lr is reached
-    nesterov: bool = late(False)  # sgd
-    betas: list[float] = late(lambda: [0.9, 0.999])  # adam, adamw and nadam
+    schedule: str = added_later(
+        "steps"
+    )  # of lr: at milestones, or in every step polynomial, cosine, exponential, triangular
+    warmup: float = added_later(0.0)  # fraction of the training in which lr rises linearly
+    power: float = added_later(1.0)  # polynomial
+    end: float = added_later(0.0)  # factor of lr at the end of the training; triangular: at its start, too
+    peak: float = added_later(0.5)  # triangular: fraction of the training at which lr is reached
+    nesterov: bool = added_later(False)  # sgd
+    betas: list[float] = added_later(lambda: [0.9, 0.999])  # adam, adamw and nadam
 
     def __post_init__(self) -> None:
         check_choice("method.optimizer.name", self.name, get_args(Name))

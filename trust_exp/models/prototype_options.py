@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.schema import late
+from trust_exp.schema import added_later
 
 Tokens = Literal["all", "patches", "class"]
 Init = Literal["abs_scaled", "nndsvda", "paper"]
@@ -32,7 +32,7 @@ class PrototypeOptions:
     inner: int = 4  # updates of a factor for one product with the features; the paper: 1
     restarts: int = 1
     head_solver: str = "lstsq"  # or cvxpy, as in the paper
-    residual: str = late("sum")  # how prototypes share it: Eq. 8 with a guard; paper: without; or abs, energy
+    residual: str = added_later("sum")  # how prototypes share it: Eq. 8 with a guard; paper: without; or abs, energy
     max_per_class: int | None = None  # first images used of each class; None: all
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from trust_exp.errors import UserError, check_range
 from trust_exp.evals.config import EvalConfig, check_splits
 from trust_exp.models.prototype_options import PrototypeOptions
-from trust_exp.schema import late, moved
+from trust_exp.schema import added_later, moved
 
 HAS_ITS_OWN = "eval.prototypes.solve is for networks without prototypes; this one has its own, so leave it out"
 
@@ -21,12 +21,12 @@ class PrototypesConfig(EvalConfig):
     )
     splits: list[str] = field(default_factory=lambda: ["test"])
     pictures: int = 10  # of the first so many classes; 0: none
-    classes: list[str] = late(list)  # that have pictures; none: the first ones
+    classes: list[str] = added_later(list)  # that have pictures; none: the first ones
     images: int = 100  # of a class, that are looked through for its pictures
     deletion: int = 200  # the first so many images, whose important places are deleted and inserted; 0: none
-    drop: list[str] = late(list)  # prototypes that contribute nothing, such as ship:2
-    drop_in: list[int] = late(list)  # numbers of the images they do so in; none: all
-    solve: PrototypeOptions = late(PrototypeOptions)  # of a network without prototypes
+    drop: list[str] = added_later(list)  # prototypes that contribute nothing, such as ship:2
+    drop_in: list[int] = added_later(list)  # numbers of the images they do so in; none: all
+    solve: PrototypeOptions = added_later(PrototypeOptions)  # of a network without prototypes
 
     def __post_init__(self) -> None:
         if self.drop_in and not self.drop:

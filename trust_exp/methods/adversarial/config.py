@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.methods.config import MethodConfig, OptimizerConfig
-from trust_exp.schema import free, late, reference
+from trust_exp.schema import added_later, outside_identity, reference
 
 FAMILY = "trust_exp.methods.adversarial.module"
 
@@ -120,11 +120,13 @@ class PgdConfig:
 class StoppingConfig:
     """Keep the weights of the best robust accuracy on held-out samples."""
 
-    split: str = late("auto")  # val; or test, whose other samples eval.autoattack then uses; auto: val if there is one
+    split: str = added_later(
+        "auto"
+    )  # val; or test, whose other samples eval.autoattack then uses; auto: val if there is one
     samples: int = 1000  # at most; and at most half of a test set
     at: list[float] = field(default_factory=lambda: [0.08, 0.25, 0.51, 0.76, 1.0])  # fractions of the training
     version: str = "fast"  # of AutoAttack
-    batch_size: int = free(500)
+    batch_size: int = outside_identity(500)
     seed: int = 90622  # for the choice of the samples
 
     def __post_init__(self) -> None:
@@ -166,7 +168,7 @@ class AdversarialConfig(MethodConfig):
     average: str = "weighted"  # sum(w l) / sum(w), as released; plain: sum(w l) / B, Eq. 3.2
     batch_norm: str = "joint"  # one pass over the mixed batch, as released; split: each part has its own statistics
     stopping: StoppingConfig | None = None
-    ensembling: EnsemblingConfig | None = late(None)
+    ensembling: EnsemblingConfig | None = added_later(None)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
@@ -235,7 +237,7 @@ class FastConfig(AdversarialConfig):
 
     _target_: str = f"{FAMILY}.FastAdversarialTraining"
     step_size: float | None = None  # None: 1.25 epsilon
-    monitor: MonitorConfig = free(MonitorConfig)
+    monitor: MonitorConfig = outside_identity(MonitorConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

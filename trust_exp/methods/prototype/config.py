@@ -6,7 +6,7 @@ from typing import ClassVar
 from trust_exp.errors import UserError, check_range
 from trust_exp.methods.config import MethodConfig, OptimizerConfig
 from trust_exp.models.prototype_options import PrototypeOptions
-from trust_exp.schema import free
+from trust_exp.schema import outside_identity
 
 
 @dataclass
@@ -18,7 +18,7 @@ class ProtoNmfConfig(MethodConfig, PrototypeOptions):
     node: ClassVar[str] = "method"
 
     _target_: str = "trust_exp.methods.prototype.module.ProtoNmf"
-    fit: str = free("closed_form")
+    fit: str = outside_identity("closed_form")
 
 
 @dataclass
