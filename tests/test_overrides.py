@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trust_exp.errors import UserError
-from trust_exp.messages import explain
+from trust_exp.messages import sentence_for
 from trust_exp.overrides import Key, key_of, overrides_in, quote_runs, split
 
 PAIRS = {"[": "]", "{": "}", "(": ")"}
@@ -136,7 +136,7 @@ def test_a_key_is_what_hydra_reads(override):
 def test_what_is_no_override_has_no_key(override):
     with pytest.raises(OverrideParseException) as error:
         key_of(override)
-    assert repr(override) in (explain(error.value) or "")
+    assert repr(override) in (sentence_for(error.value) or "")
 
 
 @pytest.mark.parametrize(

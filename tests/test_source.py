@@ -20,7 +20,7 @@ from trust_exp.identity import cell_id, folder_name, run_id
 from trust_exp.job import Job, described_jobs
 from trust_exp.messages import RunFailed
 from trust_exp.references import at_paths, cells_of, quoted
-from trust_exp.runs import Run, find, lock, open_run, stored_parts, with_stored_overrides, write_json
+from trust_exp.runs import Run, find_run, lock, open_run, stored_parts, with_stored_overrides, write_json
 
 PARENT = "[method=standard,dataset=digits]"
 CHILD = ("method=transfer", "dataset=digits", "size=smoke")
@@ -387,7 +387,7 @@ def test_a_child_is_trained_from_the_weights_of_its_source(composed, tmp_path):
     frozen = {name.removeprefix("features."): value for name, value in own.items() if name.startswith("features.")}
     assert frozen.keys() == {name for name in theirs if not name.startswith("head.")}
     assert all(torch.equal(value, theirs[name]) for name, value in frozen.items())
-    assert find(tmp_path, run.id).status() == "done"
+    assert find_run(tmp_path, run.id).status() == "done"
 
     shutil.rmtree(tmp_path / folder_name(config) / "outcomes")
     stored = stored_parts(run, composed("mode=eval", f"run={run.id}", "size=smoke", "eval=[certify]"))

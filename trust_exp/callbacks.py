@@ -16,9 +16,9 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
+from trust_exp.console import say
 from trust_exp.errors import Interrupted
 from trust_exp.progress import Bar
-from trust_exp.results.table import say
 from trust_exp.rng import seed_globals
 from trust_exp.saving import all_finite
 

@@ -10,7 +10,7 @@ from trust_exp.config import RootConfig
 from trust_exp.contract import check_fit
 from trust_exp.errors import UserError
 from trust_exp.overrides import key_of
-from trust_exp.references import Describe, network_of, settle
+from trust_exp.references import Describe, network_of, resolve_references
 from trust_exp.schema import check_node, to_plain
 
 ROOT_SCHEMA = f"{RootConfig.__module__}:{RootConfig.__name__}"
@@ -37,7 +37,7 @@ def check_parts(config: DictConfig, describe: Describe) -> dict[str, Any]:
     # An eval that a recipe tunes but nobody asked for has values, but no schema; one that it leaves out is null.
     chosen = {name: node for name, node in evals.items() if node and "_schema_" in node}
     checked["eval"] = {name: check_node(node, f"eval.{name}") for name, node in chosen.items()}
-    settle(checked, describe)
+    resolve_references(checked, describe)
     if checked["mode"] == "eval":  # then the stored run's model decides
         return checked
     checked = leave_out_evals(checked, describe)

@@ -58,9 +58,7 @@ class AcceleratorConfig:
     precision: str = "32-true"
     compile: bool = outside_identity(False)
     channels_last: bool = outside_identity(False)
-    sync_batchnorm: bool = added_later(
-        False
-    )  # batch norm over all processes: the numbers of one, on any number of GPUs
+    sync_batchnorm: bool = added_later(False)  # batch norm over all processes: as on one GPU
     threads: int | None = outside_identity(None)  # of the CPU; None: one a core. Tiny networks are fastest with 1
 
     def __post_init__(self) -> None:

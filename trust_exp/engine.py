@@ -25,6 +25,7 @@ from torch import nn
 from trust_exp.build import build, target_of
 from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StepDraws, StopRequest
 from trust_exp.check import watched_evals
+from trust_exp.console import say
 from trust_exp.data.batch import Split
 from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
@@ -41,7 +42,6 @@ from trust_exp.networks import load_state, make_network
 from trust_exp.progress import announced, track
 from trust_exp.references import at_paths
 from trust_exp.results.record import DRAWS, Record, environment
-from trust_exp.results.table import say
 from trust_exp.rng import drawing_from
 from trust_exp.saving import all_finite, save_whole
 from trust_exp.schema import find_schema, is_node_of

@@ -19,12 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from trust_exp.compose import Composer
+from trust_exp.console import say
 from trust_exp.errors import Interrupted, UserError, unknown
 from trust_exp.job import Job, is_first, job_of
 from trust_exp.messages import RunFailed, exit_code_of
 from trust_exp.recipes import recipe_line
 from trust_exp.results.record import DRAWS
-from trust_exp.results.table import print_result, say
+from trust_exp.results.table import print_result
 from trust_exp.runs import Run, holder, is_locked, lock, restart, write_json
 from trust_exp.signals import handing_on
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trust_exp.build import build, target_of
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.errors import UserError
-from trust_exp.models.trained import Source, load_published, read_state, why_unfit
+from trust_exp.models.trained import SourceNetwork, load_published, read_state, why_unfit
 from trust_exp.modes import evaluating
 from trust_exp.references import at_paths
 from trust_exp.rng import drawing_from
@@ -46,7 +46,7 @@ def make_network(
     return network
 
 
-def load_source(path: Path, node: Mapping[str, Any] | None, info: DatasetInfo) -> Source:
+def load_source(path: Path, node: Mapping[str, Any] | None, info: DatasetInfo) -> SourceNetwork:
     """The network of a run, as its method made it and with as many classes as it has; or that of a file of weights.
 
     Args:
@@ -68,13 +68,13 @@ def load_source(path: Path, node: Mapping[str, Any] | None, info: DatasetInfo) -
     try:
         if node is not None:
             node = {**node, **({"pretrained": False} if "pretrained" in node else {})}
-            return Source(str(path), build(node, shape=info.shape, classes=len(info.classes)), read_state(path))
+            return SourceNetwork(str(path), build(node, shape=info.shape, classes=len(info.classes)), read_state(path))
         return _of_run(Run(folder), info)
     except UserError as error:
         raise UserError(f"source {path}: {error}") from error
 
 
-def _of_run(run: Run, info: DatasetInfo) -> Source:
+def _of_run(run: Run, info: DatasetInfo) -> SourceNetwork:
     config = (run.read("config.json") or {})["config"]
     result = run.read("result.json") or {}
     state = read_state(run.weights) if run.weights.exists() else {}
@@ -87,7 +87,7 @@ def _of_run(run: Run, info: DatasetInfo) -> Source:
     network = _made(run, config, told, state)
     if shape != tuple(info.shape):
         network = _for_other_size(run, config, replace(told, shape=info.shape), state, network, shape)
-    return Source(run.folder.name, network, state or network.state_dict())
+    return SourceNetwork(run.folder.name, network, state or network.state_dict())
 
 
 def _made(run: Run, config: Mapping[str, Any], info: DatasetInfo, state: Mapping[str, Tensor]) -> nn.Module:

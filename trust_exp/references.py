@@ -1,8 +1,8 @@
 """Runs and files that a run builds on: named by id or path, or described by overrides. Imports no torch.
 
-A field marked ``reference()`` holds what the user wrote. ``settle`` puts in its place what decides the weights: the id
-of a run, or a digest of a file. What was written, and where it is found, is kept under ``references`` of the checked
-configuration, which is no part of a run's identity.
+A field marked ``reference()`` holds the text that the user wrote. ``resolve_references`` replaces it with what decides
+the weights: the id of a run, or a digest of a file. The text, and the place where it was found, are kept under
+``references`` of the checked configuration, which is not part of a run's identity.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, run_id
 from trust_exp.overrides import quote_runs
-from trust_exp.runs import TRAINED_PARTS, Ambiguous, Run, find, holder
+from trust_exp.runs import TRAINED_PARTS, Ambiguous, Run, find_run, holder
 from trust_exp.schema import CONF, find_schema, replaced, schemas, type_hints
 
 RUN_ID = re.compile(r"[0-9a-f]{4,10}")
@@ -53,7 +53,7 @@ def _reference_names() -> set[str]:
 # --- what it stands for ---------------------------------------------------------------------------------------------
 
 
-def settle(checked: dict[str, Any], describe: Describe) -> None:
+def resolve_references(checked: dict[str, Any], describe: Describe) -> None:
     """Put in the place of each reference what it stands for, and keep under ``references`` how that is found.
 
     With mode=eval the run's own stored configuration says what it was trained with, so that is left alone.
@@ -133,7 +133,7 @@ def _facts_of(config: Mapping[str, Any], follows: bool, name: str | None = None)
 
 def _find(key: str, written: str, runs: str) -> Run:
     try:
-        return find(runs, written)
+        return find_run(runs, written)
     except Ambiguous as error:
         raise UserError(str(error).replace("run=", f"{key}=", 1)) from None
     except UserError:
@@ -194,7 +194,7 @@ def network_of(checked: Mapping[str, Any], describe: Describe) -> Mapping[str, A
     if checked["mode"] == "train" and told["written"].startswith("["):
         return network_of(describe("model.source", told["written"], checked).config, describe)
     try:
-        run = Run(Path(told["folder"])) if "folder" in told else find(checked["paths"]["runs"], told["run"])
+        run = Run(Path(told["folder"])) if "folder" in told else find_run(checked["paths"]["runs"], told["run"])
     except UserError:  # it is gone, which is said where it is needed
         return node
     stored = run.read("config.json")
@@ -234,7 +234,7 @@ def _path_of(key: str, told: Mapping[str, Any], runs: str | Path) -> Path:
             raise UserError(f"{key}: the file {file} is another one than when the run began")
         return file
     try:
-        run = find(runs, told["run"])
+        run = find_run(runs, told["run"])
     except UserError:
         run = Run(Path(told.get("folder", "")))
         if not (run.folder / "config.json").is_file() or "folder" not in told:

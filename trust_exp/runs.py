@@ -124,7 +124,7 @@ def write_out(out: Path, content: bytes) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}; see --out") from None
 
 
-def find(runs: str | Path, name: str) -> Run:
+def find_run(runs: str | Path, name: str) -> Run:
     """The run whose folder or id is ``name``, or whose id starts with it.
 
     Raises:
@@ -242,7 +242,7 @@ def with_stored_overrides(arguments: Sequence[str]) -> list[str]:
         if key_of(f"{key}=").part in TRAINED_PARTS:
             raise UserError(f"mode=eval evaluates run={given['run']} as it was trained; leave out {key}={given[key]}")
     runs = given.get("paths.runs") or os.environ.get("TRUST_EXP_RUNS") or "multirun"
-    stored = find(runs, given["run"]).read("config.json") or {}
+    stored = find_run(runs, given["run"]).read("config.json") or {}
     keys = {key_of(f"{key}=") for key in given}
     stored_keys = {text: key_of(text) for text in stored.get("overrides", [])}
     kept = [text for text, key in stored_keys.items() if key not in keys and key.part in (*TRAINED_PARTS, "task")]

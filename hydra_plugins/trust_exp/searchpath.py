@@ -57,7 +57,7 @@ class ExperimentsSource(FileConfigSource):
 
     def _find(self, config_path: str) -> tuple[Path, series.Content] | None:
         path = Path(self.path) / config_path.removesuffix(".yaml")
-        return series.find(path.parent, path.name)
+        return series.find_row(path.parent, path.name)
 
 
 def _with_task(content: series.Content) -> series.Content:

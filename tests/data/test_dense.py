@@ -224,7 +224,7 @@ def test_held_out_images_are_streamed_as_evaluation_serves_them(cityscapes):
 
 def test_evaluation_serves_whole_images(cityscapes):
     batch = next(iter(module(cityscapes, workers=0).test_dataloader()))
-    source, folder = sources.find("cityscapes"), cityscapes / "cityscapes"
+    source, folder = sources.find_source("cityscapes"), cityscapes / "cityscapes"
     arrays = store.open_part(cityscapes, "cityscapes", "val")
     for row in range(3):
         pixels = np.array(Image.open(folder / arrays["paths"][row].decode()))
@@ -330,4 +330,4 @@ def test_the_files_in_conf_are_of_segmentation(name):
     assert (dataset["name"], dataset["task"]) == (name, "segmentation")
     if name != "street_scenes":
         assert set(dataset["train"] + dataset["test"]) <= {"train", "val", "test", "all"}
-        assert sources.find(name).streams == ("workers" in dataset)
+        assert sources.find_source(name).streams == ("workers" in dataset)

@@ -39,7 +39,7 @@ def test_the_real_sets_are_whole_and_the_published_ones(root, name, counts):
     assert store.verify(root, name)["source"]["verified"] is True
     data = PreparedDataModule(name, root=root)
     assert data.info.domain == (0, 1)
-    assert sources.find(name).images == {split: sum(expected) for split, expected in counts.items()}
+    assert sources.find_source(name).images == {split: sum(expected) for split, expected in counts.items()}
     for split, expected in counts.items():
         arrays = data.arrays(split)
         assert arrays.images.shape == (sum(expected), 1, 28, 28) == (sum(expected), *data.info.shape)

@@ -304,7 +304,7 @@ def test_files_without_a_number_or_without_any_png_are_refused(tmp_path, ten_png
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet32"])
 def test_a_folder_with_something_else_is_refused_with_what_there_must_be(tmp_path, name):
     (tmp_path / "given" / "train" / "cats").mkdir(parents=True)
-    expected = f"{tmp_path / 'given'} holds no {name}: there must be {sources.find(name).layout}"
+    expected = f"{tmp_path / 'given'} holds no {name}: there must be {sources.find_source(name).layout}"
     assert refused(name, tmp_path / "given", tmp_path) == expected
     assert not sources.is_present(name, tmp_path)
 
@@ -392,7 +392,7 @@ def test_the_extra_part_of_svhn_is_joined_when_it_is_there(tmp_path, svhn):
 
 
 def test_only_the_published_files_of_svhn_are_downloaded():
-    remotes = sources.find("svhn").remotes
+    remotes = sources.find_source("svhn").remotes
     assert {remote.name: remote.checksum for remote in remotes} == {
         f"{part}_32x32.mat": f"md5:{SVHN_MD5[part]}" for part in ("train", "test")
     }
@@ -706,14 +706,14 @@ def test_a_split_by_name_is_followed(tmp_path):
 
 def test_another_or_a_changed_file_is_another_set(tmp_path):
     path = save(tmp_path / "given", images=grey(30), labels=labels(30))
-    (first,) = {sources.find("npz").at(path).name for _ in range(2)}
+    (first,) = {sources.find_source("npz").at(path).name for _ in range(2)}
     assert re.fullmatch(r"npz-[0-9a-f]{10}", first)
     before = PreparedDataModule("npz", root=tmp_path, path=str(path.parent)).arrays("test").images.clone()
     save(tmp_path / "given", images=255 - grey(30), labels=labels(30))
     after = PreparedDataModule("npz", root=tmp_path, path=str(path.parent)).arrays("test").images
     assert torch.equal(after, 255 - before)
-    assert sources.find("npz").at(path).name != first
-    assert sources.find("npz").name == "npz"
+    assert sources.find_source("npz").at(path).name != first
+    assert sources.find_source("npz").name == "npz"
 
 
 GOOD = {"images": grey(30), "labels": labels(30)}
@@ -776,7 +776,7 @@ def test_what_is_no_npz_file_is_refused(tmp_path):
     ):
         (tmp_path / "a.npy").write_bytes(b"")
         with pytest.raises(UserError, match=f"^{tmp_path / path} {what}; give the .npz file as dataset.path$"):
-            sources.find("npz").at(tmp_path / path)
+            sources.find_source("npz").at(tmp_path / path)
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------
@@ -788,7 +788,7 @@ def test_what_is_no_npz_file_is_refused(tmp_path):
 )
 def test_each_source_has_a_configuration_that_asks_for_its_parts(composed, name):
     checked = composed(f"dataset={name}")["dataset"]
-    source = sources.find(name)
+    source = sources.find_source(name)
     assert {*checked["train"], *checked["test"]} <= (source.images.keys() or {"train", "test"})
     assert source.facts()["images"] == dict(source.images)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trust_exp.launch.board import Board, print_summary
-from trust_exp.launch.sweep import end, explain
+from trust_exp.launch.sweep import end, why_ended
 from trust_exp.launch.sweep_job import SweepJob
 
 RESULT = (
@@ -130,4 +130,4 @@ def test_the_summary_says_what_failed_and_where_to_look(jobs, capsys):
     ids=["SIGKILL", "SIGTERM", "interrupted", "sentence", "no-word", "nothing"],
 )
 def test_an_exit_code_is_explained(code, last, reason):
-    assert explain(code, last) == reason
+    assert why_ended(code, last) == reason

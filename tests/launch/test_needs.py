@@ -126,7 +126,7 @@ def test_a_cluster_gets_what_builds_on_a_run_when_that_is_trained(make_job, monk
     monkeypatch.setattr(slurm, "in_queue", dict)
     monkeypatch.setattr(slurm, "has_gpus", lambda _: False)
     monkeypatch.setattr(slurm, "array_limit", lambda: 100)
-    monkeypatch.setattr(slurm, "settle", lambda *_: None)
+    monkeypatch.setattr(slurm, "make_ready", lambda *_: None)
     monkeypatch.setattr(cluster, "submit_array", submit)
     monkeypatch.setattr(cluster, "look", look)
     monkeypatch.setattr(cluster, "rest", lambda: None)

@@ -17,7 +17,7 @@ from trust_exp.errors import UserError
 from trust_exp.launch import process
 from trust_exp.launch.board import Board
 from trust_exp.launch.process import Pool, default_workers, gpu_sets, handling_signals, work_through
-from trust_exp.launch.sweep import settle, write_failure
+from trust_exp.launch.sweep import make_ready, write_failure
 from trust_exp.launch.sweep_job import SweepJob
 from trust_exp.runs import lock
 
@@ -149,7 +149,7 @@ def test_force_forgets_what_was_done_once(make_job, shell_jobs, succeed):
         (jobs[0].run.folder / name).touch()
     board = Board(jobs, Path("sweep"))
     for job in jobs:
-        settle(job, board)
+        make_ready(job, board)
     work(jobs)
     assert states(jobs) == ["done", "skipped"]
     assert (jobs[0].run.folder / "seen").read_text().count(".pt") == 0

@@ -66,7 +66,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def start(command_line, *arguments: str, late: Path | None = None) -> "subprocess.Popen[str]":
-    """A sweep in a process group of its own, as a shell starts it; an hour later for its launcher when ``added_later`` is."""
+    """A sweep in a process group of its own, as a shell starts it; an hour later for its launcher when ``late`` is."""
     clock = [] if late is None else ["-c", CLOCK, str(late)]
     command = [sys.executable, *clock, str(ROOT / "run.py"), "-m", *arguments]
     return subprocess.Popen(

@@ -16,7 +16,7 @@ from hydra_plugins.trust_exp.searchpath import ExperimentsSource
 from trust_exp.compose import check
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, eval_id, run_id
-from trust_exp.messages import explain
+from trust_exp.messages import sentence_for
 from trust_exp.results import experiments
 from trust_exp.results.collect import Found
 from trust_exp.results.comparison import Number, fill, is_whole, value_of
@@ -120,7 +120,7 @@ def test_a_row_composes_unless_it_chooses_what_does_not_exist(name, row):
             assert set(re.findall(r"(\w+) '", lost)) <= {"method", "dataset", "model"}
             with pytest.raises(MissingConfigException) as raised:
                 compose("config", [f"+experiments/{name}={row.name}"])
-            assert "does not exist" in str(explain(raised.value))
+            assert "does not exist" in str(sentence_for(raised.value))
         else:
             for size in ("full", "smoke"):
                 checked = compose_row(row, size)

@@ -46,12 +46,12 @@ def test_each_row_has_its_own_values_in_their_types(folder):
 
 def test_rows_are_found_by_name_and_a_series_is_none(folder):
     assert [name for _, name, _ in series.rows_in(folder)] == ["many_3", "many_0_5", "many_cat_dog", "one"]
-    path, content = series.find(folder, "many_cat_dog")
+    path, content = series.find_row(folder, "many_cat_dog")
     assert (path.name, content["seed"]) == ("many.yaml", "Cat-Dog")
-    assert series.find(folder, "one")[0].name == "one.yaml"
+    assert series.find_row(folder, "one")[0].name == "one.yaml"
     for name in ("many", "many_4", "on", "two"):
-        assert series.find(folder, name) is None
-    assert series.find(folder / "nowhere", "one") is None
+        assert series.find_row(folder, name) is None
+    assert series.find_row(folder / "nowhere", "one") is None
 
 
 def test_a_file_that_changes_is_read_anew(folder):

@@ -13,9 +13,9 @@ from trust_exp import __version__
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.data import read_choice, state
 from trust_exp.commands.list import described
+from trust_exp.console import console
 from trust_exp.loggers.credentials import has_key
 from trust_exp.results.record import PACKAGES
-from trust_exp.results.table import console
 
 
 def add(commands: Commands) -> None:

@@ -6,10 +6,10 @@ from rich.table import Table
 
 from trust_exp import choices
 from trust_exp.commands import Commands
+from trust_exp.console import console
 from trust_exp.contract import Part, misfit, misfit_of_eval, part
 from trust_exp.errors import UserError, unknown
 from trust_exp.recipes import models_of, recipes
-from trust_exp.results.table import console
 
 GROUPS = ("method", "dataset", "model", "eval", "logger", "size", "accelerator", "hydra/launcher")
 COMPARED = ("method", "model", "dataset", "eval")

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table as Grid
 
 from trust_exp.commands import Commands, add_runs
+from trust_exp.console import console, say
 from trust_exp.errors import UserError
 from trust_exp.results import experiments
 from trust_exp.results.collect import Collection, Found, collect
@@ -15,7 +16,6 @@ from trust_exp.results.comparison import fill
 from trust_exp.results.composing import check_row_overrides
 from trust_exp.results.formats import FORMATS
 from trust_exp.results.plots import plot
-from trust_exp.results.table import console, say
 from trust_exp.runs import write_out
 
 PICTURE = ".png"

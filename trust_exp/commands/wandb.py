@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trust_exp.commands import Commands, add_runs
+from trust_exp.console import say
 from trust_exp.errors import UserError
 from trust_exp.loggers.credentials import has_key, server
 from trust_exp.loggers.sync import parts_to_upload, upload
 from trust_exp.messages import RunFailed
 from trust_exp.results.collect import Collection, Found, collect
 from trust_exp.results.dashboard import default_entity, publish, report_of, require, specification
-from trust_exp.results.table import say
 from trust_exp.runs import Run, is_locked, write_out
 
 SELECTION = "run ids, names, patterns (cll-*), or key=value[,value] (method=cll); default: all runs"

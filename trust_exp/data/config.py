@@ -144,12 +144,8 @@ class StreamConfig(PreparedConfig):
     image_size: list[int] = field(default_factory=lambda: [224, 224])  # height and width of the served images
     resize: int | None = None  # shorter side before the crop; None: the least that covers image_size
     crop: bool = False  # each image to its box before all else, for sets that have one
-    stretch: bool = added_later(
-        False
-    )  # resize the whole image to image_size whatever its shape; resize is then ignored
-    copies: int = added_later(
-        0
-    )  # of each training image, turned, skewed or sheared once and for all; 0: the image itself
+    stretch: bool = added_later(False)  # resize the whole image to image_size; resize is then ignored
+    copies: int = added_later(0)  # of each training image, turned, skewed or sheared once; 0: the image itself
     workers: int | None = outside_identity(None)  # processes that decode; None: one a core
     eval_batch_size: int = outside_identity(64)
 

@@ -359,7 +359,7 @@ class Prepared:
     @property
     def source(self) -> sources.Source:
         """Where it comes from."""
-        return sources.find(self.name).at(self.path)
+        return sources.find_source(self.name).at(self.path)
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 
 from trust_exp.build import build
 from trust_exp.callbacks import FiniteLoss
+from trust_exp.console import say
 from trust_exp.contract import in_order
 from trust_exp.data.batch import Split
 from trust_exp.data.module import DataModule
@@ -22,7 +23,6 @@ from trust_exp.evals.suite import Context, Outcomes, Report, run_within, usable_
 from trust_exp.methods.base import GradientMethod
 from trust_exp.modes import evaluating
 from trust_exp.results.record import Record
-from trust_exp.results.table import say
 from trust_exp.rng import drawing_from
 
 

@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from trust_exp.console import console, say
 from trust_exp.launch.sweep_job import SweepJob
-from trust_exp.results.table import console, say, value_text
+from trust_exp.results.table import value_text
 
 COLOURS = {
     "done": "green",

@@ -16,7 +16,7 @@ from trust_exp.errors import UserError
 from trust_exp.launch.board import Board, plural
 from trust_exp.launch.node import STOPPED, NodeJob, forget_exits, log_file, read_exits
 from trust_exp.launch.process import StopRequests, handling_signals
-from trust_exp.launch.sweep import end, explain, give_up, judge, modified, prepare, settle
+from trust_exp.launch.sweep import end, give_up, judge, make_ready, modified, prepare, why_ended
 from trust_exp.launch.sweep_job import OPEN, SweepJob
 from trust_exp.runs import Run, write_json
 
@@ -83,7 +83,7 @@ class Cluster:
         queue = in_queue() if ready else None
         fresh = []
         for job in ready:
-            settle(job, self.board)  # a job of an earlier wave may have done it
+            make_ready(job, self.board)  # a job of an earlier wave may have done it
             if job.state != "waiting":
                 continue
             asked = Run(job.ask.parent).read(job.ask.name) or {}
@@ -197,7 +197,7 @@ class Cluster:
                 why="; ".join(f"rank {ended['rank']}: {reason_of_rank(job, ended)}" for ended in failed),
             )
         else:
-            how = explain(bad[0]["code"], "") if bad else "ended without a result"
+            how = why_ended(bad[0]["code"], "") if bad else "ended without a result"
             judge(job, 1, self.board, why=f"{how}; SLURM says of job {self.ids[job]}: {fate(self.ids[job])}")
         forget_exits(job.ask)
 
@@ -259,7 +259,7 @@ def fate(job: str) -> str:
 def reason_of_rank(job: SweepJob, ended: Mapping[str, Any]) -> str:
     """The reason why a rank failed."""
     error = job.result().get("error") if ended["rank"] == 0 else None
-    return str(ended["why"] or error or explain(ended["code"], job.last_words(log_file(job.ask, ended["rank"]))))
+    return str(ended["why"] or error or why_ended(ended["code"], job.last_words(log_file(job.ask, ended["rank"]))))
 
 
 def output_of(*command: str) -> str | None:

@@ -30,7 +30,7 @@ HEADING = "--- "  # begins a line that a launcher writes to a log
 WorkThrough: TypeAlias = Callable[[Sequence[SweepJob], Mapping[str, Any], Board], None]
 
 
-class Outcome(JobReturn):
+class JobAnswer(JobReturn):
     """A job's result for the sweeper; raises the sweep's error unchanged, where Hydra would wrap it."""
 
     @property
@@ -70,7 +70,7 @@ def launch(
     try:
         with Board(every, folder) as board:
             for job in every:
-                settle(job, board)
+                make_ready(job, board)
             work_through([job for job in (*sources, *jobs) if job.state == "waiting"], checked, board)
     finally:
         if any(job.state != "waiting" for job in every):
@@ -120,7 +120,7 @@ def add_sources(jobs: Sequence[SweepJob]) -> list[SweepJob]:
             job.needs.append(other)
 
     for job in jobs:
-        with suppress(UserError):  # the folder cannot be used; settle reports it
+        with suppress(UserError):  # the folder cannot be used; make_ready reports it
             add(job)
     for source in added:
         of = [str(job.number) for job in (*jobs, *added) if source in job.needs]
@@ -128,7 +128,7 @@ def add_sources(jobs: Sequence[SweepJob]) -> list[SweepJob]:
     return added
 
 
-def settle(job: SweepJob, board: Board) -> None:
+def make_ready(job: SweepJob, board: Board) -> None:
     """Prepare a job's folder; a job that is done is skipped, one whose folder cannot be used fails."""
     try:
         job.spec.open()
@@ -176,7 +176,7 @@ def judge(job: SweepJob, code: int, board: Board, *, log: Path | None = None, wh
     result = job.result()
     is_new = modified(job.run.result) != job.seen
     recorded = result.get("error") if result.get("status") == "failed" and is_new else ""
-    reason = why or recorded or explain(code, job.last_words(log))
+    reason = why or recorded or why_ended(code, job.last_words(log))
     if not job.run.folder.is_dir():
         reason = "its folder was deleted"
     if (code == 0 and result.get("status") == "done") or (not recorded and write_failure(job, reason) == "done"):
@@ -185,7 +185,7 @@ def judge(job: SweepJob, code: int, board: Board, *, log: Path | None = None, wh
         end(job, "failed", reason, board)
 
 
-def explain(code: int, last_words: str) -> str:
+def why_ended(code: int, last_words: str) -> str:
     """Why a process ended, from its exit code (negative: the signal that killed it) and the last line of its log."""
     if code < 0:
         hint = " (out of memory, perhaps)" if code == -signal.SIGKILL else ""
@@ -239,7 +239,7 @@ def keep(jobs: Sequence[SweepJob], folder: Path) -> None:
 
 def outcome(job: SweepJob, jobs: Sequence[SweepJob]) -> JobReturn:
     """A job's result for the sweeper: its objective or all metrics; if it failed, the error of the whole sweep."""
-    returned = Outcome(overrides=job.spec.overrides, task_name=job.name)
+    returned = JobAnswer(overrides=job.spec.overrides, task_name=job.name)
     if job.state in GOOD:
         returned.status = JobStatus.COMPLETED
         returned.return_value = objective_of(job.config, job.result()["metrics"])

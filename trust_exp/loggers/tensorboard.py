@@ -5,9 +5,9 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from trust_exp.console import say
 from trust_exp.loggers.base import CsvCurves
 from trust_exp.results.record import is_measured
-from trust_exp.results.table import say
 
 
 class TensorBoard(CsvCurves):

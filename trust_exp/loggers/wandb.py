@@ -18,8 +18,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from trust_exp.console import say
 from trust_exp.loggers.base import CsvCurves
-from trust_exp.results.table import say
 from trust_exp.runs import Run
 
 LOCAL_SECONDS = 15  # for importing wandb and writing its files on a slow machine

@@ -149,48 +149,48 @@ class GradientMethod(Method):
 
 
 class ClosedForm(Method):
-    """A method that is solved in one pass, task by task, and has no step of an optimiser; under ``Trainer.test``.
+    """A method that is solved in one pass, portion by portion, without an optimiser; it runs under ``Trainer.test``.
 
-    Each process solves its own tasks; what all found is put together at the end. What is found is kept in files every
-    so often, so that a run that was stopped goes on with the tasks that are left, on any number of processes.
+    Each process solves its own portions; the results are put together at the end. Results are saved to files now and
+    then, so a run that was stopped goes on with the portions that are left, on any number of processes.
     """
 
     data: DataModule
     safe: Path | None = None  # where what is found is kept, with the rank before the ending; None: nowhere
     seconds: float = 30.0  # between two times
 
-    def tasks(self, rank: int, world: int) -> Sequence[Sequence[int]]:
-        """The tasks of a process, in order; each is the names of what it gives."""
+    def portions(self, rank: int, world: int) -> Sequence[Sequence[int]]:
+        """The portions of a process, in order; each lists the names of its results, such as classes."""
         raise NotImplementedError
 
-    def begin(self, tasks: Sequence[Sequence[int]]) -> None:
-        """Called with the tasks that are left, before the first is solved; they are solved in this order."""
+    def begin(self, portions: Sequence[Sequence[int]]) -> None:
+        """Called before the first portion is solved, with all that are left, in the order in which they are solved."""
 
-    def solve(self, task: Sequence[int]) -> dict[int, Any]:
-        """What a task gives, by its names: numbers and tensors on the CPU, in dictionaries, tuples and lists."""
+    def solve(self, portion: Sequence[int]) -> dict[int, Any]:
+        """The results of a portion by name: numbers and CPU tensors in dictionaries, tuples and lists."""
         raise NotImplementedError
 
     def keep(self, found: dict[int, Any]) -> None:
-        """Put what all tasks of all processes gave into the model."""
+        """Put the results of all processes into the model."""
         raise NotImplementedError
 
-    def test_dataloader(self) -> "Tasks":
+    def test_dataloader(self) -> "Portions":
         self.data.trainer = self.trainer  # which knows the device only now
         self.found: dict[int, Any] = {}
         for path in self._files():
             self.found.update(torch.load(path, map_location="cpu", weights_only=True))
         self.trainer.strategy.barrier("all have read what was found before")
         self.saved = time.monotonic()
-        tasks = self.tasks(self.trainer.global_rank, self.trainer.world_size)
-        left = [task for task in tasks if not self.found.keys() >= set(task)]
+        portions = self.portions(self.trainer.global_rank, self.trainer.world_size)
+        left = [portion for portion in portions if not self.found.keys() >= set(portion)]
         self.begin(left)
-        return Tasks(left or [[]])  # without any Lightning would not ask for the end either
+        return Portions(left or [[]])  # without any Lightning would not ask for the end either
 
-    def test_step(self, task: Sequence[int], batch_idx: int) -> None:
-        if not task:
+    def test_step(self, portion: Sequence[int], batch_idx: int) -> None:
+        if not portion:
             return
         with torch.no_grad():
-            self.found.update(self.solve(task))
+            self.found.update(self.solve(portion))
         if self.safe is not None and time.monotonic() - self.saved >= self.seconds:
             path = self.safe.with_stem(f"{self.safe.stem}-{self.trainer.global_rank}")
             save_whole(self.found, path)
@@ -213,14 +213,14 @@ class ClosedForm(Method):
         self.keep(dict(sorted(self.found.items())))
 
 
-class Tasks:
+class Portions:
     """What Lightning takes for a loader; a list it would take for several."""
 
-    def __init__(self, tasks: Sequence[Any]) -> None:
-        self.tasks = tasks
+    def __init__(self, portions: Sequence[Any]) -> None:
+        self.portions = portions
 
     def __len__(self) -> int:
-        return len(self.tasks)
+        return len(self.portions)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.tasks)
+        return iter(self.portions)

@@ -50,9 +50,7 @@ class OptimizerConfig:
     momentum: float = 0.9  # of sgd
     milestones: list[float] = field(default_factory=list)  # fractions of the training after which lr is decayed
     gamma: float = 0.1  # factor of each decay
-    schedule: str = added_later(
-        "steps"
-    )  # of lr: at milestones, or in every step polynomial, cosine, exponential, triangular
+    schedule: str = added_later("steps")  # of lr: steps at milestones; polynomial, cosine, exponential, triangular
     warmup: float = added_later(0.0)  # fraction of the training in which lr rises linearly
     power: float = added_later(1.0)  # polynomial
     end: float = added_later(0.0)  # factor of lr at the end of the training; triangular: at its start, too

@@ -70,22 +70,22 @@ class PrototypeSolver:
         self.model, self.data, self.options = model, data, options
         self.measured: dict[str, dict[str, float]] = {}  # number of prototypes -> measure -> mean over the classes
 
-    def tasks(self, rank: int, world: int) -> list[list[int]]:
+    def portions(self, rank: int, world: int) -> list[list[int]]:
         """The classes of a process, as many together as there are threads."""
         together = torch.get_num_threads() if self.model.reader.weight.device.type == "cpu" else 1
         mine = list(range(len(self.model.reader.weight)))[rank::world]
         return [mine[at : at + together] for at in range(0, len(mine), together)]
 
-    def begin(self, tasks: Sequence[Sequence[int]]) -> None:
-        """Called before the first task is solved, with all of them in order.
+    def begin(self, portions: Sequence[Sequence[int]]) -> None:
+        """Called before the first portion is solved, with all of them in order.
 
         Raises:
             UserError: if a class has no image.
         """
         labels, reader = self.data.served_labels("train"), self.model.reader
         most = self.options.max_per_class
-        rows = [(labels == label).nonzero().squeeze(1)[:most] for task in tasks for label in task]
-        for label, own in zip((label for task in tasks for label in task), rows, strict=True):
+        rows = [(labels == label).nonzero().squeeze(1)[:most] for portion in portions for label in portion]
+        for label, own in zip((label for portion in portions for label in portion), rows, strict=True):
             if not len(own):
                 info = self.data.info
                 raise UserError(
@@ -94,19 +94,19 @@ class PrototypeSolver:
         self.features = self.data.encoded("train", rows, lambda images: reader.material(reader(images)[0]))
 
     @torch.no_grad()
-    def solve(self, task: Sequence[int]) -> Found:
+    def solve(self, portion: Sequence[int]) -> Found:
         """For each class and number of prototypes the parts of ``Prototypes``, and their measures."""
         features, energy = {}, {}
-        for label in task:
+        for label in portion:
             features[label], energy[label] = self._checked(label, next(self.features).flatten(0, 1))
-        found: Found = {label: {} for label in task}
+        found: Found = {label: {} for label in portion}
         for count in self.model.counts:
-            for label, factors in zip(task, self._factorise(features, count), strict=True):
+            for label, factors in zip(portion, self._factorise(features, count), strict=True):
                 found[label][count] = self._in_prototypes(label, factors, features[label], energy[label])
         return found
 
     def keep(self, found: Found) -> None:
-        """Put what all tasks of all processes gave into the model."""
+        """Put what all portions of all processes gave into the model."""
         found = dict(sorted(found.items()))
         for count in self.model.counts:
             for label, counts in found.items():
@@ -117,16 +117,16 @@ class PrototypeSolver:
             }
 
     def solve_all(self, rank: int, world: int, track: Callable[[Iterable[Any], str], Iterable[Any]]) -> Found:
-        """What the tasks of a process give, one after the other.
+        """What the portions of a process give, one after the other.
 
         Args:
             track: shows the progress over what it is given.
         """
-        tasks = self.tasks(rank, world)
-        self.begin(tasks)
+        portions = self.portions(rank, world)
+        self.begin(portions)
         found: Found = {}
-        for task in track(tasks, "prototypes of classes"):
-            found.update(self.solve(task))
+        for portion in track(portions, "prototypes of classes"):
+            found.update(self.solve(portion))
         return found
 
     # --- one class -------------------------------------------------------------------------------------------------

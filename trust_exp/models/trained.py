@@ -12,7 +12,7 @@ from trust_exp.models.outputs import behind
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceNetwork:
     """A network that was trained before.
 
     Attributes:
@@ -25,7 +25,7 @@ class Source:
     network: nn.Module
     state: Mapping[str, Tensor]
 
-    def behind(self) -> "Source":
+    def behind(self) -> "SourceNetwork":
         """The classifier that the network explains, as a source; this one if it explains none.
 
         Raises:
@@ -34,10 +34,10 @@ class Source:
         if behind(self.network) is self.network:
             return self
         found = behind(trained_network((), 0, self))
-        return Source(self.name, found, found.state_dict())
+        return SourceNetwork(self.name, found, found.state_dict())
 
 
-def trained_network(shape: tuple[int, ...], classes: int, source: Source) -> nn.Module:
+def trained_network(shape: tuple[int, ...], classes: int, source: SourceNetwork) -> nn.Module:
     """The network of a run with its weights, head and all, for as many classes as it has.
 
     Raises:

@@ -58,7 +58,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table; in a figure a point of ``curve`` at ``x``, or with ``x: epoch`` the curve in ``watched``.
 
     ``state`` is empty if something is measured, else "not run" or "not run, cannot yet: ..."; ``reserve`` says why
@@ -93,7 +93,7 @@ class Table:
     title: str
     source: str
     columns: dict[str, str]
-    rows: list[Row]
+    rows: list[TableRow]
     note: str | None = None
     overrides: tuple[str, ...] = ()
     odd: list[str] = field(default_factory=list)
@@ -188,9 +188,9 @@ def _was_asked(found: Found, suite: str, asked: str | None) -> bool:
 
 def _fill_row(
     experiment: Experiment, row: Printed, stored: Stored, size: str | None, overrides: tuple[str, ...]
-) -> Row:
+) -> TableRow:
     printed = {metric: _printed(row.paper.values.get(metric)) for metric in experiment.columns}
-    empty = Row(
+    empty = TableRow(
         name=row.name,
         label=row.paper.row,
         cells={metric: Cell(number) for metric, number in printed.items()},

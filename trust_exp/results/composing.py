@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from trust_exp.compose import check, register
 from trust_exp.errors import UserError, unknown
-from trust_exp.messages import explain
+from trust_exp.messages import sentence_for
 from trust_exp.results.experiments import Printed, missing_choices, read
 from trust_exp.schema import CONF
 
@@ -47,7 +47,7 @@ def compose_row(row: Printed, size: str, overrides: Sequence[str] = ()) -> dict[
         given = [f"+experiments/{row.table}={row.name}", f"size={size}", *without_hydra(overrides)]
         return check(compose("config", given))
     except Exception as error:
-        sentence = explain(error)
+        sentence = sentence_for(error)
         if sentence is None:
             raise
         raise UserError(sentence) from error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 
-from trust_exp.results.comparison import Cell, Number, Row, Table
+from trust_exp.results.comparison import Cell, Number, Table, TableRow
 
 RESERVE, ASIDE = "*", "†"
 NONE = "-"
@@ -29,7 +29,7 @@ class Line:
     cells: list[str] = field(default_factory=list)
 
 
-def lines(table: Table, row: Row) -> list[Line]:
+def lines(table: Table, row: TableRow) -> list[Line]:
     """The lines of a row, without its label."""
     mark = RESERVE if row.reserve else ""
     paper = [number(table, metric, cell.paper) for metric, cell in row.cells.items()]
@@ -60,9 +60,9 @@ def notes(table: Table) -> list[str]:
     return found
 
 
-def sections(table: Table) -> Iterator[tuple[str | None, list[Row]]]:
+def sections(table: Table) -> Iterator[tuple[str | None, list[TableRow]]]:
     """Consecutive rows of the same group."""
-    group: list[Row] = []
+    group: list[TableRow] = []
     for row in table.rows:
         if group and row.group != group[0].group:
             yield group[0].group, group
@@ -95,7 +95,7 @@ def _scale(table: Table, metric: str) -> tuple[float, int]:
     return 1.0, max(1, min(3, max(decimals)))
 
 
-def _measured(table: Table, row: Row, metric: str, cell: Cell) -> str:
+def _measured(table: Table, row: TableRow, metric: str, cell: Cell) -> str:
     text = number(table, metric, cell.measured) + (ASIDE if cell.aside else "")
     fewer = cell.measured is not None and cell.measured.n < len(row.runs)
     return f"{text} (n = {cell.measured.n})" if fewer and cell.measured else text
@@ -108,7 +108,7 @@ def _difference(table: Table, metric: str, cell: Cell) -> str:
     return f"{round(factor * cell.difference, digits) + 0.0:+.{digits}f}" + (ASIDE if cell.aside else "")
 
 
-def _seeds(row: Row, of: Callable[[Cell], Number | None]) -> str:
+def _seeds(row: TableRow, of: Callable[[Cell], Number | None]) -> str:
     most = max((found.n for cell in row.cells.values() if (found := of(cell))), default=1)
     return f", n = {most}" if most > 1 else ""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from trust_exp.errors import UserError
 from trust_exp.results.collect import Found
-from trust_exp.results.comparison import SIZES, Number, Row, Table, classes_of, fill
+from trust_exp.results.comparison import SIZES, Number, Table, TableRow, classes_of, fill
 from trust_exp.results.drawing import OF_CLASSES, Place
 from trust_exp.results.experiments import EPOCH, Experiment, read
 
@@ -122,7 +122,7 @@ def _panel(experiment: Experiment, table: Table, place: Place, runs: dict[str, F
 
 
 def _curves_and_levels(
-    experiment: Experiment, rows: Sequence[Row], place: Place, scale: float
+    experiment: Experiment, rows: Sequence[TableRow], place: Place, scale: float
 ) -> tuple[list[Curve], list[Curve]]:
     """Rows with an x as points of curves, or over the epochs as curves of their own; the others as levels."""
     curves: dict[str, list[Point]] = {}
@@ -146,14 +146,14 @@ def _curves_and_levels(
     return [Curve(name, sorted(points, key=_place_on_axis)) for name, points in curves.items()], levels
 
 
-def _over(row: Row, place: Place, scale: float) -> Curve:
+def _over(row: TableRow, place: Place, scale: float) -> Curve:
     """A row's metrics over the numbers after @ in their names."""
     cells = [(float(metric.rpartition("@")[2]), row.cells[metric]) for metric in place.metrics]
     points = [Point(x, _scaled(cell.measured, scale), _scaled(cell.paper, scale)) for x, cell in cells]
     return Curve(row.curve or row.label, sorted(points, key=_place_on_axis))
 
 
-def _over_epochs(row: Row, metric: str, name: str, scale: float) -> dict[str, list[Point]]:
+def _over_epochs(row: TableRow, metric: str, name: str, scale: float) -> dict[str, list[Point]]:
     """A metric while a row's runs trained, as a curve for each split; those that are not of the test set say so."""
     return {
         name if one.split == "test" else f"{name} ({one.split})": [
@@ -172,7 +172,7 @@ def _is_drawn(curve: Curve) -> bool:
     return any(point.measured or point.paper for point in curve.points)
 
 
-def _label(row: Row, column: str, several: bool) -> str:
+def _label(row: TableRow, column: str, several: bool) -> str:
     """The label of a curve: its column's if the panel has several columns, with its own if it has several curves."""
     own = row.curve or row.label
     return ", ".join(filter(None, (column, own))) if several or not column else column
@@ -209,11 +209,11 @@ def _scaled(number: Number | None, scale: float) -> Number | None:
 class _Member:
     """A row, and a metric's mean over its runs for each class."""
 
-    row: Row
+    row: TableRow
     numbers: dict[str, Number]
 
 
-def _of_classes(row: Row, metric: str, scale: float, runs: dict[str, Found]) -> dict[str, Number]:
+def _of_classes(row: TableRow, metric: str, scale: float, runs: dict[str, Found]) -> dict[str, Number]:
     found: dict[str, list[float]] = {}
     for run in row.runs:
         for name, value in classes_of(runs[run], metric).items():

@@ -51,7 +51,7 @@ def rows_in(folder: Path) -> Iterator[tuple[Path, str, Content]]:
             yield path, name, content
 
 
-def find(folder: Path, name: str) -> tuple[Path, Content] | None:
+def find_row(folder: Path, name: str) -> tuple[Path, Content] | None:
     """File and content of the named row in a folder; None if there is none.
 
     Raises:

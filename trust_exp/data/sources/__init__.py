@@ -32,7 +32,7 @@ def _below(base: Any) -> Iterator[Any]:
         yield from _below(subclass)
 
 
-def find(name: str) -> Source:
+def find_source(name: str) -> Source:
     """The source of that name.
 
     Raises:
@@ -69,7 +69,7 @@ def import_dataset(name: str, folder: str | Path, root: str | Path) -> Path:
     Raises:
         UserError: if the set cannot be imported, or its files are missing or wrong.
     """
-    source = find(name)
+    source = find_source(name)
     with store.alone(root, name):
         _prepare(source, Path(folder), Path(root))
     return store.prepared_folder(root, name)

@@ -37,10 +37,10 @@ class Cub200(Source):
     streams = True
 
     def check(self, folder: Path) -> None:
-        find(folder)
+        find_images(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        place = find(folder)
+        place = find_images(folder)
         names, classes = read_table(place / IMAGES), read_table(place / CLASSES)
         labels = read_numbers(place / LABELS, 1, names, range(1, len(classes) + 1))[:, 0].astype(int) - 1
         training = read_numbers(place / SPLIT, 1, names, range(2))[:, 0] == 1
@@ -56,7 +56,7 @@ class Cub200(Source):
         into.info = stream_info(self.name, [name.partition(".")[2] or name for name in classes.values()])
 
 
-def find(folder: Path) -> Path:
+def find_images(folder: Path) -> Path:
     """The folder with the tables and the images.
 
     Raises:

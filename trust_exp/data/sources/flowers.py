@@ -58,10 +58,10 @@ class Flowers102(Source):
     streams = True
 
     def check(self, folder: Path) -> None:
-        find(folder)
+        find_images(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        place, images = find(folder)
+        place, images = find_images(folder)
         labels = read_numbers(place / LABELS, "labels", len(CLASSES))
         parts = {}
         for part, key in IDS.items():
@@ -72,7 +72,7 @@ class Flowers102(Source):
         into.info = stream_info(self.name, list(CLASSES))
 
 
-def find(folder: Path) -> tuple[Path, Path]:
+def find_images(folder: Path) -> tuple[Path, Path]:
     """The folder with the labels and that with the images.
 
     Raises:

@@ -37,17 +37,17 @@ class ImageNet(Source):
     streams = True
 
     def check(self, folder: Path) -> None:
-        place = find(folder)
+        place = find_images(folder)
         if not subfolders(place / "val"):
             find_labels(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        place = find(folder)
+        place = find_images(folder)
         train, val = list_classes(place / "train"), list_val(folder, place / "val")
         write_classes(self.name, folder, {"train": train, "val": val}, into)
 
 
-def find(folder: Path) -> Path:
+def find_images(folder: Path) -> Path:
     """The folder with train and val.
 
     Raises:

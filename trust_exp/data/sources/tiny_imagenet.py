@@ -39,12 +39,12 @@ class TinyImageNet(Source):
     remotes = (Remote(homepage, f"md5:{MD5}", 248_100_043),)
 
     def check(self, folder: Path) -> None:
-        place = find(folder)
+        place = find_images(folder)
         if place.is_dir():
             check_parts(place)
 
     def read(self, folder: Path, into: Writer) -> None:
-        place = find(folder)
+        place = find_images(folder)
         if place.is_file():
             with unpacked(place, into) as content:
                 self.read(content, into)
@@ -60,7 +60,7 @@ class TinyImageNet(Source):
             into.put(part, labels=np.array([label for _, label in samples], np.uint8))
 
 
-def find(folder: Path) -> Path:
+def find_images(folder: Path) -> Path:
     """The folder of the set in ``folder``, or its archive.
 
     Raises:

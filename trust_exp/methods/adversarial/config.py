@@ -120,9 +120,7 @@ class PgdConfig:
 class StoppingConfig:
     """Keep the weights of the best robust accuracy on held-out samples."""
 
-    split: str = added_later(
-        "auto"
-    )  # val; or test, whose other samples eval.autoattack then uses; auto: val if there is one
+    split: str = added_later("auto")  # val; or test, whose other samples are then evaluated; auto: val if there is one
     samples: int = 1000  # at most; and at most half of a test set
     at: list[float] = field(default_factory=lambda: [0.08, 0.25, 0.51, 0.76, 1.0])  # fractions of the training
     version: str = "fast"  # of AutoAttack

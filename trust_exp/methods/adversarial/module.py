@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from trust_exp.attacks.arguments import Threat
 from trust_exp.attacks.ball import Norm
 from trust_exp.attacks.pgd import fgsm_rs, pgd, trades_attack
+from trust_exp.console import say
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.data.module import DataModule
 from trust_exp.data.subset import ATTACKED, write_index
@@ -29,11 +30,10 @@ from trust_exp.methods.adversarial.overfitting import OverfittingAlarm
 from trust_exp.methods.adversarial.stopping import EarlyStopping
 from trust_exp.methods.adversarial.subset import Subset, choose, rows_in
 from trust_exp.methods.base import GradientMethod
-from trust_exp.results.table import say
 from trust_exp.rng import keyed_generator
 
 
-class Outcome(NamedTuple):
+class StepLosses(NamedTuple):
     """Losses float32 [B] and their weights [B]; which predictions for clean and attacked samples are right."""
 
     losses: Tensor
@@ -105,14 +105,14 @@ class AdversarialTraining(GradientMethod):
             # keyed by the step, so that a resumed run attacks as an uninterrupted one
             generator = keyed_generator(self.data.seed, "attack", self.global_step, self.global_rank)
             x = self.perturb(x, batch.label[rows], generator)
-        outcome = self.outcome(batch, rows, x)
-        loss = mean_loss(outcome.losses, outcome.weights, self._total_weight(outcome.weights))
+        step = self.losses_of(batch, rows, x)
+        loss = mean_loss(step.losses, step.weights, self._total_weight(step.weights))
         if self.logs_now:
-            parts = {"accuracy": outcome.clean, "robust_accuracy": outcome.attacked}
+            parts = {"accuracy": step.clean, "robust_accuracy": step.attacked}
             self.log_step(loss, **{name: right.float().mean() for name, right in parts.items() if len(right)})
         return loss
 
-    def outcome(self, batch: Batch, rows: Tensor, x: Tensor) -> Outcome:
+    def losses_of(self, batch: Batch, rows: Tensor, x: Tensor) -> StepLosses:
         """Cross-entropy of clean samples in B and attacked ones in A; ``x`` [K, ...]: those at ``rows``, attacked."""
         others = torch.ones_like(batch.label, dtype=torch.bool).index_fill(0, rows, False).nonzero().squeeze(1)
         clean, attacked = two_parts(self.model, batch.image[others], x, joint=self.joint)
@@ -122,7 +122,7 @@ class AdversarialTraining(GradientMethod):
         weights = torch.ones_like(losses)
         weights[len(others) :] = self.weight
         right = clean.argmax(1) == label[: len(others)], attacked.argmax(1) == label[len(others) :]
-        return Outcome(losses, weights, *right)
+        return StepLosses(losses, weights, *right)
 
     def _total_weight(self, weights: Tensor) -> Tensor | int:
         """Divisor of the weighted losses, from all processes, as their batches have different shares of A."""
@@ -242,14 +242,14 @@ class Trades(AdversarialTraining):
             **self.threat,
         )
 
-    def outcome(self, batch: Batch, rows: Tensor, x: Tensor) -> Outcome:
+    def losses_of(self, batch: Batch, rows: Tensor, x: Tensor) -> StepLosses:
         clean, attacked = two_parts(self.model, batch.image, x, joint=self.joint)
         losses = F.cross_entropy(clean, batch.label, reduction="none")
         losses = losses.index_add(
             0, rows, self.beta * divergence(clean[rows], attacked) + self.penalty(batch, rows, attacked)
         )
         weights = torch.ones_like(losses).index_fill(0, rows, self.weight)
-        return Outcome(losses, weights, clean.argmax(1) == batch.label, attacked.argmax(1) == batch.label[rows])
+        return StepLosses(losses, weights, clean.argmax(1) == batch.label, attacked.argmax(1) == batch.label[rows])
 
 
 class FastAdversarialTraining(AdversarialTraining):

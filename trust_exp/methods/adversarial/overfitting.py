@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from trust_exp.attacks.arguments import Threat
 from trust_exp.attacks.mode import attack_mode
 from trust_exp.attacks.pgd import fgsm_rs, pgd
+from trust_exp.console import say
 from trust_exp.data.module import DataModule
 from trust_exp.methods.adversarial.checks import Check, log_now
 from trust_exp.methods.adversarial.config import MonitorConfig
 from trust_exp.methods.adversarial.core import has_collapsed
-from trust_exp.results.table import say
 from trust_exp.rng import keyed_generator
 
 

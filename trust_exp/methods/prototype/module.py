@@ -33,15 +33,15 @@ class ProtoNmf(ClosedForm):
     def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> PrototypeModel:
         return unsolved(model, info, options_in(options))
 
-    def tasks(self, rank: int, world: int) -> list[list[int]]:
+    def portions(self, rank: int, world: int) -> list[list[int]]:
         self.solver = PrototypeSolver(self.model, self.data, self.config)
-        return self.solver.tasks(rank, world)
+        return self.solver.portions(rank, world)
 
-    def begin(self, tasks: Sequence[Sequence[int]]) -> None:
-        self.solver.begin(tasks)
+    def begin(self, portions: Sequence[Sequence[int]]) -> None:
+        self.solver.begin(portions)
 
-    def solve(self, task: Sequence[int]) -> dict[int, Any]:
-        return self.solver.solve(task)
+    def solve(self, portion: Sequence[int]) -> dict[int, Any]:
+        return self.solver.solve(portion)
 
     def keep(self, found: dict[int, Any]) -> None:
         self.solver.keep(found)

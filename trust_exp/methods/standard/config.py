@@ -24,7 +24,7 @@ class StandardConfig(MethodConfig):
     vog_snapshots: int = added_later(10)  # points of the training, evenly spaced, whose gradients vog compares
     vog_per_class: bool = added_later(
         False
-    )  # vog relative to the sample's class, as Agarwal et al. 2022; ranks no classes
+    )  # vog relative to the sample's class (Agarwal et al. 2022); ranks no classes
 
     def __post_init__(self) -> None:
         for measure in self.difficulty:
