@@ -56,7 +56,7 @@ def test_the_command_line(command_line, file):
     process = command_line.here(*given)
     assert process.returncode in (0, None), process.stderr
     before = command_line.result()
-    assert "is done; force=true starts it anew" in command_line.here(*given).stdout
+    assert "is done; force=true starts it anew" in command_line.here(*given).stderr
     assert command_line.result() == before
     few = ("eval.prototypes={pictures: 0, deletion: 0, solve: {compare: [1], steps: 5}}",)
     process = command_line.here("mode=eval", f"run={before['run_id']}", "eval=[prototypes]", *few)
