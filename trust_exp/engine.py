@@ -191,7 +191,7 @@ class Pipeline:
     def _compare_data(self, data: DataModule, record: Record, key: str) -> None:
         """Keep which data the run has seen, and refuse to go on with others."""
         own = key == "dataset"
-        found, further = data.source(), record.values.get("further_data", {})
+        found, further = data.origin(), record.values.get("further_data", {})
         seen = record.values.get("data") if own else further.get(key)
         begun = self.run.is_trained or bool(self.run.checkpoints)
         if seen is not None and seen != found and begun and not key.startswith("eval."):

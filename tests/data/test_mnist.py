@@ -88,7 +88,7 @@ def test_a_download_is_prepared_and_verified(shared_data, tmp_path, monkeypatch)
     monkeypatch.setattr(FashionMnist, "remotes", local)
     data = PreparedDataModule("fashion_mnist", root=tmp_path)
     data.prepare_data()
-    assert data.source()["verified"] is True
+    assert data.origin()["verified"] is True
     assert list((tmp_path / "downloads").glob("[!.]*")) == []  # what was prepared is not kept twice
 
 

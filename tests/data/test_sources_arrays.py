@@ -183,10 +183,10 @@ def test_batches_are_verified_by_their_published_checksums(tmp_path, originals, 
     folder = write_batches(tmp_path / "cifar-10-batches-py", "cifar10", some(originals["cifar10"], 20), "pickled")
     published = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     monkeypatch.setattr(Cifar10, "published", published)
-    assert PreparedDataModule("cifar10", root=tmp_path).source()["verified"] is True
+    assert PreparedDataModule("cifar10", root=tmp_path).origin()["verified"] is True
     monkeypatch.setattr(Cifar10, "published", {**published, "test_batch": "0" * 32})
     sources.import_dataset("cifar10", folder, tmp_path)
-    assert PreparedDataModule("cifar10", root=tmp_path).source()["verified"] is False
+    assert PreparedDataModule("cifar10", root=tmp_path).origin()["verified"] is False
 
 
 def batch(**changed):
@@ -332,7 +332,7 @@ def test_the_eleventh_class_comes_after_cifar10(root, originals, extra, thesis):
         names = {FINE[label] for label in hundred["labels"][chosen]}
         assert names == set(SUPER_CLASSES[COARSE[super_class(extra)]].fine)
     data.prepare_data()
-    assert data.source().keys() == {"cifar10", "cifar100"}
+    assert data.origin().keys() == {"cifar10", "cifar100"}
 
 
 def test_the_choices_of_cifar_are_checked_before_anything_starts(composed):

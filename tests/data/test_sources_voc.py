@@ -123,7 +123,7 @@ def test_boxes_are_no_class_for_each_image(boxes):
 
 def test_the_facts_of_boxes_change_with_a_box(boxes):
     facts = boxes.sample_facts()
-    assert (facts["name"], facts["samples"], facts["source"]) == ("voc", 1, boxes.source())
+    assert (facts["name"], facts["samples"], facts["source"]) == ("voc", 1, boxes.origin())
     moved = [array.copy() for array in boxes.label_arrays("train")]
     assert split_facts("voc", *moved)["labels"] == facts["labels"]
     for array in moved:

@@ -73,9 +73,9 @@ def test_every_seed_holds_out_the_same_and_its_checksum_is_recorded():
     one, other = (Digits("digits", hold_out=0.1, seed=seed) for seed in (0, 1))
     assert torch.equal(one.served("val"), other.served("val"))
     checksum = hashlib.sha256(np.array(one.served("val").tolist(), "<i8").tobytes()).hexdigest()
-    assert one.source() == {"held_out": {"samples": 143, "checksum": checksum}}
-    assert Digits("digits").source() == {}
-    assert Digits("digits", hold_out=0.1, limit_train=50).source() == one.source()
+    assert one.origin() == {"held_out": {"samples": 143, "checksum": checksum}}
+    assert Digits("digits").origin() == {}
+    assert Digits("digits", hold_out=0.1, limit_train=50).origin() == one.origin()
 
 
 def test_limits_and_fractions_choose_among_what_is_left():
@@ -159,7 +159,7 @@ def test_a_part_of_the_sets_own_is_val_with_its_own_numbers():
     assert [data.size(split) for split in data.splits] == [40, 20, 10]
     assert torch.equal(data.served("val"), torch.arange(20))
     assert data.arrays("val").images.unique().tolist() == [20]
-    assert data.source() == {}
+    assert data.origin() == {}
     assert OwnVal("own", limit_train=4).size("val") == 2
     with pytest.raises(UserError, match=r"^dataset=own has its own validation part; omit dataset.hold_out=0.1$"):
         OwnVal("own", hold_out=0.1).size("train")

@@ -238,7 +238,7 @@ def test_photographs_are_held_out_of_each_class(module):
     limited = module(hold_out=0.3, limit_train=5)
     assert (limited.size("train"), limited.size("val")) == (5, 2)
     assert torch.isin(limited.served("val"), held).all()
-    assert whole.source() == {key: value for key, value in data.source().items() if key != "held_out"}
+    assert whole.origin() == {key: value for key, value in data.origin().items() if key != "held_out"}
 
 
 def test_a_part_may_be_val(module):

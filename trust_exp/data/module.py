@@ -114,7 +114,7 @@ class DataModule(L.LightningDataModule):
             )
         return "train" if split == "val" and not self.has_val else split
 
-    def source(self) -> dict[str, Any]:
+    def origin(self) -> dict[str, Any]:
         """Where the data come from, with checksums; two runs with equal sources have seen equal data."""
         if self.hold_out is None:
             return self.facts()
@@ -206,7 +206,7 @@ class DataModule(L.LightningDataModule):
 
     def sample_facts(self) -> dict[str, Any]:
         """Facts that identify the training samples, for files that refer to them by number; and their source."""
-        return {**split_facts(self.describe().name, *self.label_arrays("train")), "source": self.source()}
+        return {**split_facts(self.describe().name, *self.label_arrays("train")), "source": self.origin()}
 
     def _chosen(self, split: Split, labels: Tensor) -> Tensor:
         """Rows that are served, int64 [M], increasing. ``labels``: ``all_labels`` of the ``parent``."""

@@ -50,7 +50,7 @@ def _origin(context: Context, options: PrototypeOptions) -> dict[str, Any]:
         "options": asdict(options),
         "seed": data.seed,
         "shape": list(context.info.shape),
-        "data": {"name": data.name, **data.source()},
+        "data": {"name": data.name, **data.origin()},
         "images": hashlib.sha256(served.tobytes()).hexdigest(),
     }
 
