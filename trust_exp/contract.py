@@ -12,7 +12,7 @@ from typing import Any
 from trust_exp import choices
 from trust_exp.errors import UserError
 from trust_exp.schema import find_schema
-from trust_exp.tasks import TASKS
+from trust_exp.tasks import TASKS, task_of
 
 PHRASES: dict[str, str] = {
     **{str(task): phrase for task, phrase in TASKS.items()},
@@ -44,9 +44,9 @@ class Part:
 def part(group: str, name: str, schema: type | None, values: Mapping[str, Any]) -> Part:
     """A choice as its schema describes it; a data set as its values describe it."""
     if group == "dataset":
-        return Part(group, name, tasks=(str(values["task"]),))
-    told = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}
-    return Part(group, name, **told)
+        return Part(group, name, tasks=(str(task_of(values)),))
+    attributes = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}
+    return Part(group, name, **attributes)
 
 
 def part_of(group: str, node: Mapping[str, Any], name: str | None = None) -> Part:
