@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import HealthCheck, settings
 from omegaconf import DictConfig
 
 from tests.waiting import PATIENCE
-from trust_exp import choices
+from trust_exp import choices, compose
 from trust_exp.compose import check, register
 from trust_exp.identity import folder_name
 from trust_exp.launch.loader import SweepLoader
@@ -119,14 +119,14 @@ def stored() -> Callable[[dict[str, Any]], Run]:
 
 
 @cache
-def compose_once(name: str, overrides: tuple[str, ...]) -> DictConfig:
-    return compose(name, list(overrides))
+def compose_once(overrides: tuple[str, ...]) -> DictConfig:
+    return compose.composed(overrides)
 
 
 @pytest.fixture
 def rows_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that are filled again and again compose each of their rows once."""
-    monkeypatch.setattr(composing, "compose", lambda name, overrides: compose_once(name, tuple(overrides)))
+    monkeypatch.setattr(composing, "composed", lambda overrides: compose_once(tuple(overrides)))
 
 
 @pytest.fixture(scope="session")

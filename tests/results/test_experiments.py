@@ -13,14 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
 from hydra_plugins.trust_exp.searchpath import ExperimentsSource
-from trust_exp.compose import check
+from trust_exp.compose import check, composing
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, eval_id, run_id
 from trust_exp.messages import sentence_for
 from trust_exp.results import experiments
 from trust_exp.results.collect import Found
 from trust_exp.results.comparison import Number, fill, is_whole, value_of
-from trust_exp.results.composing import compose_row, composing
+from trust_exp.results.composing import compose_row
 from trust_exp.schema import CONF, ROOT
 
 TABLES = {name: experiments.read(name) for name in experiments.names()}

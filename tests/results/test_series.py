@@ -7,9 +7,9 @@ from hydra import compose
 from hydra.core.object_type import ObjectType
 
 from hydra_plugins.trust_exp.searchpath import ExperimentsSource
+from trust_exp.compose import composing
 from trust_exp.errors import UserError
 from trust_exp.results import series
-from trust_exp.results.composing import composing
 from trust_exp.schema import ROOT
 
 SERIES = """# @package _global_

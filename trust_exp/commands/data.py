@@ -17,10 +17,10 @@ from rich.text import Text
 from trust_exp.build import build
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.list import described
+from trust_exp.compose import composing
 from trust_exp.console import console
 from trust_exp.data import sources, store
 from trust_exp.errors import UserError, check_range, unknown
-from trust_exp.results.composing import composing
 from trust_exp.runs import write_out
 from trust_exp.schema import CONF, check_options, to_plain
 

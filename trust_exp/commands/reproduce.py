@@ -10,13 +10,14 @@ from typing import Any
 
 from trust_exp.commands import Commands, add_runs
 from trust_exp.commands.table import PICTURE, add_overrides, add_size, check_overrides, draw, stored
+from trust_exp.compose import composing
 from trust_exp.console import say
 from trust_exp.errors import UserError, check_choice
 from trust_exp.identity import cell_id
 from trust_exp.results import experiments
 from trust_exp.results.collect import collect
 from trust_exp.results.comparison import fill, is_whole, place
-from trust_exp.results.composing import check_row_overrides, check_size, compose_row, composing
+from trust_exp.results.composing import check_row_overrides, check_size, compose_row
 from trust_exp.results.formats import to_console
 from trust_exp.schema import CONF, ROOT
 from trust_exp.signals import handing_on

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trust_exp.compose import composing
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, eval_id
 from trust_exp.references import cells_of
 from trust_exp.results.collect import Found
-from trust_exp.results.composing import check_size, compose_row, composing, without_hydra
+from trust_exp.results.composing import check_size, compose_row, without_hydra
 from trust_exp.results.experiments import EPOCH, Experiment, Printed, missing_choices, read
 from trust_exp.results.record import is_measured
 
