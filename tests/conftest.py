@@ -22,11 +22,10 @@ from hypothesis import HealthCheck, settings
 from omegaconf import DictConfig
 
 from tests.waiting import PATIENCE
-from trust_exp import choices, compose
+from trust_exp import compose
 from trust_exp.compose import check, register
 from trust_exp.identity import folder_name
 from trust_exp.launch.loader import SweepLoader
-from trust_exp.models.config import SourceConfig
 from trust_exp.results import composing
 from trust_exp.results.record import Record
 from trust_exp.runs import Run, open_run
@@ -166,20 +165,6 @@ def imported_by() -> Callable[..., dict[str, set[str]]]:
         return {command: set(modules) for command, modules in map(json.loads, lines)}
 
     return look
-
-
-def builds_on_a_run(method: str) -> bool:
-    """Whether a method's own model is that of another run."""
-    own = f"for/{method}/any"
-    schema = choices.read_choice("model", own).schema if choices.exists("model", own) else None
-    return schema is not None and issubclass(schema, SourceConfig)
-
-
-@pytest.fixture(scope="session")
-def source_of() -> Callable[[str], list[str]]:
-    """The overrides that give a method a run to build on, if it needs one."""
-    given = ["source='[method=standard,dataset=digits]'"]
-    return lambda method: given if builds_on_a_run(method) else []
 
 
 class CommandLine:
