@@ -20,9 +20,6 @@ PAIRS = [
     pytest.param(*pair, marks=() if pair in SAMPLE else pytest.mark.slow, id="-".join(pair))
     for pair in product(METHODS, DATASETS)
 ]
-NOT_CERTIFIED = (
-    "eval=certify needs layers with a known Lipschitz constant; model=resnet50 gives logits; models that fit: "
-)
 SIZES = ("full", "small", "smoke")
 
 
