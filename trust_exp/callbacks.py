@@ -1,6 +1,4 @@
-"""What accompanies a training: its draws, a loss that is not finite, safe points that a run continues from exactly, the
-progress bar, interrupts.
-"""
+"""Callbacks of a training: its draws, the check of its loss, exact safe points, the progress bar, interrupts."""
 
 import math
 import os
@@ -59,7 +57,7 @@ class StopRequest(L.Callback):
 
 
 class StepDraws(L.Callback):
-    """What a step draws, such as dropout, depends on the seed, the step and the process alone: any is a safe point."""
+    """Makes a step's draws, such as dropout, depend on seed, step and process alone: any step is a safe point."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

@@ -1,4 +1,4 @@
-"""What every method promises; what those share that are trained by gradients, and those that are solved in a pass."""
+"""The base of every method, of those trained by gradients, and of those solved in one pass."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ class Method(L.LightningModule):
 
     @classmethod
     def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> nn.Module:
-        """What is trained, kept and evaluated: the model, or one that is built around it.
+        """The network that is trained, kept and evaluated: the model, or one that is built around it.
 
         Args:
             options: the checked node of the method.
@@ -59,7 +59,7 @@ class Method(L.LightningModule):
         return []
 
     def facts(self) -> dict[str, Any]:
-        """What the training found or chose and evals or readers need, JSON-like; "facts" of result.json."""
+        """Findings and choices of the training that evals or readers need, JSON-like; "facts" of result.json."""
         return {}
 
     @classmethod
@@ -94,7 +94,7 @@ class GradientMethod(Method):
         self._total_steps: int | None = None
 
     def training_data(self, data: DataModule) -> L.LightningDataModule:
-        """What the training takes its batches from, made of the run's data; most methods take them as they are."""
+        """The data module of the training, made from the run's data; most methods take those as they are."""
         return data
 
     def scheduled(self, end: float, schedule: Mapping[str, float] | None) -> float:
@@ -121,7 +121,7 @@ class GradientMethod(Method):
         return (self.global_step + 1) % self.log_every == 0
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What is trained, in groups that may have options of their own."""
+        """The trained parameters, in groups that may have options of their own."""
         return [{"params": [parameter for parameter in self.model.parameters() if parameter.requires_grad]}]
 
     def lr_factors(self, group: Mapping[str, Any]) -> Callable[[int], float]:
@@ -197,7 +197,7 @@ class ClosedForm(Method):
             self.saved = time.monotonic()
 
     def _files(self) -> list[Path]:
-        """What processes of an earlier try kept."""
+        """Files that processes of an earlier try left."""
         return [] if self.safe is None else sorted(self.safe.parent.glob(f"{self.safe.stem}-*{self.safe.suffix}"))
 
     def forget(self) -> None:
@@ -214,7 +214,7 @@ class ClosedForm(Method):
 
 
 class Portions:
-    """What Lightning takes for a loader; a list it would take for several."""
+    """A loader of portions for Lightning, which would take a list for several loaders."""
 
     def __init__(self, portions: Sequence[Any]) -> None:
         self.portions = portions

@@ -117,7 +117,7 @@ class PrototypeSolver:
             }
 
     def solve_all(self, rank: int, world: int, track: Callable[[Iterable[Any], str], Iterable[Any]]) -> Found:
-        """What the portions of a process give, one after the other.
+        """The results of a process's portions, one after the other.
 
         Args:
             track: shows the progress over what it is given.

@@ -253,7 +253,7 @@ def _measure(runs: Sequence[Found], metric: str, paper: Number | None, asked: Ma
 
 
 def _watch(runs: Sequence[Found], metric: str) -> Iterator[Watched]:
-    """What runs have watched of a metric, for each split; an epoch that was repeated counts as it was the last time."""
+    """The watched values of a metric, for each split; of an epoch that was repeated the last value counts."""
     found: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         entries = [entry for entry in run.values.get("watched") or [] if is_measured(entry["metrics"].get(metric))]
@@ -272,7 +272,7 @@ def value_of(run: Found, metric: str) -> float | None:
 
 
 def classes_of(run: Found, metric: str) -> dict[str, float]:
-    """What a run has of a metric for single classes, by class; ``difficulty/<measure>`` is among what it found out."""
+    """A metric's values for single classes, by class; ``difficulty/<measure>`` is read from the run's facts."""
     kind, _, measure = metric.partition("/")
     if kind == "difficulty":
         told = run.values.get("facts", {}).get("difficulty", {}).get(measure, {}).get("classes", {})

@@ -60,7 +60,7 @@ def _digest(made_from: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path, made_from: Mapping[str, Any]) -> Found | None:
-    """What was kept, if it is of the same origin and can be read."""
+    """The kept prototypes, if they are of the same origin and can be read."""
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):

@@ -1,4 +1,4 @@
-"""What prototypes say of a network: how much of its decision they carry, and what an expert could set right."""
+"""Prototypes of a network: how much of its decision they carry, and how far an expert could correct it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -161,13 +161,13 @@ class PrototypeSuite(Suite):
         return Report(rows, self._draw(outcomes[self.splits[-1]]) if draws else [])
 
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prototypes of the predicted class find in each place, weighted, [B, h, w], and that class [B]."""
+        """Weighted evidence of the predicted class's prototypes at each place, [B, h, w], and that class [B]."""
         tokens, logits = self.model.reader(images)
         said = logits.argmax(1)
         return torch.stack([self._evidence(tokens[at : at + 1], int(label)) for at, label in enumerate(said)]), said
 
     def _evidence(self, tokens: Tensor, label: int) -> Tensor:
-        """What the prototypes of a class find in the places of one image, weighted, [h, w]."""
+        """Weighted evidence of a class's prototypes at each place of one image, [h, w]."""
         weights = self.model.prototypes().weights[label]
         return (self.model.places(tokens, label)[0] * weights[:, None, None]).sum(0)
 
