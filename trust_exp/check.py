@@ -56,7 +56,7 @@ def leave_out_evals(checked: dict[str, Any], describe: Describe) -> dict[str, An
 
 
 def refuse_idle_overrides(overrides: Sequence[str], checked: Mapping[str, Any]) -> None:
-    """Raise UserError for a value that would be ignored: of an eval that does not run, or of a training there is not."""
+    """Raise UserError for a value that would be ignored: of an eval that does not run, or of fit without a training."""
     chosen, left_out = checked["eval"], checked.get("left_out", {})
     method = checked["method"]
     for text in overrides:
