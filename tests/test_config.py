@@ -115,7 +115,7 @@ def test_a_fraction_is_a_number_everywhere(composed):
         ("method.optimizer.milestones=[0.9,0.1]", "method.optimizer.milestones must be fractions of the training"),
         ("accelerator.precision=fp8", "accelerator.precision must be one of 32-true, bf16-mixed, 16-mixed; got 'fp8'"),
         ("model.convs=[[1,2]]", "model.convs must hold [channels, kernel, stride, padding] each; got [[1, 2]]"),
-        ("model.std=[1]", "give both of model.mean and model.std, or none"),
+        ("model.std=[1]", "give both model.mean and model.std, or neither"),
         ("method.p=2", "method.p must be in (0, 0.5); got 2. p is half of what the released code calls err_quantile"),
         ("method.p=0.1", "give one of method.p and method.err_quantile"),
         ("+method.epsilom=1", "the key 'method.epsilom' does not exist; did you mean method.epsilon?"),

@@ -17,6 +17,7 @@ from trust_exp.methods.base import ClosedForm, GradientMethod, Method
 from trust_exp.models.outputs import named
 from trust_exp.networks import make_network
 from trust_exp.references import at_paths
+from trust_exp.rng import drawing_from
 from trust_exp.runs import open_run
 from trust_exp.schema import is_node_of
 
@@ -24,16 +25,16 @@ METHODS = choices.names("method")
 
 
 def make(config, seed: int = 0) -> tuple[Method, ArrayDataModule]:
-    L.seed_everything(seed, verbose=False)
     data = build(config["dataset"], name=config["dataset"]["name"], root="unused", seed=seed)
-    network = make_network(config, data.info)
+    network = make_network({**config, "seed": seed}, data.info)
     node, log = at_paths(config, "method"), {"log_every": 1} if config["method"]["fit"] == "gradient" else {}
     further = {
         key: build(value, name=value["name"], root="unused", seed=seed)
         for key, value in node.items()
         if is_node_of(value, DataConfig)
     }
-    return build(node, model=network, info=data.info, **log, **further), data
+    with drawing_from(seed, "method"):
+        return build(node, model=network, info=data.info, **log, **further), data
 
 
 class Reached(L.Callback):

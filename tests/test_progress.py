@@ -1,5 +1,8 @@
 """Progress: a line now and then where there is no terminal, silence on other processes."""
 
+import threading
+from threading import Timer
+
 import pytest
 
 from trust_exp import progress
@@ -48,3 +51,25 @@ def test_a_terminal_gets_a_bar(clock, capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert "certify" in shown
     assert "5/10" in shown
+
+
+def test_a_phase_that_lasts_is_named(monkeypatch):
+    said, spoken = [], threading.Event()
+    monkeypatch.setattr(progress, "PHASE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "say", lambda text: (said.append(text), spoken.set()))
+    with progress.announced("eval/certify"):
+        assert spoken.wait(60)
+    assert said == ["eval/certify ..."]
+
+
+def test_a_quick_phase_and_another_process_name_nothing(monkeypatch):
+    said, timers = [], []
+    monkeypatch.setattr(progress, "say", said.append)
+    monkeypatch.setattr(progress.threading, "Timer", lambda *given: timers.append(Timer(*given)) or timers[-1])
+    with progress.announced("setup"):
+        pass
+    timers[0].join()  # it ends at once, as it is cancelled
+    monkeypatch.setattr(progress, "PHASE_SECONDS", 0.0)
+    with progress.announced("fit", visible=False):
+        assert not timers[1].is_alive()
+    assert said == []

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from trust_exp.errors import UserError, unknown
 from trust_exp.schema import CONF, defaults, find_schema, schemas
 
+DEFAULTS = ("for/", "for_task/")  # folders of choices that stand for others, as they are or with other values
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -65,7 +67,7 @@ def read_choice(group: str, name: str) -> Choice:
         elif path and path != "_self_":
             other = read_choice(group, path.removeprefix(f"/{group}/"))
             schema, values = other.schema or schema, {**values, **other.values}
-            name = other.name if not content and "/" in name else name
+            name = other.name if name.startswith(DEFAULTS) else name
     comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
     about = next((comment for comment in comments if not comment.startswith("@package")), "")
     return Choice(group, name, about, schema, {**values, **content})

@@ -12,10 +12,10 @@ from typing import Any
 from trust_exp import choices
 from trust_exp.errors import UserError
 from trust_exp.schema import find_schema
-from trust_exp.tasks import TASKS
+from trust_exp.tasks import TASKS, task_of
 
-PHRASES = {
-    **TASKS,
+PHRASES: dict[str, str] = {
+    **{str(task): phrase for task, phrase in TASKS.items()},
     "lipschitz": "layers with a known Lipschitz constant",
     "trained": "trained weights: source=<a run>, checkpoint=<a file of weights> or model.pretrained=true",
 }
@@ -37,16 +37,16 @@ class Part:
         return f"{self.group}={self.name}"
 
     def is_for(self, task: str) -> bool:
-        """Whether it is for data of a task."""
+        """True if it is for data of this task."""
         return task in self.tasks or FOR_ANY in self.tasks
 
 
 def part(group: str, name: str, schema: type | None, values: Mapping[str, Any]) -> Part:
-    """What a choice says in its schema, and of a data set what its values say."""
+    """A choice as its schema describes it; a data set as its values describe it."""
     if group == "dataset":
-        return Part(group, name, tasks=(str(values["task"]),))
-    told = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}
-    return Part(group, name, **told)
+        return Part(group, name, tasks=(str(task_of(values)),))
+    attributes = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}
+    return Part(group, name, **attributes)
 
 
 def part_of(group: str, node: Mapping[str, Any], name: str | None = None) -> Part:
@@ -150,7 +150,9 @@ def check_fit(checked: Mapping[str, Any], network: Mapping[str, Any]) -> dict[st
     left_out = {}
     for name, node in checked["eval"].items():
         data = dataset if node.get("data") is None else part_of("dataset", node["data"])
-        if why := misfit_of_eval(part_of("eval", node, name), method, model, data):
+        given = {*method.gives, *model.gives}
+        schema: Any = find_schema(str(node["_schema_"]))
+        if why := misfit_of_eval(part_of("eval", node, name), method, model, data) or schema.why_not(node, given):
             left_out[name] = why
     if left_out and not checked["usual_evals"]:
         rest = ",".join(name for name in checked["eval"] if name not in left_out)

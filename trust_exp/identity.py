@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass
 from typing import Any
 
 from trust_exp.config import RootConfig
@@ -31,7 +31,8 @@ def identity(node: Any, schema: type) -> Any:
 
 
 def _default(entry: Field[Any]) -> Any:
-    return entry.default if entry.default_factory is NO_DEFAULT else entry.default_factory()
+    value = entry.default if entry.default_factory is NO_DEFAULT else entry.default_factory()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _identity_of(value: Any, wanted: Any) -> Any:
@@ -66,10 +67,10 @@ def eval_id(node: Mapping[str, Any]) -> str:
 
 
 def eval_name(name: str, node: Mapping[str, Any]) -> str:
-    """The name of an eval in a run's record; it says of which data it is, if they are not the run's."""
+    """The name of an eval in a run's record; it ends in the name of the eval's own data, if it has any."""
     return name if node.get("data") is None else f"{name}@{node['data']['name']}"
 
 
 def folder_name(checked: Mapping[str, Any]) -> str:
-    """What the folder of the run that a checked configuration describes is called."""
+    """The name of the folder of the run that a checked configuration describes."""
     return f"{checked['method']['name']}-{checked['dataset']['name']}-{run_id(checked)}"

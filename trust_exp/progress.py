@@ -2,19 +2,22 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from trust_exp.results.table import say
+from trust_exp.console import say
 
 T = TypeVar("T")
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 30.0
+PHASE_SECONDS = 5.0
 
 
 class Bar:
@@ -85,3 +88,16 @@ def track(items: Iterable[T], what: str, *, visible: bool = True) -> Iterator[T]
             bar.update(done + 1)
     finally:
         bar.close()
+
+
+@contextmanager
+def announced(what: str, *, visible: bool = True) -> Iterator[None]:
+    """Name what is being done once it has lasted for some seconds, even if none of its steps has ended by then."""
+    timer = threading.Timer(PHASE_SECONDS, say, (f"{what} ...",))
+    timer.daemon = True
+    if visible:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -22,10 +22,11 @@ from typing import Any
 from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
 from trust_exp.identity import identity
+from trust_exp.overrides import key_of
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
-TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "source", "checkpoint")
+TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "recipe_for", "source", "checkpoint")
 
 
 class Ambiguous(UserError):
@@ -62,7 +63,7 @@ class Run:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """What a run leaves on its way: a training one file, a solved method one of each process."""
+        """Files of a run that has not finished: one of a training, one for each process of a solved method."""
         return list(self.folder.glob("checkpoint*.ckpt"))
 
     @property
@@ -123,7 +124,7 @@ def write_out(out: Path, content: bytes) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}; see --out") from None
 
 
-def find(runs: str | Path, name: str) -> Run:
+def find_run(runs: str | Path, name: str) -> Run:
     """The run whose folder or id is ``name``, or whose id starts with it.
 
     Raises:
@@ -218,10 +219,10 @@ def holder(run: Run) -> str:
 
 
 def restart(run: Run) -> None:
-    """Forget what a run has produced, but not what it is."""
+    """Delete a run's results, but not its configuration."""
     for path in (run.result, run.weights, run.given, *run.checkpoints):
         path.unlink(missing_ok=True)
-    for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
+    for name in ("curves", "figures", "outcomes", "rankings", "solved", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
@@ -238,28 +239,21 @@ def with_stored_overrides(arguments: Sequence[str]) -> list[str]:
     if given.get("mode") != "eval" or "run" not in given:
         return list(arguments)
     for key in given:
-        if _part(key) in TRAINED_PARTS:
+        if key_of(f"{key}=").part in TRAINED_PARTS:
             raise UserError(f"mode=eval evaluates run={given['run']} as it was trained; leave out {key}={given[key]}")
     runs = given.get("paths.runs") or os.environ.get("TRUST_EXP_RUNS") or "multirun"
-    stored = find(runs, given["run"]).read("config.json") or {}
-    kept = [
-        text
-        for text in stored.get("overrides", [])
-        if text.split("=", 1)[0] not in given and _part(text.split("=", 1)[0]) in (*TRAINED_PARTS, "task")
-    ]
+    stored = find_run(runs, given["run"]).read("config.json") or {}
+    keys = {key_of(f"{key}=") for key in given}
+    stored_keys = {text: key_of(text) for text in stored.get("overrides", [])}
+    kept = [text for text, key in stored_keys.items() if key not in keys and key.part in (*TRAINED_PARTS, "task")]
     return [*kept, *arguments]
-
-
-def _part(key: str) -> str:
-    """The part of a configuration that an override's key is of: ``eval`` of ``dataset@eval.clean.data``."""
-    return key.lstrip("+~").rpartition("@")[2].split(".")[0]
 
 
 def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:
     """``checked`` with all that decided the weights of ``run`` taken from the run itself."""
     stored = run.read("config.json")
     if stored is None:
-        raise UserError(f"{run.folder} holds no config.json: it is no run")
+        raise UserError(f"{run.folder} holds no config.json, so it is not a run")
     trained = {part: stored["config"][part] for part in TRAINED_PARTS if part in stored["config"]}
     told = {**checked.get("references", {}), **stored["config"].get("references", {})}
     return {**checked, "source": None, **trained, **({"references": told} if told else {})}

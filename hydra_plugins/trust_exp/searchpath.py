@@ -1,4 +1,7 @@
-"""Makes the rows under experiments/ a group of Hydra: ``-m '+experiments/cll/table_4_2=glob(*)'``."""
+"""Makes the rows under experiments/ a group of Hydra: ``-m '+experiments/cll/table_4_2=glob(*)'``.
+
+And all files of ``conf/eval/size/smoke`` one choice: ``eval/size=smoke``.
+"""
 
 from pathlib import Path
 
@@ -10,10 +13,11 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from trust_exp.results import series
-from trust_exp.schema import ROOT
+from trust_exp.schema import CONF, ROOT
 from trust_exp.tasks import task_of
 
 GROUP = "experiments"
+EVAL_SIZES = "eval/size"
 
 
 class ExperimentsSource(FileConfigSource):
@@ -53,7 +57,7 @@ class ExperimentsSource(FileConfigSource):
 
     def _find(self, config_path: str) -> tuple[Path, series.Content] | None:
         path = Path(self.path) / config_path.removesuffix(".yaml")
-        return series.find(path.parent, path.name)
+        return series.find_row(path.parent, path.name)
 
 
 def _with_task(content: series.Content) -> series.Content:
@@ -64,8 +68,34 @@ def _with_task(content: series.Content) -> series.Content:
     return {**content, "defaults": [{"override /task": task}, *content.get("defaults", ["_self_"])]}
 
 
-class Experiments(SearchPathPlugin):
-    """The checkout's experiments, after everything else."""
+class EvalSizesSource(FileConfigSource):
+    """Of each size the values of all evals: a choice of ``eval/size`` that consists of the files in its folder."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "eval_sizes"
+
+    def is_group(self, config_path: str) -> bool:
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        folder, _, size = config_path.removesuffix(".yaml").rpartition("/")
+        return folder == EVAL_SIZES and bool(size) and (Path(self.path) / folder / size).is_dir()
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        place = config_path.removesuffix(".yaml")
+        evals = sorted(path.stem for path in (Path(self.path) / place).glob("*.yaml"))
+        config = OmegaConf.create({"defaults": [f"/{place}/{name}" for name in evals]})
+        header: dict[str, str | None] = {"package": "_global_"}
+        return ConfigResult(config=config, path=f"{self.scheme()}://{place}", provider=self.provider, header=header)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return []
+
+
+class SearchPath(SearchPathPlugin):
+    """The evals' values for sizes, and the checkout's experiments, after everything else."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("trust_exp", f"{EvalSizesSource.scheme()}://{CONF}")
         search_path.append("trust_exp", f"{GROUP}://{ROOT}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.waiting import PATIENCE, wait_for
 from trust_exp import engine
 from trust_exp.data import sources
 from trust_exp.data.ranking import Ranking, check_fits, class_order, read_ranking
@@ -206,7 +207,7 @@ def test_weights_on_the_way_that_are_gone_are_named(composed, tmp_path, monkeypa
         with pytest.raises(RunFailed, match="ZeroDivisionError"):
             carry_out(composed, tmp_path / "run", *given)
     (tmp_path / "run" / "rankings" / "snapshots" / "4.pt").unlink()
-    with pytest.raises(UserError, match=r"snapshots/4.pt is gone, which vog needs; force=true starts the run anew"):
+    with pytest.raises(UserError, match=r"snapshots/4.pt is missing, and vog needs it; force=true restarts the run"):
         carry_out(composed, tmp_path / "run", *given)
 
 
@@ -235,10 +236,9 @@ def test_two_processes_that_are_stopped_end_with_the_same_rankings(command_line_
     whole, stopped = command_line_in(tmp_path / "whole"), command_line_in(tmp_path / "stopped")
     assert whole(*given).returncode == 0
     process = stopped.start(*given)
-    while not list((tmp_path / "stopped").glob("*/checkpoint.ckpt")):
-        assert process.poll() is None
+    wait_for(lambda: list((tmp_path / "stopped").glob("*/checkpoint.ckpt")), process)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert not (stopped.folder() / "weights.pt").exists(), "the run was over before it was stopped"
     assert "resuming from step" in stopped(*given).stderr
@@ -265,8 +265,8 @@ def test_the_order_of_the_measures_means_nothing_and_old_runs_keep_their_id(comp
     [
         ("method.difficulty=entrpy", "method.difficulty must be one of entropy, svar, vog; got 'entrpy'; did you mean"),
         ("method.vog_snapshots=1", "method.vog_snapshots must be at least 2; got 1"),
-        ("method.vog_snapshots=5", r"mean nothing without vog in method.difficulty; got method.difficulty=\[\]"),
-        ("method.vog_per_class=true", "mean nothing without vog"),
+        ("method.vog_snapshots=5", r"have no effect without vog in method.difficulty; got method.difficulty=\[\]"),
+        ("method.vog_per_class=true", "have no effect without vog"),
     ],
 )
 def test_what_means_nothing_is_refused(composed, given, sentence):

@@ -176,8 +176,8 @@ def test_conf(composed):
         ("model.widths=[64,128,256]", r"one width for each of the four stages; got \[64, 128, 256\]"),
         ("model.widths=[64,0,256,512]", "model.widths must be at least 1; got 0"),
         ("model.project=none", "model.project must be one of every_block, where_needed; got 'none'"),
-        ("model.mean=[0.5]", "give both of model.mean and model.std"),
-        ("model.std=[0.0]", "give both of model.mean and model.std"),
+        ("model.mean=[0.5]", "give both model.mean and model.std"),
+        ("model.std=[0.0]", "give both model.mean and model.std"),
     ],
 )
 def test_refusals(composed, override, message):

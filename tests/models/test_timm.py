@@ -57,7 +57,7 @@ def test_a_network_with_more_than_one_head_stays_whole():
 
 
 def test_images_that_a_network_cannot_take_are_refused():
-    with pytest.raises(UserError, match=r"densenet121 of timm cannot take images of \(3, 8, 8\): "):
+    with pytest.raises(UserError, match=r"timm's densenet121 cannot take images of \(3, 8, 8\): "):
         timm_model((3, 8, 8), 7, "densenet121")
 
 

@@ -107,7 +107,7 @@ def test_the_tokens_of_a_network_with_a_class_token_can_be_chosen():
             torch.testing.assert_close(read, tokens[:, 1:].mean(1) if chosen == "patches" else tokens[:, 0])
             same = torch.allclose(read @ reader.weight.mT + reader.bias, logits, atol=1e-5)
             assert same == (chosen != "patches"), "the mean of the patches makes another classifier"
-    with pytest.raises(UserError, match=r"method\.tokens=patches is for networks with a class token"):
+    with pytest.raises(UserError, match=r"tokens=patches is for networks with a class token"):
         TokenReader(cifar_resnet((3, 32, 32), 10, 8), (3, 32, 32), "patches")
 
 
@@ -116,9 +116,9 @@ def test_a_network_without_a_linear_head_is_refused():
         def forward(self, x):
             return super().forward(x) ** 2
 
-    with pytest.raises(UserError, match="the last step of Squared is no linear layer"):
+    with pytest.raises(UserError, match="the last layer of Squared is not linear"):
         TokenReader(Squared(nn.Flatten(), nn.Linear(12, 3)), (3, 2, 2))
-    with pytest.raises(UserError, match="the last step of Sequential is no linear layer"):
+    with pytest.raises(UserError, match="the last layer of Sequential is not linear"):
         TokenReader(nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU()), (3, 2, 2))
 
 

@@ -50,10 +50,10 @@ def test_weights_of_timms_networks_are_loaded(tmp_path):
 def test_weights_of_another_network_are_refused_in_one_sentence(tmp_path):
     path = tmp_path / "w.th"
     torch.save(published(cifar_resnet(SHAPE, 10, 14)), path)
-    with pytest.raises(UserError, match=r"w\.th is of another network: 'layer1\.1\..*' is not among the network's"):
+    with pytest.raises(UserError, match=r"w\.th belongs to another network: the network has no 'layer1\.1\..*'"):
         load_published(cifar_resnet(SHAPE, 10, 8), path)
     torch.save(published(cifar_resnet(SHAPE, 10, 8)), path)
-    with pytest.raises(UserError, match=r"w\.th is of another network: it lacks"):
+    with pytest.raises(UserError, match=r"w\.th belongs to another network: it lacks"):
         load_published(cifar_resnet(SHAPE, 10, 14), path)
     with pytest.raises(UserError, match="the weights do not fit the network for these data: size mismatch for head"):
         load_published(cifar_resnet(SHAPE, 20, 8), path)

@@ -1,4 +1,4 @@
-"""Other prototypes than those of a factorisation, for comparison: k-means, principal directions, single features."""
+"""Baselines for prototypes of a factorisation: k-means, principal directions, random features."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from trust_exp.rng import keyed_generator
 
 
 def k_means(matrix: Tensor, rank: int, *, seed: int = 0, name: int = 0) -> Factors:
-    """The centres of k-means, and how much of them is in each feature, >= 0.
+    """The centres of k-means, and the non-negative encoding of each feature in them.
 
     Args:
         matrix: features, [N, D].
         rank: p <= N.
-        seed, name: of the start, and of the matrix in it.
+        seed, name: keys of the random start; ``name`` is that of the matrix.
 
     Source: scikit-learn's k-means++ and Lloyd; as prototypes: Gautam et al. 2024 (KMEx).
     """
@@ -28,7 +28,7 @@ def k_means(matrix: Tensor, rank: int, *, seed: int = 0, name: int = 0) -> Facto
 
 
 def principal_directions(matrix: Tensor, rank: int) -> Factors:
-    """The directions with the most energy (no mean is taken off), turned so that features have more of them than not.
+    """The directions with the most energy (without centring), with the sign that features have on balance.
 
     Args:
         matrix: features, [N, D].
@@ -41,12 +41,12 @@ def principal_directions(matrix: Tensor, rank: int) -> Factors:
 
 
 def random_features(matrix: Tensor, rank: int, *, seed: int = 0, name: int = 0) -> Factors:
-    """Features of random places, and how much of them is in each feature, >= 0.
+    """Randomly chosen features, and the non-negative encoding of each feature in them.
 
     Args:
         matrix: features, [N, D].
         rank: p <= N.
-        seed, name: of the choice, and of the matrix in it.
+        seed, name: keys of the random choice; ``name`` is that of the matrix.
     """
     order = torch.randperm(len(matrix), generator=keyed_generator(seed, "random_features", name))
     basis = matrix[order[:rank].to(matrix.device)]

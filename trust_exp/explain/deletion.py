@@ -1,4 +1,4 @@
-"""Deletion and insertion: how fast a prediction falls or rises as its most important places go or come."""
+"""Deletion and insertion: how fast a prediction falls or rises as its most important places are removed or added."""
 
 from collections.abc import Callable
 
@@ -10,19 +10,19 @@ from torch import Tensor
 def deletion_curves(
     model: Callable[[Tensor], Tensor], images: Tensor, importance: Tensor, label: Tensor, steps: int = 20
 ) -> tuple[Tensor, Tensor]:
-    """Probability of a class as its most important places are deleted, and as they come back into an empty image.
+    """Probability of a class as its most important places are deleted, and as they are inserted into an empty image.
 
     An empty place has the mean colour of the image.
 
     Args:
         model: maps images [B, C, H, W] to logits [B, N].
         images: [B, C, H, W].
-        importance: [B, h, w] of places; brought to the size of the images.
+        importance: [B, h, w] of places; resized to the images.
         label: the classes, int64 [B].
-        steps: parts that the places are taken in, >= 1.
+        steps: number of equal parts in which places are deleted, >= 1.
 
     Returns:
-        Deletion and insertion, each float [B, steps + 1]; from nothing done to all done.
+        Deletion and insertion, each float [B, steps + 1], from no place to all places.
 
     Source: Petsiuk et al. 2018 (RISE), causal metrics; there an empty place is grey or blurred.
     """
@@ -32,12 +32,12 @@ def deletion_curves(
     empty = images.mean((2, 3), keepdim=True).expand_as(images)
     curves = []
     for keeps_first in (False, True):
-        found = []
+        probabilities = []
         for step in range(steps + 1):
             first = (rank < round(step / steps * height * width)).view(batch, 1, height, width)
             shown = torch.where(first == keeps_first, images, empty)
-            found.append(model(shown).softmax(1).gather(1, label[:, None]).squeeze(1))
-        curves.append(torch.stack(found, 1))
+            probabilities.append(model(shown).softmax(1).gather(1, label[:, None]).squeeze(1))
+        curves.append(torch.stack(probabilities, 1))
     return curves[0], curves[1]
 
 

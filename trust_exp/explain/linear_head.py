@@ -1,7 +1,7 @@
 """A linear head written in a few prototypes: V = a_1 b_1 + ... + a_p b_p + R (ProtoNMF, 2023, Eq. 4 to 9).
 
-V [N, D] are the weights of N classes, B [N, p, D] the prototypes of each, a [N, p] their coefficients and R [N, D] what
-they leave, the residual prototype. All is exact whatever the prototypes are.
+V [N, D] are the weights of N classes, B [N, p, D] the prototypes of each, a [N, p] their coefficients and R [N, D] the
+remainder, the residual prototype. The sum is exact for any prototypes.
 """
 
 from typing import Literal, get_args
@@ -12,16 +12,16 @@ from torch import Tensor
 Solver = Literal["lstsq", "cvxpy"]
 Shares = Literal["sum", "paper", "abs", "energy"]
 
-_DEAD = 1e-8  # shorter rows are no prototypes
-_ALIKE = 1e-4  # directions in which prototypes differ by less than this are float32's noise, not theirs
-_CANCELLED = 0.1  # |sum a| below this part of sum |a|: Eq. 8 divides by next to nothing
+_DEAD = 1e-8  # shorter rows count as 0
+_ALIKE = 1e-4  # relative singular values below this are float32 noise
+_CANCELLED = 0.1  # |sum a| below this fraction of sum |a|: Eq. 8 divides by almost 0
 
 
 def unit_rows(basis: Tensor) -> Tensor:
-    """Prototypes [..., p, D] of length 1, those shorter than 1e-8 of length 0.
+    """Prototypes [..., p, D] scaled to length 1; those shorter than 1e-8 become 0.
 
-    E diag(s) and diag(1/s) B are the same product for every s > 0, so the scale of a prototype means nothing until it
-    is fixed, nor does its coefficient.
+    E diag(s) and diag(1/s) B have the same product for every s > 0, so prototypes and coefficients have no meaningful
+    scale until one is fixed.
     """
     length = basis.norm(dim=-1, keepdim=True)
     return torch.where(length > _DEAD, basis / length.clamp_min(_DEAD), 0.0)
@@ -33,7 +33,7 @@ def coefficients(head: Tensor, basis: Tensor, solver: Solver = "lstsq") -> Tenso
     Args:
         head: V, [N, D].
         basis: B, [N, p, D].
-        solver: "lstsq": in closed form, the shortest of several solutions; "cvxpy": as the paper does.
+        solver: "lstsq": in closed form, the shortest of several solutions; "cvxpy": as in the paper.
 
     Source: Eq. 4.
     """
@@ -49,18 +49,18 @@ def _by_cvxpy(head: Tensor, basis: Tensor) -> Tensor:
     import cvxpy
 
     alive = (basis.norm(dim=1) > 0).cpu()
-    found = torch.zeros(len(basis), dtype=torch.float64)
+    weights = torch.zeros(len(basis), dtype=torch.float64)
     if alive.any():
         unknown = cvxpy.Variable(int(alive.sum()))
         rows = basis.double().cpu()[alive].numpy()
         distance = cvxpy.sum_squares(unknown @ rows - head.double().cpu().numpy())  # type: ignore[attr-defined]
         cvxpy.Problem(cvxpy.Minimize(distance)).solve()
-        found[alive] = torch.from_numpy(unknown.value)
-    return found
+        weights[alive] = torch.from_numpy(unknown.value)
+    return weights
 
 
 def residual(head: Tensor, basis: Tensor, weights: Tensor) -> Tensor:
-    """R = V - a B of each class, [N, D]; orthogonal to the prototypes where ``weights`` [N, p] are the best.
+    """R = V - a B of each class, [N, D]; orthogonal to the prototypes if ``weights`` [N, p] are optimal.
 
     Source: Eq. 5.
     """
@@ -68,9 +68,9 @@ def residual(head: Tensor, basis: Tensor, weights: Tensor) -> Tensor:
 
 
 def residual_map(features: Tensor, rest: Tensor) -> Tensor:
-    """How much of the residual prototype R [D] is in features [..., D]: A R^T / ‖R‖², [...]; 0 where R is.
+    """Coefficients of the residual prototype R [D] in features [..., D]: A R^T / ‖R‖², [...]; 0 if R is 0.
 
-    Of min_H ‖A - E B - H R‖ this is the solution for every E, as R is orthogonal to B.
+    It solves min_H ‖A - E B - H R‖ for every E, because R is orthogonal to B.
 
     Source: Eq. 6.
     """
@@ -78,7 +78,7 @@ def residual_map(features: Tensor, rest: Tensor) -> Tensor:
 
 
 def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "sum") -> tuple[Tensor, Tensor]:
-    """Prototypes that take over the residual, V = sum_i a_i b'_i, and for which classes another share was needed.
+    """Prototypes that take over the residual, V = sum_i a_i b'_i, and the classes that needed other shares.
 
     b'_i = b_i + (w_i / a_i) R is exact for every w with sum 1 that is 0 where a_i is.
 
@@ -86,11 +86,11 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
         basis, weights, rest: B [N, p, D], a [N, p], R [N, D].
         shares: "sum": w_i = a_i / sum a, Eq. 8, which shifts all prototypes alike and grows without bound as the
             coefficients cancel: where |sum a| < 0.1 sum |a| or sum a < 0, when the prototypes would turn against the
-            class, "abs" is taken instead. "paper": Eq. 8 whatever comes out. "abs": w_i = |a_i| / sum |a|. "energy":
+            class, "abs" is taken instead. "paper": Eq. 8 without this guard. "abs": w_i = |a_i| / sum |a|. "energy":
             w_i = a_i² / sum a².
 
     Returns:
-        b' [N, p, D], and bool [N]: "abs" was taken for "sum". Where all coefficients are 0 b' is b, and V is not
+        b' [N, p, D], and bool [N]: "abs" was taken for "sum". If all coefficients are 0, b' is b, and V is not
         their sum.
 
     Source: Eq. 8; the others have the same sum.
@@ -111,7 +111,7 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
 
 
 def shift_of_augmentation(features: Tensor, basis: Tensor, moved: Tensor, salient: float = 0.1) -> float:
-    """How much augmented prototypes change where prototypes are found, relative to how strongly they were found.
+    """How much augmentation changes the activation of prototypes, relative to the activation before.
 
     The paper expects |A (b'_k - b_k)^T| to be small beside A b_k^T in the salient places, where A b_k^T is largest; its
     absolute value for prototypes that may have any sign.
@@ -119,7 +119,7 @@ def shift_of_augmentation(features: Tensor, basis: Tensor, moved: Tensor, salien
     Args:
         features: A, [N, D].
         basis, moved: b and b', [p, D].
-        salient: the part of the places that counts.
+        salient: the fraction of places that counts.
 
     Returns:
         The median over the salient places, mean over the prototypes.
@@ -140,7 +140,7 @@ def similarity(basis: Tensor) -> float:
 
 
 def matched_cosine(one: Tensor, other: Tensor) -> float:
-    """Mean cosine of prototypes [p, D] with those of another set, each with the one that suits all best.
+    """Mean cosine of prototypes [p, D] with those of another set under the best one-to-one matching.
 
     Source: Kuhn 1955 (the Hungarian method), by scipy.
     """

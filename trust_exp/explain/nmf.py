@@ -1,7 +1,7 @@
 """Non-negative matrix factorisation of many matrices at once: A ~ E B, with E >= 0 and B >= 0.
 
-A [N, D] holds a feature in each row, B [p, D] the parts that they are made of, E [N, p] how much of each. A is read
-once in an iteration, in tiles of rows that stay in the processor's cache, and nothing of the size of A is ever made.
+A [N, D] holds one feature a row, B [p, D] the parts, E [N, p] how much of each part. Each iteration reads A once, in
+tiles of rows that fit the processor's cache, and allocates nothing of the size of A.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from trust_exp.rng import keyed_generator
 Init = Literal["abs_scaled", "nndsvda", "paper"]
 Stop = Literal["update", "tenth"]
 
-_TILE = 2**20  # bytes of rows that are worked on together, so that both products find them in the cache
-_LEAST = {torch.float32: 1e-7, torch.float64: 1e-12}  # added to denominators only, of A of mean 1; zeros stay exact
+_TILE = 2**20  # bytes of rows in a tile, so that both products find them in the cache
+_LEAST = {torch.float32: 1e-7, torch.float64: 1e-12}  # added to denominators, for an A of mean 1; zeros stay exact
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def nmf(
             mean of A; "paper": N(0, 1) with negative values set to 0, which stay 0 for ever; or a first B, [p, D], with
             E drawn as in "abs_scaled".
         steps: iterations at most, >= 1.
-        tolerance: stop where the error falls by less than this part of the first one, >= 0; 0: never.
-        stop: "update": looked at after every iteration, of the squared error; "tenth": after every tenth, of the error.
+        tolerance: stop when the error falls by less than this fraction of the first error, >= 0; 0: never.
+        stop: "update": check the squared error after every iteration; "tenth": the error after every tenth.
         inner: updates of each factor for one product with A, >= 1; more than one is Gillis & Glineur's acceleration.
-        restarts: of which the best is returned; of a fixed start all are equal.
-        seed, name: of the random start, and of the matrix in it.
+        restarts: the best is returned; a fixed start is used once.
+        seed, name: keys of the random start; ``name`` is that of the matrix.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -87,22 +87,22 @@ def nmf(
 
 
 def nmf_many(
-    matrices: Sequence[Tensor], rank: int, *, names: Sequence[int] | None = None, **given: object
+    matrices: Sequence[Tensor], rank: int, *, names: Sequence[int] | None = None, **options: object
 ) -> list[Factors]:
-    """``nmf`` of several matrices, on a CPU as many at once as torch has threads.
+    """``nmf`` of several matrices, on a CPU one a thread.
 
     Args:
         names: of the matrices; None: their places.
-        given: further arguments of ``nmf``.
+        options: further arguments of ``nmf``.
     """
     named = list(zip(matrices, names or range(len(matrices)), strict=True))
     threads = torch.get_num_threads()
     if len(named) < 2 or threads < 2 or matrices[0].device.type != "cpu":
-        return [nmf(matrix, rank, name=name, **given) for matrix, name in named]  # type: ignore[arg-type]
+        return [nmf(matrix, rank, name=name, **options) for matrix, name in named]  # type: ignore[arg-type]
 
     def alone(item: tuple[Tensor, int]) -> Factors:
         torch.set_num_threads(1)  # a product with so few columns gains nothing from a second thread
-        return nmf(item[0], rank, name=item[1], **given)  # type: ignore[arg-type]
+        return nmf(item[0], rank, name=item[1], **options)  # type: ignore[arg-type]
 
     try:
         with ThreadPoolExecutor(threads) as pool:
@@ -199,9 +199,9 @@ def _start(matrix: Tensor, rank: int, init: Init | Tensor, seed: int, name: int,
 
 
 def _nndsvda(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Of each pair of singular vectors the sign that has more weight; zeros become the mean of the matrix.
+    """The heavier sign of each pair of singular vectors; zeros become the mean of the matrix.
 
-    The right vectors are those of the Gram matrix [D, D], so that no decomposition of all of A is needed.
+    The right vectors come from the Gram matrix [D, D], so A itself need not be decomposed.
     """
     values, vectors = torch.linalg.eigh(gram_of(matrix))
     singular = values[-rank:].flip(0).clamp_min(0).sqrt()
@@ -306,7 +306,7 @@ def gram_of(matrix: Tensor) -> Tensor:
 
 
 def _tiles(matrix: Tensor) -> tuple[Tensor, ...]:
-    """The rows in parts that fit a processor's cache; all of them on another device."""
+    """The rows in tiles that fit a processor's cache; on another device in one."""
     rows = len(matrix) if matrix.device.type != "cpu" else _TILE // (matrix.shape[1] * matrix.element_size())
     parts = max(1, round(len(matrix) / max(rows, 1)))
     return matrix.split(-(-len(matrix) // parts))

@@ -1,19 +1,18 @@
-"""Non-negative least squares for very many rows and few columns: how much of each prototype is in each feature."""
+"""Non-negative least squares for very many rows and few columns: features encoded in prototypes."""
 
 import torch
 from torch import Tensor
 
-_SLACK = 1e-10  # of the largest product of a row: gradients that are smaller are 0
-_TRIES = 3  # exchanges of all wrong entries at once that bring no row forward, before they go one by one
-_ROUNDS = 1000  # far more than any that was met
+_SLACK = 1e-10  # relative to the largest product of a row: smaller gradients count as 0
+_TRIES = 3  # exchanges of all wrong entries that bring a row no further, before they go one by one
+_ROUNDS = 1000  # far more than were ever needed
 
 
 def encode(matrix: Tensor, basis: Tensor) -> Tensor:
     """The best E >= 0 for a given B: min ‖A - E B‖, [N, p], exact to rounding, in float64 within.
 
-    Block principal pivoting: which entries are 0 is guessed for all rows, the others are solved for, and those that
-    break the conditions of the best solution change sides, until none does. Rows with the same zeros are solved
-    together.
+    Block principal pivoting: guess for all rows which entries are 0, solve for the others, and exchange the entries
+    that violate the optimality conditions, until none does. Rows with the same zeros are solved together.
 
     Args:
         matrix: A, [N, D], of any sign.

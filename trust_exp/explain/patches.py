@@ -1,17 +1,17 @@
-"""Prototypes that are patches of images: how far features are from them, and how alike that makes them (ProtoPNet)."""
+"""Prototypes that are patches of images: distance and similarity of features to them (ProtoPNet)."""
 
 from torch import Tensor
 
 
 def squared_distances(features: Tensor, prototypes: Tensor) -> Tensor:
-    """‖z - p‖² of all features and prototypes, [..., P, T], float32.
+    """‖z - p‖² between all features and prototypes, [..., P, T], float32.
 
     Args:
         features: z, [..., T, D].
         prototypes: p, [P, D].
     """
     prototypes, features = prototypes.float(), features.float()
-    centre = prototypes.detach().mean(0)  # distances do not change, and what cancels in ‖z‖² - 2 z p + ‖p‖² is small
+    centre = prototypes.detach().mean(0)  # same distances, less cancellation in ‖z‖² - 2 z p + ‖p‖²
     prototypes, features = prototypes - centre, features - centre
     product = prototypes @ features.mT
     lengths = features.square().sum(-1)[..., None, :] + prototypes.square().sum(-1)[:, None]

@@ -1,4 +1,4 @@
-"""The ResNets of CIFAR: three stages of 16, 32 and 64 channels, with shortcuts that have no parameters (He 2016)."""
+"""The CIFAR ResNets: three stages of 16, 32 and 64 channels, with parameter-free shortcuts (He 2016)."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ WIDTHS = (16, 32, 64)
 
 
 class CifarBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm; the shortcut takes every second pixel and fills new channels with 0.
+    """Two 3x3 convolutions with batch norm; the shortcut subsamples and pads new channels with 0.
 
     Args:
         inputs, outputs: channels.
@@ -46,7 +46,7 @@ def cifar_resnet(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> nn.Sequential:
-    """normalize (if given) -> features -> head; the names within features are those of the published weights.
+    """normalize (if given) -> features -> head; the names in features match the published weights.
 
     Args:
         shape: (C, H, W) of the images.
@@ -55,7 +55,7 @@ def cifar_resnet(
         mean, std: of the pixels, one value a channel.
 
     Raises:
-        UserError: if the data are no images.
+        UserError: if the data are not images.
 
     Source: He 2016, sec. 4.2.
     """
@@ -69,4 +69,5 @@ def cifar_resnet(
             channels = width
         parts[f"layer{stage + 1}"] = nn.Sequential(*blocks)
     parts.update(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
-    return classifier(nn.Sequential(parts), nn.Linear(channels, classes), shape[0], mean, std)
+    stages = ["relu", *(name for name in parts if name.startswith("layer"))]
+    return classifier(nn.Sequential(parts), nn.Linear(channels, classes), shape[0], mean, std, stages)

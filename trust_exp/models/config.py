@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.schema import late, reference
+from trust_exp.schema import added_later, reference
 
 
 @dataclass
 class ModelConfig:
-    """What all models share: networks for classes of images, unless they say otherwise."""
+    """Fields of all models; unless they say otherwise, they are classifiers of images."""
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     gives: ClassVar[tuple[str, ...]] = ("logits",)  # outputs by name; "lipschitz": layers with a known constant
@@ -32,12 +32,12 @@ class NoModelConfig(ModelConfig):
 
 @dataclass
 class NetConfig(ModelConfig):
-    """What the plain networks share."""
+    """Fields of the plain networks."""
 
     gives: ClassVar[tuple[str, ...]] = ("logits", "lipschitz")
 
     activation: str = "minmax"
-    mean: list[float] | None = None  # both given: the first layer normalises, and the Lipschitz bound knows it
+    mean: list[float] | None = None  # give both or none: the first layer normalises, and the Lipschitz bound counts it
     std: list[float] | None = None
 
     def __post_init__(self) -> None:
@@ -46,9 +46,9 @@ class NetConfig(ModelConfig):
 
 
 def check_normalization(mean: list[float] | None, std: list[float] | None) -> None:
-    """Raise UserError unless both are given or none, and ``std`` is positive."""
+    """Raise UserError unless both or neither are given, and ``std`` is positive."""
     if (mean is None) != (std is None):
-        raise UserError(f"give both of model.mean and model.std, or none; got {mean} and {std}")
+        raise UserError(f"give both model.mean and model.std, or neither; got {mean} and {std}")
     if std is not None and not all(value > 0 for value in std):
         raise UserError(f"model.std must be positive; got {std}")
 
@@ -82,9 +82,9 @@ class ConvNetConfig(NetConfig):
 
 @dataclass
 class DeepNetConfig(ModelConfig):
-    """What the networks share that no Lipschitz constant is known of."""
+    """Fields of the networks whose Lipschitz constant is unknown."""
 
-    mean: list[float] | None = None  # of the pixels, taken off by the first layer
+    mean: list[float] | None = None  # of the pixels; the first layer normalises by mean and std
     std: list[float] | None = None
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class PreActResNetConfig(DeepNetConfig):
 
     _target_: str = "trust_exp.models.preact_resnet.preact_resnet18"
     widths: list[int] = field(default_factory=lambda: [128, 256, 512, 512])
-    project: str = "every_block"  # which shortcuts are convolutions; the usual network has them where_needed
+    project: str = "every_block"  # which shortcuts are convolutions; usually where_needed
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,32 +127,32 @@ class WideResNetConfig(DeepNetConfig):
 
 @dataclass
 class TimmConfig(DeepNetConfig):
-    """A model of the timm library; mean and std are its own if none are given."""
+    """A model of the timm library; mean and std default to those it was trained with."""
 
     _target_: str = "trust_exp.models.timm.timm_model"
     architecture: str = MISSING
     pretrained: bool = False
-    options: dict[str, Any] = field(default_factory=dict)  # further ones of timm.create_model
-    init: str = late("timm")  # how weights start; "released": as in the code of subset adversarial training
+    options: dict[str, Any] = field(default_factory=dict)  # further arguments of timm.create_model
+    init: str = added_later("timm")  # initial weights; "released": as in the code of subset adversarial training
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("model.init", self.init, ("timm", "released"))
         if self.pretrained and self.init != "timm":
-            raise UserError(f"model.init={self.init} would overwrite pretrained weights; leave it, or model.pretrained")
+            raise UserError(f"model.init={self.init} would overwrite pretrained weights; leave out one of the two")
 
 
 @dataclass
 class SourceConfig(ModelConfig):
-    """A network that was trained before."""
+    """A network that is already trained."""
 
-    source: str | None = reference()  # the run, or a file of weights; then the network has to be given
-    network: Any = None  # that of a file of weights: +model@model.network=conv_4c3f
+    source: str | None = reference()  # the run, or a file of weights, which also needs `network`
+    network: Any = None  # of a file of weights: +model@model.network=conv_4c3f
 
     def __post_init__(self) -> None:
         if self.source is None:
             raise UserError(
-                f"model={self.name} needs the run whose network it takes: source=<its id>, "
+                f"model={self.name} needs the run to take the network from: source=<its id>, "
                 "source='[method=sat,dataset=cifar100]', or source=<a file of weights> +model@model.network=<model>; "
                 "or choose a model with trained weights, as model=<a model> checkpoint=<its file of weights>, or "
                 "model=timm model.pretrained=true"

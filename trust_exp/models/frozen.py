@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from trust_exp.errors import UserError
 from trust_exp.models.nets import start_kaiming
-from trust_exp.models.trained import Source, why_unfit
+from trust_exp.models.trained import SourceNetwork, why_unfit
 
 
 class Frozen(nn.Sequential):
-    """Layers that stay as they are: their parameters take no gradient, and they are always in eval mode.
+    """Frozen layers: their parameters take no gradient, and they are always in eval mode.
 
-    So batch norm keeps its statistics. What flows through still has a gradient with respect to the input.
+    Batch norm keeps its statistics. Gradients still flow to the input.
     """
 
     def __init__(self, layers: "OrderedDict[str, nn.Module]") -> None:
@@ -28,12 +28,13 @@ class Frozen(nn.Sequential):
         return self
 
 
-def frozen_features(shape: tuple[int, ...], classes: int, source: Source) -> nn.Sequential:
+def frozen_features(shape: tuple[int, ...], classes: int, source: SourceNetwork) -> nn.Sequential:
     """features -> head for inputs of ``shape``: the network of a run without its last layer, and ``new_head``.
 
     Raises:
         UserError: if the network has no head that can be taken off, or its weights do not fit it or the data.
     """
+    source = source.behind()
     try:
         layers = without_head(source.network, source.state)
     except UserError as error:
@@ -58,14 +59,14 @@ def new_head(features: int, classes: int) -> nn.Sequential:
 
 
 def without_head(model: nn.Module, state: Mapping[str, Tensor]) -> Frozen:
-    """The layers of ``model`` up to its head, frozen, with the weights of ``state``; the model is used up.
+    """The layers of ``model`` before its head, frozen, with the weights of ``state``; the model itself is taken apart.
 
     Args:
-        model: ends in a child ``head``, or in a network of timm.
+        model: ends in a child ``head`` or in a network of timm.
         state: of the whole model, for any number of classes.
 
     Raises:
-        UserError: if the model has no head that can be taken off, or the weights do not fit.
+        UserError: if the model has no removable head, or the weights do not fit.
     """
     children = OrderedDict(model.named_children())
     before = set(model.state_dict())
@@ -75,7 +76,7 @@ def without_head(model: nn.Module, state: Mapping[str, Tensor]) -> Frozen:
     elif last is not None and hasattr(last, "reset_classifier"):
         last.reset_classifier(0)
     else:
-        raise UserError(f"{type(model).__name__} has no head that could be taken off: it must end in a child 'head'")
+        raise UserError(f"{type(model).__name__} has no removable head: it must end in a child named 'head'")
     layers = Frozen(children)
     lost = before - set(layers.state_dict())
     try:

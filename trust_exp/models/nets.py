@@ -1,7 +1,8 @@
-"""The plain networks of the Lipschitz-margin papers: every layer has a known norm, the last one is linear."""
+"""The plain networks of the Lipschitz-margin papers: every layer has a known norm, and the last is linear."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,14 +19,22 @@ def classifier(
     channels: int,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    stages: Sequence[str | int] = (),
 ) -> nn.Sequential:
-    """normalize (if given) -> features -> head, initialised as the papers do: Kaiming normal, biases 0."""
+    """normalize (if given) -> features -> head, initialised as the papers do: Kaiming normal, biases 0.
+
+    Args:
+        stages: children of the body that end a stage, the stem first; kept as ``feature_info``, as in timm.
+    """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if mean is not None and std is not None:
         if not len(mean) == len(std) == channels:
             raise UserError(f"model.mean and model.std need {channels} values, one a channel; got {mean} and {std}")
         parts["normalize"] = Normalize(mean, std)
-    parts["features"] = body if isinstance(body, nn.Sequential) else nn.Sequential(*body)
+    features: Any = body if isinstance(body, nn.Sequential) else nn.Sequential(*body)
+    if stages:
+        features.feature_info = [{"module": str(name)} for name in stages]
+    parts["features"] = features
     parts["head"] = head
     model = nn.Sequential(parts)
     start_kaiming(model)
@@ -76,7 +85,7 @@ def conv_net(
         shape: (C, H, W) of the images.
 
     Raises:
-        UserError: if the data are no images, or too small for the convolutions.
+        UserError: if the data are not images, or too small for the convolutions.
 
     Source: 4C3F, 6C2F and 8C2F as in Losch 2024, table B.2.
     """

@@ -11,15 +11,15 @@ STRIDES = (1, 2, 2, 2)
 
 
 class PreActBlock(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and activation; the sum with the shortcut is left as it is.
+    """Two 3x3 convolutions, each after batch norm and activation; nothing follows the sum with the shortcut.
 
     The shortcut is a 1x1 convolution (no bias, no batch norm) of the block's first activation, or the input itself.
 
     Args:
         inputs, outputs: channels.
         stride: of the first convolution and the shortcut.
-        project: whether the shortcut is a convolution though the shape does not ask for it.
-        activation: makes an activation.
+        project: make the shortcut a convolution even where the shapes match.
+        activation: class of the activations.
 
     Shapes: [B, inputs, H, W] to [B, outputs, ceil(H / stride), ceil(W / stride)].
     """
@@ -63,11 +63,11 @@ def preact_resnet18(
         shape: (C, H, W) of the images, of any size.
         classes: number of logits.
         widths: channels of the four stages; the stages after the first halve the image. 64, 128, 256, 512 are usual.
-        project: "every_block" has a convolution for a shortcut, or only "where_needed", as usual.
+        project: whether "every_block" has a convolution as its shortcut, or, as usual, only "where_needed".
         mean, std: of the pixels, one value a channel.
 
     Raises:
-        UserError: if the data are no images.
+        UserError: if the data are not images.
 
     Source: the released code of Losch 2024, ch. 3; He 2016 for the usual network.
     """
@@ -76,7 +76,8 @@ def preact_resnet18(
     for width, stride in zip(widths, STRIDES, strict=True):
         body += [PreActBlock(channels, width, stride, every), PreActBlock(width, width, 1, every)]
         channels = width
-    model = classifier([*body, *pooled(channels)], nn.Linear(channels, classes), shape[0], mean, std)
+    head = nn.Linear(channels, classes)
+    model = classifier([*body, *pooled(channels)], head, shape[0], mean, std, stages=range(0, len(body), 2))
     scatter_scales(model)
     return model
 
@@ -85,7 +86,7 @@ def stem(shape: tuple[int, ...], channels: int) -> nn.Module:
     """The first convolution, 3x3.
 
     Raises:
-        UserError: if the data are no images.
+        UserError: if the data are not images.
     """
     if len(shape) != 3:
         raise UserError(f"a residual network needs images; the data have the shape {shape}; an mlp takes any")
@@ -93,7 +94,7 @@ def stem(shape: tuple[int, ...], channels: int) -> nn.Module:
 
 
 def pooled(channels: int, activation: Callable[[], nn.Module] = nn.ReLU) -> list[nn.Module]:
-    """What follows the last block: [B, channels, H, W] to [B, channels]."""
+    """The layers after the last block: [B, channels, H, W] to [B, channels]."""
     return [nn.BatchNorm2d(channels), activation(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
 

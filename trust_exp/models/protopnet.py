@@ -1,4 +1,4 @@
-"""ProtoPNet: a classifier that asks of an image how close its closest patch comes to each prototype."""
+"""ProtoPNet: a classifier that scores an image by the distance of its closest patch to each prototype."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,26 +11,26 @@ from trust_exp.errors import UserError
 from trust_exp.explain.patches import log_similarity, squared_distances
 from trust_exp.models.tokens import TokenReader
 
-NOWHERE = -1  # the image of a prototype that is no patch yet
+NOWHERE = -1  # source of a prototype that is not a patch yet
 
 
 def cycle_file(folder: Path, cycle: int) -> Path:
-    """Where a run keeps its network as it was after that many cycles of its training."""
+    """The file in a run's folder with the network after that many cycles of training."""
     return folder / "cycles" / f"{cycle}.pt"
 
 
 class Closest(NamedTuple):
-    """Of each prototype the closest patch of each image: the squared distance float32 and the place int64, [B, P]."""
+    """The patch of each image closest to each prototype: squared distance float32 and place int64, [B, P]."""
 
     distance: Tensor
     place: Tensor
 
 
 class ProtoPNet(nn.Module):
-    """Maps images to logits [B, N], sums over prototypes of their similarity to the closest patch.
+    """Maps images to logits [B, N]: weighted sums of the prototypes' similarity to their closest patches.
 
-    The tokens of a network, without its head, pass two linear layers and a sigmoid, so that all features are in
-    [0, 1]. Each class has prototypes in that space.
+    The tokens of a network without its head pass through two linear layers and a sigmoid, so features are in [0, 1].
+    Each class has prototypes in that space.
 
     Args:
         reader: the network as tokens; its head is not used.
@@ -38,7 +38,7 @@ class ProtoPNet(nn.Module):
         width: of the features and prototypes.
 
     Raises:
-        UserError: if the network has no place before its head, but only a vector.
+        UserError: if the network has only a vector before its head, not a map.
 
     Source: Chen et al. 2019, sec. 2.1; layers and their start as released.
     """
@@ -63,30 +63,30 @@ class ProtoPNet(nn.Module):
             nn.init.zeros_(layer.bias)
         self.prototypes = nn.Parameter(torch.rand(classes * per_class, width))
         self.register_buffer("label", torch.arange(classes).repeat_interleave(per_class))
-        self.register_buffer("source", torch.full((classes * per_class, 2), NOWHERE))  # sample's index, place
+        self.register_buffer("source", torch.full((classes * per_class, 2), NOWHERE))  # index of the sample, place
         self.last = nn.Linear(classes * per_class, classes, bias=False)
         self.last.weight.data = torch.where(self.own, 1.0, -0.5)
 
     @property
     def own(self) -> Tensor:
-        """Which prototypes are of a class, bool [N, P]."""
+        """The prototypes of each class, bool [N, P]."""
         return self.label == torch.arange(len(self.last.weight), device=self.label.device)[:, None]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.logits(self.closest(self.features(images)).distance)
 
     def features(self, images: Tensor) -> Tensor:
-        """In [0, 1], [B, T, D], a row for each place of the reader's grid."""
+        """Features in [0, 1], [B, T, D], one row for each place of the reader's grid."""
         return self.added(self.reader(images)[0])
 
     def added(self, tokens: Tensor) -> Tensor:
-        """Features [B, T, D] of the reader's tokens, in float32 under any precision, as they are compared."""
+        """Features [B, T, D] of the reader's tokens, in float32 at any precision, because distances compare them."""
         with torch.autocast(tokens.device.type, enabled=False):
             out: Tensor = self.add_on(self.reader.patches(tokens).float())
         return out
 
     def distances(self, features: Tensor) -> Tensor:
-        """Squared, of all features and prototypes, [B, P, T]."""
+        """Squared distances between features and prototypes, [B, P, T]."""
         with torch.autocast(features.device.type, enabled=False):
             return squared_distances(features, self.prototypes)
 
@@ -95,9 +95,9 @@ class ProtoPNet(nn.Module):
         return Closest(*self.distances(features).min(2))
 
     def logits(self, distance: Tensor, weight: Tensor | None = None) -> Tensor:
-        """[B, N] of the squared distances to the closest patches, [B, P]; ``weight``: in the place of the last layer's.
+        """[B, N] from the squared distances to the closest patches, [B, P]; ``weight`` replaces the last layer's.
 
-        In float32 under any precision: what the classes share is far larger than what they differ in.
+        In float32 at any precision: the part that all classes share is far larger than their differences.
         """
         with torch.autocast(distance.device.type, enabled=False):
             return F.linear(log_similarity(distance), self.last.weight if weight is None else weight)

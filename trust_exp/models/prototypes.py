@@ -1,4 +1,4 @@
-"""A trained classifier written in prototypes: the same logits, as sums of what each prototype contributes."""
+"""A trained classifier in prototypes: the same logits, as sums of the prototypes' contributions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Prototypes:
     """The head of a classifier, V = a B + R, for one number of prototypes a class.
 
     Attributes:
-        basis: B, [N, p, D], rows of length 1, or 0 where there are fewer.
+        basis: B, [N, p, D], rows of length 1, or of length 0 where a class has fewer.
         weights: the coefficients a, [N, p], the largest first.
         rest: the residual prototypes R, [N, D].
     """
@@ -29,14 +29,14 @@ class Prototypes:
 class PrototypeModel(nn.Module):
     """Maps images to the logits of its network, computed as contributions of prototypes.
 
-    logit_c(x) = sum_i a_ci (z · b_ci) + z · R_c + bias_c, with z what the head reads of the image: the mean of its
-    tokens. All numbers of prototypes are kept, as pictures and measures compare them; the first one is computed with.
+    logit_c(x) = sum_i a_ci (z · b_ci) + z · R_c + bias_c, where z is the head's input, the mean of the image's tokens.
+    Prototypes of every count are kept for comparison; the forward pass uses the first count.
 
     Args:
         reader: the network, as tokens and a linear head.
         counts: numbers of prototypes a class.
-        signed: whether prototypes are of features of any sign; else what is negative in a feature is none of theirs.
-        shares: by which prototypes take over the residual where they are to, see ``linear_head.augmented``.
+        signed: prototypes are made of features of any sign; otherwise negative values count as 0.
+        shares: how prototypes share the residual when they take it over, see ``linear_head.augmented``.
     """
 
     def __init__(
@@ -50,8 +50,20 @@ class PrototypeModel(nn.Module):
             self.register_buffer(f"weights_{count}", torch.zeros(classes, count))
             self.register_buffer(f"rest_{count}", reader.weight.detach().clone())
 
+    @property
+    def explained(self) -> nn.Module:
+        """The classifier behind it."""
+        return self.reader.network
+
+    def at(self, shape: tuple[int, ...]) -> "PrototypeModel":
+        """The same prototypes of the same network for images of another size."""
+        reader = TokenReader(self.explained, shape, self.reader.tokens)
+        model = PrototypeModel(reader, self.counts, signed=self.signed, shares=self.shares)
+        model.load_state_dict(self.state_dict())
+        return model.to(reader.weight.device).eval()
+
     def prototypes(self, count: int | None = None) -> Prototypes:
-        """The prototypes; ``count``: how many a class, None: the first number."""
+        """The prototypes; ``count``: how many a class has, None: the first of ``counts``."""
         number = self.counts[0] if count is None else count
         return Prototypes(*(getattr(self, f"{part}_{number}") for part in ("basis", "weights", "rest")))
 
@@ -65,16 +77,16 @@ class PrototypeModel(nn.Module):
         return self.contributions(self.reader.pooled(tokens)).sum(2)
 
     def contributions(self, read: Tensor, count: int | None = None, *, separate: bool = True) -> Tensor:
-        """What adds up to the logits, [B, N, p + 2]: of each prototype, of the residual, and the bias.
+        """The terms of the logits, [B, N, p + 2]: one for each prototype, the residual and the bias.
 
         Args:
             read: z, [B, D]: ``reader.pooled(tokens)``.
-            count: how many prototypes a class.
-            separate: the residual contributes itself; else the prototypes take it over and it contributes nothing,
-                except of a class that has no other part.
+            count: prototypes of each class.
+            separate: the residual is a term of its own; otherwise the prototypes take it over and its term is 0,
+                except for a class without prototypes.
         """
-        found = self.prototypes(count)
-        basis, weights, left = found.basis, found.weights, found.rest
+        chosen = self.prototypes(count)
+        basis, weights, left = chosen.basis, chosen.weights, chosen.rest
         if not separate:
             basis, _ = self.augmented(count)
             left = left * (weights == 0).all(1, keepdim=True)
@@ -84,7 +96,7 @@ class PrototypeModel(nn.Module):
         return torch.cat([similar * weights, rest, self.reader.bias.expand(len(read), -1)[..., None]], 2)
 
     def places(self, tokens: Tensor, label: int, count: int | None = None) -> Tensor:
-        """How much of a class's prototypes is at each place, >= 0, [B, p, H, W]: E of A ~ E B for these B.
+        """How strongly each place shows a class's prototypes, >= 0, [B, p, H, W]: E of A ~ E B for this B.
 
         Args:
             tokens: [B, T, D].
@@ -94,9 +106,9 @@ class PrototypeModel(nn.Module):
         return self._map(encode(features, self.prototypes(count).basis[label]), len(tokens))
 
     def places_of_rest(self, tokens: Tensor, label: int, count: int | None = None) -> Tensor:
-        """How much of a class's residual prototype is at each place, of any sign, [B, H, W] (Eq. 6)."""
-        found = residual_map(self.reader.patches(tokens), self.prototypes(count).rest[label])
-        return self._map(found.flatten()[:, None], len(tokens)).squeeze(1)
+        """How strongly each place shows a class's residual prototype, of any sign, [B, H, W] (Eq. 6)."""
+        strength = residual_map(self.reader.patches(tokens), self.prototypes(count).rest[label])
+        return self._map(strength.flatten()[:, None], len(tokens)).squeeze(1)
 
     def _map(self, values: Tensor, images: int) -> Tensor:
         """[B, p, H, W] of values [B H W, p]."""
@@ -105,12 +117,12 @@ class PrototypeModel(nn.Module):
 
     def augmented(self, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Prototypes that take over the residual (Eq. 8), see ``linear_head.augmented``."""
-        found = self.prototypes(count)
-        return augmented(found.basis, found.weights, found.rest, self.shares)
+        chosen = self.prototypes(count)
+        return augmented(chosen.basis, chosen.weights, chosen.rest, self.shares)
 
 
 def without(contributions: Tensor, dropped: Mapping[int, Sequence[int]], images: Sequence[int] | None = None) -> Tensor:
-    """Contributions [B, N, p + 2] with those of some prototypes set to 0, a copy: a test-time intervention.
+    """A copy of contributions [B, N, p + 2] with those of some prototypes set to 0: a test-time intervention.
 
     ``without(model.contributions(read), {3: [0]}).sum(2).argmax(1)`` are the predictions without the first prototype of
     class 3.

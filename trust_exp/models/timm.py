@@ -26,17 +26,17 @@ def timm_model(
 ) -> nn.Sequential:
     """normalize -> features -> head, for images in [0, 1] of ``shape`` (C, H, W).
 
-    A network whose last step is not one linear layer of a flat vector is left whole: normalize -> network.
+    A network whose last layer is not linear on a flat vector stays whole: normalize -> network.
 
     Args:
-        architecture: a name that timm knows, such as ``resnet18``, with or without the tag of pretrained weights.
-        pretrained: download timm's weights; the last layer is new unless the classes are as many.
-        mean, std: of the pixels, one value a channel; None: what the network was trained with, of colour images.
+        architecture: timm's name, such as ``resnet18``, with or without the tag of pretrained weights.
+        pretrained: download timm's weights; the last layer is new unless the number of classes is the same.
+        mean, std: of the pixels, one value a channel; None: those the network was trained with, for colour images.
         options: further arguments of ``timm.create_model``.
-        init: "timm", or "released": Kaiming normal, biases 0, scales of batch norm ~ N(1, 0.02), all else as in timm.
+        init: "timm", or "released": Kaiming normal, biases 0, scales of batch norm ~ N(1, 0.02), the rest as in timm.
 
     Raises:
-        UserError: if the data are no images, timm has no such model, or does not take the options.
+        UserError: if the data are not images, or timm has no such model or refuses the options.
     """
     import timm
 
@@ -59,18 +59,18 @@ def timm_model(
     if init == "released":
         start_kaiming(network)
         scatter_scales(network)
-    usual: Any = network.pretrained_cfg
+    pretrained_config: Any = network.pretrained_cfg
     if shape[0] != 3:
-        usual = {"mean": [0.5] * shape[0], "std": [0.5] * shape[0]}
-    normalize = Normalize(mean or usual["mean"], std or usual["std"])
+        pretrained_config = {"mean": [0.5] * shape[0], "std": [0.5] * shape[0]}
+    normalize = Normalize(mean or pretrained_config["mean"], std or pretrained_config["std"])
     return nn.Sequential(OrderedDict(normalize=normalize, **_parts(network, shape)))
 
 
 @torch.no_grad()
 def _parts(network: nn.Module, shape: tuple[int, ...]) -> dict[str, nn.Module]:
-    """Features and head, if one image shows that the network is the head of the features; else the network."""
-    usual: Any = network.pretrained_cfg
-    name = usual.get("classifier")
+    """Features and head if one image shows that the network is head(features), else the whole network."""
+    pretrained_config: Any = network.pretrained_cfg
+    name = pretrained_config.get("classifier")
     head = network.get_submodule(name) if isinstance(name, str) else None
     if not isinstance(head, nn.Linear):
         return {"network": network}
@@ -78,7 +78,8 @@ def _parts(network: nn.Module, shape: tuple[int, ...]) -> dict[str, nn.Module]:
     try:
         expected = network.eval()(image)
     except RuntimeError as error:
-        raise UserError(f"{usual['architecture']} of timm cannot take images of {shape}: {error}") from error
+        architecture = pretrained_config["architecture"]
+        raise UserError(f"timm's {architecture} cannot take images of {shape}: {error}") from error
     network.set_submodule(name, nn.Identity())
     features = network(image)
     network.train(training)

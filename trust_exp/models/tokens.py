@@ -1,4 +1,4 @@
-"""A classifier seen as tokens and a linear head: logits = pool(tokens) V^T + bias, found by looking at one pass."""
+"""A classifier as tokens and a linear head, logits = pool(tokens) V^T + bias, found from one forward pass."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
+from trust_exp.models.layers import listening
+from trust_exp.models.outputs import behind
 from trust_exp.modes import evaluating
 
 Chosen = Literal["all", "patches", "class"]
@@ -19,17 +21,17 @@ _EXACT = 1e-4  # relative: two ways to the same number in float32
 
 @dataclass(frozen=True)
 class Layout:
-    """Where tokens are in what a module gives, and how the head reads them.
+    """Where the tokens are in a module's output, and how the head reads them.
 
     Attributes:
         module: the name of the module.
-        channels_first: it gives [B, D, H, W], else [B, ..., D].
-        prefix: leading tokens that are no patches of the image.
+        channels_first: the output is [B, D, H, W], otherwise [B, ..., D].
+        prefix: number of leading tokens that are not patches of the image.
         grid: height and width of the patches.
-        class_token: the head reads the first token; else the mean of the patches, or of all tokens.
-        mean_of_all: the mean is that of the prefix too.
-        norm: the name of a layer norm after the pooling; None: there is none.
-        given: the tokens are what the module is given, and not what it gives.
+        class_token: the head reads the first token, not the mean of the patches or of all tokens.
+        mean_of_all: the mean includes the prefix.
+        norm: the name of a layer norm after the pooling, if there is one.
+        given: the tokens are the module's input, not its output.
     """
 
     module: str
@@ -43,36 +45,46 @@ class Layout:
 
 
 class TokenReader(nn.Module):
-    """Tokens of a trained classifier, whatever its architecture, and its head.
+    """The tokens and the head of a trained classifier of any architecture.
 
-    The last step has to be one linear layer. What comes before it is searched for the largest map whose mean, or whose
-    first token, is what the head reads; a layer norm after the mean is applied to each token with the mean's own
-    statistics, which is the same. Where there is no such map the head's input is the only token. That the logits are
-    those of the network is checked, and a network for which they are not is refused.
+    The last layer must be linear. The tokens are the largest map before it whose mean or first token is the head's
+    input. A layer norm after the mean is applied to each token with the statistics of the mean, which gives the same
+    logits. Without such a map, the head's input is the only token. The logits are checked against the network's, and a
+    network whose logits differ is refused.
 
     Args:
-        network: maps images to logits [B, N]; becomes a part, and is in eval mode when it is read.
+        network: maps images to logits [B, N], or explains one that does; becomes a submodule; it is inspected in eval
+            mode.
         shape: of one image, (C, H, W), or of one vector.
-        tokens: of a network with a class token: "all": the head reads it, and prototypes are made of all tokens;
-            "class": of it alone, so that no picture shows where they are; "patches": the head reads the mean of the
-            patches instead, which makes another classifier.
+        tokens: for a network with a class token. "all": the head reads the class token, and prototypes are made of all
+            tokens; "class": prototypes are made of the class token alone, so they have no place in the image;
+            "patches": the head reads the mean of the patches instead, which is another classifier.
 
     Raises:
-        UserError: if the last step is no linear layer, or the logits are not those of the network.
+        UserError: if the last layer is not linear, or the logits differ from the network's.
 
     Source: Tan et al. 2024 and ProtoNMF (2023) for the identity.
     """
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...], tokens: Chosen = "all") -> None:
         super().__init__()
-        self.network, self.tokens = network, tokens
+        self.network, self.tokens = behind(network), tokens
+        network, self.shape = self.network, tuple(shape)
         device = next(network.parameters()).device
         images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
         self.head_name, self.layout = _look(network, images)
         if tokens != "all" and not self.layout.class_token:
-            raise UserError(f"method.tokens={tokens} is for networks with a class token; this one has none")
+            raise UserError(f"tokens={tokens} is for networks with a class token; this one has none")
         if tokens != "patches":
             self._check(images)
+
+    def check_classes(self, info: Any) -> None:
+        """Raise UserError if the head has another number of classes than data, a ``DatasetInfo``."""
+        if len(self.weight) != len(info.classes):
+            raise UserError(
+                f"the network has {len(self.weight)} classes; dataset={info.name} has {len(info.classes)}; "
+                "choose data of the classes that it was trained on"
+            )
 
     @property
     def weight(self) -> Tensor:
@@ -82,7 +94,7 @@ class TokenReader(nn.Module):
 
     @property
     def bias(self) -> Tensor:
-        """[N]; zeros for a head without."""
+        """[N]; zeros for a head without a bias."""
         bias: Tensor | None = self.network.get_submodule(self.head_name).bias  # type: ignore[assignment]
         return self.weight.new_zeros(len(self.weight)) if bias is None else bias
 
@@ -93,18 +105,15 @@ class TokenReader(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B, T, D], the prefix first, and the logits [B, N] of the network itself."""
-        caught: list[Tensor] = []
+        calls: list[tuple[str, Any, Any]] = []
         module = self.network.get_submodule(self.layout.module)
-        given = self.layout.given
-        hook = module.register_forward_hook(lambda _, inputs, output: caught.append(inputs[0] if given else output))
-        try:
-            logits = self.network(images)
-        finally:
-            hook.remove()  # one that stayed would be that of the original in a copy
-        return _tokens(caught[-1], self.layout, self._norm()), logits
+        with listening({self.layout.module: module}, lambda *call: calls.append(call)):
+            logits = self.network(images)  # a hook that stayed would be the original's in a copy
+        _, (given, *_), output = calls[-1]
+        return _tokens(given if self.layout.given else output, self.layout, self._norm()), logits
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """What the head reads, [B, D]."""
+        """The head's input, [B, D]."""
         if self.layout.class_token and self.tokens != "patches":
             return tokens[:, 0]
         return (tokens if self.layout.mean_of_all else tokens[:, self.layout.prefix :]).mean(1)
@@ -116,11 +125,11 @@ class TokenReader(nn.Module):
         return tokens if self.layout.class_token and self.tokens == "all" else self.patches(tokens)
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """The tokens that are at a place, [B, H W, D], row by row."""
+        """The tokens that have a place in the image, [B, H W, D], row by row."""
         return tokens[:, self.layout.prefix :]
 
     def _norm(self) -> "Callable[[Tensor], Tensor] | None":
-        """What the norm after the pooling does to tokens, by the statistics of their mean."""
+        """The norm after the pooling as a function of tokens, with the statistics of their mean."""
         if self.layout.norm is None:
             return None
         layer: Any = self.network.get_submodule(self.layout.norm)
@@ -131,11 +140,11 @@ class TokenReader(nn.Module):
         with evaluating(self.network):
             tokens, logits = self(images)
             again = self.pooled(tokens) @ self.weight.mT + self.bias
-        apart = float((again - logits).abs().max())
-        if not apart <= _EXACT * max(1.0, float(logits.abs().max())):
+        difference = float((again - logits).abs().max())
+        if not difference <= _EXACT * max(1.0, float(logits.abs().max())):
             raise UserError(
-                f"the network's logits are not a linear head of the mean of its tokens: they differ by {apart:.2g} "
-                f"(tokens of {self.layout.module!r})"
+                "the network's logits are not its linear head applied to the mean token: "
+                f"they differ by {difference:.2g} (tokens of {self.layout.module!r})"
             )
 
 
@@ -144,34 +153,26 @@ class TokenReader(nn.Module):
 
 @torch.no_grad()
 def _look(network: nn.Module, images: Tensor) -> tuple[str, Layout]:
-    """The name of the head, and where the tokens are."""
+    """The name of the head, and the layout of the tokens."""
     calls: list[tuple[str, Any, Any]] = []
-    hooks = [
-        module.register_forward_hook(lambda _, given, output, name=name: calls.append((name, given, output)))
-        for name, module in network.named_modules()
-        if name
-    ]
-    try:
-        with evaluating(network):
-            logits = network(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    modules = {name: module for name, module in network.named_modules() if name}
+    with listening(modules, lambda *call: calls.append(call)), evaluating(network):
+        logits = network(images)
     if not logits.isfinite().all():
-        raise UserError("the network's logits are not finite; its weights are damaged, or of another network")
+        raise UserError("the network's logits are not finite; its weights are damaged or belong to another network")
     heads = [call for call in calls if isinstance(network.get_submodule(call[0]), nn.Linear) and call[2] is logits]
     heads = heads or [call for call in calls if _is_head(network.get_submodule(call[0]), call[2], logits)]
     if not heads:
         raise UserError(
-            f"the last step of {type(network).__name__} is no linear layer, so its decision is no sum over prototypes"
+            f"the last layer of {type(network).__name__} is not linear, so its decision is not a sum over prototypes"
         )
     head, (read, *_), _ = heads[-1]
-    found = [
+    layouts = [
         layout
         for name, _, output in calls
         if isinstance(output, Tensor) and (layout := _layout_of(name, output, read, images, calls, network)) is not None
     ]
-    best = max(enumerate(found), key=lambda item: (math.prod(item[1].grid), item[0]), default=None)
+    best = max(enumerate(layouts), key=lambda item: (math.prod(item[1].grid), item[0]), default=None)
     return head, Layout(head, False, 0, (1, 1), given=True) if best is None else best[1]
 
 
@@ -182,7 +183,7 @@ def _is_head(module: nn.Module, output: Any, logits: Tensor) -> bool:
 def _layout_of(
     name: str, output: Tensor, read: Tensor, images: Tensor, calls: list[tuple[str, Any, Any]], network: nn.Module
 ) -> Layout | None:
-    """How the head reads the tokens in ``output``, if it does."""
+    """The layout of the tokens in ``output`` if the head reads them, else None."""
     width = read.shape[-1]
     if output.dim() not in (3, 4) or len(output) != len(read) or read.dim() != 2:
         return None
@@ -193,13 +194,13 @@ def _layout_of(
         prefixes = [(0, grid)] if output.dim() == 4 else list(_prefixes(grid[0], images))
         for prefix, places in prefixes:
             layout = Layout(name, first, prefix, (int(places[0]), int(places[1])))
-            if (found := _reading_of(layout, output, read, calls, network)) is not None:
-                return found
+            if (complete := _reading_of(layout, output, read, calls, network)) is not None:
+                return complete
     return None
 
 
 def _prefixes(tokens: int, images: Tensor) -> Iterator[tuple[int, tuple[int, int]]]:
-    """How many tokens may stand before a grid with the proportions of the image."""
+    """Possible numbers of tokens before a grid of patches with about the image's aspect ratio, and the grids."""
     ratio = images.shape[2] / images.shape[3] if images.dim() == 4 else 1.0
     for prefix in range(min(_MOST_PREFIX, tokens - 1) + 1):
         height = round(math.sqrt((tokens - prefix) * ratio))
@@ -227,13 +228,13 @@ def _reading_of(
 
 
 def _tokens(output: Tensor, layout: Layout, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
-    """[B, T, D] from what a module gave."""
+    """[B, T, D] from a module's output or input."""
     tokens = output.flatten(2).mT if layout.channels_first else output.reshape(len(output), -1, output.shape[-1])
     return tokens if norm is None else norm(tokens)
 
 
 def _normalised(tokens: Tensor, layer: nn.LayerNorm) -> Tensor:
-    """Tokens [B, T, D] by the statistics that the layer norm takes of their mean, so that their mean is its output."""
+    """Tokens [B, T, D] under the layer norm with the statistics of their mean, so that their mean is its output."""
     mean = tokens.mean(1, keepdim=True)
     scale = (mean.var(2, correction=0, keepdim=True) + layer.eps).rsqrt()
     out = (tokens - mean.mean(2, keepdim=True)) * scale

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
+from trust_exp.models.outputs import behind
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceNetwork:
     """A network that was trained before.
 
     Attributes:
@@ -24,12 +25,23 @@ class Source:
     network: nn.Module
     state: Mapping[str, Tensor]
 
+    def behind(self) -> "SourceNetwork":
+        """The classifier that the network explains, as a source; this one if it explains none.
 
-def trained_network(shape: tuple[int, ...], classes: int, source: Source) -> nn.Module:
-    """The network of a run with its weights, head and all.
+        Raises:
+            UserError: if the weights do not fit the network.
+        """
+        if behind(self.network) is self.network:
+            return self
+        found = behind(trained_network((), 0, self))
+        return SourceNetwork(self.name, found, found.state_dict())
+
+
+def trained_network(shape: tuple[int, ...], classes: int, source: SourceNetwork) -> nn.Module:
+    """The network of a run with its weights, head and all, for as many classes as it has.
 
     Raises:
-        UserError: if the weights do not fit the network, or it has another number of classes.
+        UserError: if the weights do not fit the network.
     """
     model = source.network
     try:
@@ -74,7 +86,7 @@ def load_published(model: nn.Module, path: Path) -> None:
         path: of a file, or of a run.
 
     Raises:
-        UserError: if the file cannot be read, or its weights are of another network.
+        UserError: if the file cannot be read, or its weights belong to another network.
     """
     state = read_state(path / "weights.pt" if path.is_dir() else path)
     own = model.state_dict()
@@ -87,7 +99,7 @@ def load_published(model: nn.Module, path: Path) -> None:
 
 
 def _may_be_missing(name: str) -> bool:
-    """What files lack that other code wrote: our first layer, and a counter that came to torch later."""
+    """Whether a file written by other code may lack it: our normalisation, or a counter that torch added later."""
     return name in ("normalize.mean", "normalize.std") or name.endswith(".num_batches_tracked")
 
 
@@ -108,6 +120,7 @@ def _renamed(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path)
                 left.remove(stem + part)
     missing = [name for name in own if name not in found and not _may_be_missing(name)]
     if left or missing:
-        odd = f"{left[0]!r} is not among the network's" if left else f"it lacks {missing[0]!r}"
-        raise UserError(f"checkpoint {path} is of another network: {odd} ({len(found)} of {len(own)} names are equal)")
+        reason = f"the network has no {left[0]!r}" if left else f"it lacks {missing[0]!r}"
+        matches = f"{len(found)} of {len(own)} names match"
+        raise UserError(f"checkpoint {path} belongs to another network: {reason} ({matches})")
     return found

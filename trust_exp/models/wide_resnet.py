@@ -1,4 +1,4 @@
-"""Wide residual networks (Zagoruyko & Komodakis 2016): few stages, many channels."""
+"""Wide residual networks (Zagoruyko & Komodakis 2016)."""
 
 from collections.abc import Sequence
 
@@ -31,21 +31,22 @@ def wide_resnet(
         depth: 6n + 4: 28, 34, 70, ...
         width: factor of the channels.
         activation: "relu", or "silu" as in Gowal 2020 and the released code of subset adversarial training, whose
-            strided convolutions also pad on one side alone (not here).
+            strided convolutions also pad on one side only (not here).
         mean, std: of the pixels, one value a channel.
 
     Raises:
-        UserError: if the data are no images, or there is no network of that depth.
+        UserError: if the data are not images, or there is no network of that depth.
 
     Source: Zagoruyko & Komodakis 2016, table 1.
     """
     if depth < 10 or (depth - 4) % 6:
         raise UserError(f"model.depth must be 6n + 4, such as 10, 28, 34 or 70; got {depth}")
     active = ACTIVATIONS[activation]
-    channels, body = 16, [stem(shape, 16)]
+    channels, body, blocks = 16, [stem(shape, 16)], (depth - 4) // 6
     for stage, stride in enumerate((1, 2, 2)):
         outputs = 16 * 2**stage * width
-        for block in range((depth - 4) // 6):
+        for block in range(blocks):
             body.append(PreActBlock(channels, outputs, 1 if block else stride, False, active))
             channels = outputs
-    return classifier([*body, *pooled(channels, active)], nn.Linear(channels, classes), shape[0], mean, std)
+    head, stages = nn.Linear(channels, classes), range(0, len(body), blocks)
+    return classifier([*body, *pooled(channels, active)], head, shape[0], mean, std, stages)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 SCHEMA = 1
+DRAWS = 2  # the scheme of random numbers: each part draws by a key of its own; 1 (or none): all from one generator
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "pyautoattack", "numpy")
 
 

@@ -11,7 +11,7 @@ from trust_exp.viz.style import COLOURS, axes
 def draw_certified_accuracy(
     path: Path, radii_of: Mapping[str, np.ndarray], sizes: Mapping[str, int], marks: Sequence[float], title: str
 ) -> Path:
-    """Draw for each split which fraction of it is right and certified beyond each radius.
+    """Draw the certified accuracy of each split over the radius.
 
     Args:
         radii_of: certified radii of the correctly classified samples, one array for each split.

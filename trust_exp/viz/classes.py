@@ -1,4 +1,4 @@
-"""What differs from class to class."""
+"""Clean and robust accuracy of each class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ def draw_class_accuracies(
     attacked: Sequence[bool],
     title: str,
 ) -> Path:
-    """Bars of each class: its robust accuracy before its clean one, the most robust first (Losch 2024, Fig. 3.4).
+    """Bars for each class: robust in front of clean accuracy, the most robust class first (Losch 2024, Fig. 3.4).
 
     Args:
         names, clean, robust: of the classes; accuracies in [0, 1].
-        attacked: whether the training attacked images of the class.
+        attacked: whether training attacked images of the class.
     """
     order = np.argsort([-value for value in robust], kind="stable")
     with axes(path, width=max(4.8, 0.32 * len(names[:MOST]) + 1.2)) as plot:

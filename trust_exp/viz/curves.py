@@ -1,4 +1,4 @@
-"""A figure of several panels: lines with bands, bars, and matrices of classes; the paper's numbers have marks."""
+"""A figure of several panels: lines with bands, bars and matrices of classes, with the paper's numbers as marks."""
 
 import textwrap
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from trust_exp.viz.style import COLOURS, STYLE
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "v", "D")
-LEVELS = ("#787774", "#d9a441", "#37352f")  # greys and a yellow: what is drawn across a panel
+LEVELS = ("#787774", "#d9a441", "#37352f")  # greys and a yellow: lines across a panel
 REPORTED: dict[str, Any] = {
     "marker": "D",
     "markersize": 6,
@@ -34,7 +34,7 @@ Look = dict[str, dict[str, Any]]  # how the curve of a label is drawn
 
 
 def draw_curves(path: Path, figure: Figure) -> Path:
-    """Draw a figure into a PNG; what the paper prints is a white diamond, in a matrix a number in brackets."""
+    """Draw a figure into a PNG; the paper's numbers are white diamonds, in a matrix numbers in brackets."""
     columns, (width, height) = max(len(row) for row in figure.panels), _size(figure)
     across = max(width * columns, 4.2)
     look = _looks(figure)
@@ -123,7 +123,7 @@ def _draw(plot: Axes, panel: Panel, look: Look) -> None:
     if not any(point.measured for curve in [*panel.curves, *panel.levels] for point in curve.points):
         plot.text(0.5, 0.5, "not measured", transform=plot.transAxes, ha="center", va="center", color="0.5")
     low, high = plot.get_ylim()
-    room = max(0.0, 5.0 - (high - low)) / 2 if "%" in panel.label else 0.0  # no noise blown up to a trend
+    room = max(0.0, 5.0 - (high - low)) / 2 if "%" in panel.label else 0.0  # so that noise does not look like a trend
     plot.set_ylim(max(low - room, 0.0 if low >= 0 else low), high + room)
     if "%" in panel.label:
         plot.set_ylim(max(plot.get_ylim()[0], -3.0), min(plot.get_ylim()[1], 103.0))
@@ -143,7 +143,7 @@ def _draw_line(plot: Axes, curve: Curve, look: dict[str, Any]) -> None:
 
 
 def _draw_level(plot: Axes, level: Curve, look: dict[str, Any]) -> None:
-    """A line across the panel; what is reported of it stands at the right end."""
+    """A line across the panel; the reported value is marked at its right end."""
     (point,) = level.points
     if point.measured is not None:
         mean, spread = point.measured.mean, point.measured.std or 0.0
@@ -183,7 +183,7 @@ def _name_axis(plot: Axes, axis: str, names: Sequence[str]) -> None:
 
 
 def _draw_matrix(plot: Axes, matrix: Matrix) -> None:
-    """Cells with their numbers; those whose row and column have one name are framed."""
+    """Cells with their numbers; cells whose row and column have the same name are framed."""
     empty = [[np.nan if cell is None else cell.mean for cell in row] for row in matrix.measured]
     values = np.array(empty, dtype=float).reshape(len(matrix.rows), len(matrix.columns))
     plot.grid(False)

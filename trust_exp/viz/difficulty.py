@@ -14,8 +14,8 @@ SPREAD = [5, 25, 75, 95]  # percentiles
 def draw_difficulty(path: Path, score: np.ndarray, labels: np.ndarray, names: Sequence[str], measure: str) -> Path:
     """Draw the scores of each class' samples, the hardest class first (the order of Losch 2024, Fig. A.1).
 
-    A thin line holds nine of ten samples, a thick one half of them; the dot is their mean. Classes without samples are
-    left out.
+    The thin line spans 90 % of the samples, the thick one half of them; the dot is the mean. Classes without
+    samples are left out.
 
     Args:
         score, labels: float64 and int [N], of the samples.

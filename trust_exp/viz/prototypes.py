@@ -1,4 +1,4 @@
-"""Pictures of prototypes: where they are in images, each in its own colour, and what they contribute."""
+"""Pictures of prototypes: where they are in images, each in its own colour, and their contributions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from trust_exp.viz.contact_sheet import Colour, Frame, Sheet, Tile, colours
 
 RESIDUAL = (224, 62, 62)
 _SIDE = 224  # smaller images are shown larger, so that heatmaps are smooth
-_STRONGEST = 0.8  # share of a colour where its prototype is as strong as anywhere
+_STRONGEST = 0.8  # opacity of a colour where its prototype is strongest
 
 
 def pixels(images: Tensor) -> np.ndarray:
-    """Images [B, C, H, W] in [0, 1] as uint8 [B, H', W', 3], grey ones in three channels, small ones enlarged."""
+    """Images [B, C, H, W] in [0, 1] as uint8 [B, H', W', 3]; grey ones get three channels, small ones are enlarged."""
     factor = max(1, _SIDE // max(images.shape[2:]))
     large = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     shown = large.expand(-1, 3, -1, -1) if images.shape[1] == 1 else large[:, :3]
@@ -24,7 +24,7 @@ def pixels(images: Tensor) -> np.ndarray:
 
 
 def overlaid(image: np.ndarray, maps: Tensor, palette: Sequence[Colour]) -> np.ndarray:
-    """An image in grey; each place has the colour of the prototype that is strongest there, as far as it is strong.
+    """An image in grey under the colour of the strongest prototype at each place, more opaque where it is stronger.
 
     Args:
         image: uint8 [H, W, 3].
@@ -43,7 +43,7 @@ def overlaid(image: np.ndarray, maps: Tensor, palette: Sequence[Colour]) -> np.n
 def gallery(
     images: Tensor, maps: Tensor, rest: Tensor, weights: Sequence[float], index: Sequence[int], across: int = 8
 ) -> Sheet:
-    """A class's prototypes: some of its images with all of them, then for each the images in which it is strongest.
+    """A class's prototypes: images with all of them, then for each prototype the images in which it is strongest.
 
     Args:
         images: [B, C, H, W] in [0, 1], of the class.
@@ -100,14 +100,14 @@ def side_by_side(images: Tensor, maps: dict[str, Tensor], index: Sequence[int]) 
 def explanation(
     image: Tensor, maps: Tensor, rest: Tensor, parts: Sequence[float], words: tuple[str, str]
 ) -> Sequence[Tile]:
-    """A strip: the image, then where each prototype of one class is with what it adds to the logit, then the residual.
+    """A strip: the image, each prototype of a class with its contribution to the logit, then the residual.
 
     Args:
         image: [C, H, W] in [0, 1].
         maps: [p, h, w], in [0, 1], relative to the strongest place of any of them in this image.
-        rest: [h, w], likewise; what is negative is not shown.
-        parts: what prototypes, residual and bias contribute, p + 2 numbers.
-        words: what stands below the image, at the left and at the right.
+        rest: [h, w], likewise; negative values are not shown.
+        parts: contributions of prototypes, residual and bias, p + 2 numbers.
+        words: text below the image, left and right.
     """
     shown = pixels(image[None])[0]
     strip = [Tile(shown, *words), *_contributing(shown, maps, parts, ())]
@@ -126,14 +126,14 @@ def intervention(
     after: tuple[str, str],
     name: str,
 ) -> Sequence[Tile]:
-    """A strip: the image, what each prototype of a class adds to its logit, and what is predicted without some.
+    """A strip: the image, each prototype of a class with its contribution, and the prediction without some of them.
 
     Args:
         image: [C, H, W] in [0, 1].
         maps: [p, h, w], in [0, 1], relative to the strongest place of any of them in this image.
-        parts: what the prototypes contribute, p numbers or more.
-        dropped: numbers of the prototypes that contribute nothing, from 0.
-        words, after: what stands below the image and below the empty tile at the end, at the left and at the right.
+        parts: contributions of the prototypes, at least p numbers.
+        dropped: numbers of the dropped prototypes, from 0.
+        words, after: text below the image and below the empty last tile, left and right.
         name: of the class.
     """
     shown = pixels(image[None])[0]
@@ -143,7 +143,7 @@ def intervention(
 
 
 def _contributing(shown: np.ndarray, maps: Tensor, parts: Sequence[float], dropped: Sequence[int]) -> list[Tile]:
-    """Where each prototype is and what it adds."""
+    """Each prototype's map and contribution."""
     tiles = []
     for number, colour in enumerate(colours(len(maps))):
         remark = "dropped" if number in dropped else f"{number + 1}"
@@ -155,7 +155,7 @@ def _contributing(shown: np.ndarray, maps: Tensor, parts: Sequence[float], dropp
 
 
 class Patch(NamedTuple):
-    """A prototype that is a patch of an image [C, H, W]: its number, the image's, the place in the grid, its weight."""
+    """A prototype that is a patch of an image [C, H, W]: number, sample, place in the grid, and weight."""
 
     number: int
     image: Tensor
@@ -165,7 +165,7 @@ class Patch(NamedTuple):
 
 
 class Likeness(NamedTuple):
-    """An image [C, H, W] and its number; for every prototype the closest place in it and what that adds to a logit."""
+    """An image [C, H, W] and its number; for every prototype its closest place and contribution to the logit."""
 
     image: Tensor
     sample: int
@@ -183,7 +183,7 @@ def patches_page(
     parts: Sequence[Tensor],
     grid: tuple[int, int],
 ) -> Sheet:
-    """A class's patches after each cycle, what looks like the last ones, and NMF's prototypes after each cycle.
+    """A class's patches after each cycle, images that resemble the last ones, and NMF's prototypes after each cycle.
 
     Args:
         cycles: the patches after each cycle, the one with the largest weight first.

@@ -1,4 +1,4 @@
-"""What one attack of a test set says of groups of classes, and of each class (Losch 2024, ch. 3)."""
+"""Robust accuracy of groups of classes and of each class, from one attack of a test set (Losch 2024, ch. 3)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

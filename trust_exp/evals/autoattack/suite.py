@@ -17,11 +17,11 @@ from trust_exp.results.record import Row, fraction
 
 
 class AutoAttackSuite(Suite):
-    """``autoattack/accuracy``, what is left after each attack, and what ``robustness_rows`` says of classes.
+    """``autoattack/accuracy``, the accuracy after each attack, and the rows of classes of ``robustness_rows``.
 
-    Images that are wrong anyway are not attacked; those by which early stopping chose the weights are left out.
-    With ``skip_certified`` neither are those that eval=certify, run before, certifies beyond epsilon: they count as
-    held.
+    Misclassified images are not attacked. Images by which early stopping chose the weights are left out.
+    With ``skip_certified``, images that an earlier eval certifies beyond epsilon are not attacked either; they count as
+    robust.
     """
 
     name = "autoattack"
@@ -99,7 +99,7 @@ class AutoAttackSuite(Suite):
             "how": f"{self.norm} {self.epsilon:.3g}: {' + '.join(attacks)}",
         }
         if self.context.facts.get("stopping_rows"):
-            detail["how"] += "; not on the images of early stopping"
+            detail["how"] += "; weights chosen on other test images"
         if self.skip_certified:
             detail["certified_not_attacked"] = int(found["skipped"].sum())
             detail["how"] += f"; {detail['certified_not_attacked']} certified ones not attacked"
@@ -112,7 +112,7 @@ class AutoAttackSuite(Suite):
         return Report(rows, [draw_classes(self.context, found, detail["how"])] if self.context.rank == 0 else [])
 
     def _certified(self, index: Tensor) -> Tensor:
-        """Whether the certified L2 radius of these test images covers the attack, [B] bool."""
+        """True for test images whose certified L2 radius covers the attack, bool [B]."""
         certificates = self.context.earlier["certificates"]["test"]
         covered = certificates["index"][certificates["radius"] > self.epsilon]
         return torch.isin(index, covered)

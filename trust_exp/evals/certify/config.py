@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from trust_exp.errors import UserError, check_range
 from trust_exp.evals.config import EvalConfig, check_splits
-from trust_exp.schema import moved
+from trust_exp.schema import added_later, moved
 
 
 @dataclass
@@ -21,6 +21,7 @@ class CertifyConfig(EvalConfig):
     per_class: bool = True
     tightness_pairs: int = 4000  # 0: no search
     tightness_steps: int = 1000
+    gap_steps: int = added_later(500)  # power iterations of the estimate; few make certify/bound_gap larger
 
     def __post_init__(self) -> None:
         check_splits("eval.certify.splits", self.splits)
@@ -30,3 +31,4 @@ class CertifyConfig(EvalConfig):
             raise UserError(f"eval.certify.radii must differ in their first three digits; got {self.radii}")
         check_range("eval.certify.tightness_pairs", self.tightness_pairs, least=0)
         check_range("eval.certify.tightness_steps", self.tightness_steps, least=1)
+        check_range("eval.certify.gap_steps", self.gap_steps, least=1)

@@ -37,12 +37,14 @@ class Certify(Suite):
         per_class: bool,
         tightness_pairs: int,
         tightness_steps: int,
+        gap_steps: int,
     ) -> None:
         super().__init__()
         self.splits = tuple(splits)
         self.radii = list(radii)
         self.per_class = per_class
         self.pairs, self.steps = tightness_pairs, tightness_steps
+        self.gap_steps = gap_steps
 
     def prepare(self) -> None:
         model = self.context.model
@@ -52,7 +54,7 @@ class Certify(Suite):
             )
         bound = LipschitzBound(model, self.context.info.shape)
         self.bound = bound.certified()
-        self.gap = bound.gap(self.bound)
+        self.gap = bound.gap(self.bound, steps=self.gap_steps)
         self.exact = copy.deepcopy(model).double().eval()
         self.pairwise = self.bound.pairwise.to(self.context.device)
 

@@ -10,7 +10,7 @@ from trust_exp.schema import moved
 
 @dataclass
 class PatchesConfig(EvalConfig):
-    """What prototypes that are patches show of a network, beside those of NMF in its features."""
+    """Prototypes that are patches, compared with prototypes from NMF of the same features."""
 
     needs: ClassVar[tuple[str, ...]] = ("patches",)
 

@@ -1,4 +1,4 @@
-"""What prototypes that are patches say of a network, and what NMF finds in the same features."""
+"""Prototypes that are patches, compared with prototypes from NMF of the same features."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +52,9 @@ class PatchSuite(Suite):
         self.model = cast(ProtoPNet, self.context.model)
         before = [cycle_file(self.context.folder, cycle) for cycle in range(1, self.context.facts["cycles"])]
         if lost := [path for path in before if not path.exists()]:
-            raise UserError(f"{lost[0]} is gone, which eval=patches compares; force=true starts the run anew")
+            raise UserError(
+                f"{lost[0]} is gone; eval=patches compares it with the others; force=true starts the run anew"
+            )
         self.cycles = [copy.deepcopy(self.model) for _ in before]
         for model, path in zip(self.cycles, before, strict=True):
             model.load_state_dict(read_state(path))
@@ -84,7 +86,7 @@ class PatchSuite(Suite):
     # --- numbers ---------------------------------------------------------------------------------------------------
 
     def _spans(self) -> list[Row]:
-        """What prototypes of either kind make of the features, means over the classes."""
+        """Errors and similarities of both kinds of prototypes, means over the classes."""
         mine = [label for label in self.of_class if label % self.context.world == self.context.rank]
         features = self._features(mine)
         found = {
@@ -126,7 +128,7 @@ class PatchSuite(Suite):
         return told
 
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the predicted class's own prototypes add in each place, [B, h, w], and that class [B]."""
+        """Contributions of the predicted class's own prototypes at each place, [B, h, w], and that class [B]."""
         features = self.model.features(images)
         distances = self.model.distances(features)
         said = self.model.logits(distances.amin(2)).argmax(1)

@@ -1,4 +1,4 @@
-"""What ProtoPNet asks of prototypes, and when it trains what. Squared distances to the closest patch are [B, P]."""
+"""ProtoPNet's losses and the stages of its training. Squared distances to the closest patch are [B, P]."""
 
 from typing import Literal, NamedTuple
 
@@ -11,9 +11,9 @@ Part = Literal["warm", "joint", "last"]
 
 
 class Stage(NamedTuple):
-    """What is trained at a step.
+    """The part of the network that is trained at a step.
 
-    ``cycle``: how many cycles are complete; ``joint``: how long features have been trained, in the unit of the lengths.
+    ``cycle``: complete cycles; ``joint``: how long features have been trained so far, in the unit of the lengths.
     """
 
     part: Part
@@ -22,7 +22,7 @@ class Stage(NamedTuple):
 
 
 def stage_at(step: int, steps: int, warm: int, joint: int, last: int, cycles: int) -> Stage:
-    """Where a training of ``steps`` steps stands: the new layers, then in turns everything and the last layer.
+    """The stage at ``step`` of ``steps``: first the new layers, then in turns everything and the last layer.
 
     Args:
         warm, joint, last: lengths, relative to each other: warm + cycles (joint + last) is the whole training.
@@ -38,7 +38,7 @@ def stage_at(step: int, steps: int, warm: int, joint: int, last: int, cycles: in
 
 
 def cluster_cost(distance: Tensor, own: Tensor) -> Tensor:
-    """How far images are from the closest prototype of their class, a mean.
+    """Mean distance of images to the closest prototype of their class.
 
     Args:
         distance: [B, P].
@@ -50,7 +50,7 @@ def cluster_cost(distance: Tensor, own: Tensor) -> Tensor:
 
 
 def separation_cost(distance: Tensor, own: Tensor) -> Tensor:
-    """How far images are from the closest prototype of any other class, a mean; that is to be large.
+    """Mean distance of images to the closest prototype of any other class; training makes it large.
 
     Source: Chen et al. 2019, Eq. 2, without its sign.
     """
@@ -58,7 +58,7 @@ def separation_cost(distance: Tensor, own: Tensor) -> Tensor:
 
 
 def connection_to_others(weight: Tensor, own: Tensor) -> Tensor:
-    """Sum of |w| of the connections between prototypes and classes that are not theirs.
+    """Sum of |w| over connections between prototypes and other classes.
 
     Args:
         weight: of the last layer, [N, P].
@@ -70,9 +70,9 @@ def connection_to_others(weight: Tensor, own: Tensor) -> Tensor:
 
 
 class Patches(NamedTuple):
-    """The closest patch that was found for each prototype.
+    """The closest patch found for each prototype.
 
-    Squared distance [P], features [P, D], and its sample's index and its place, int64 [P, 2].
+    Squared distance [P], features [P, D], and index of the sample and place, int64 [P, 2].
     """
 
     distance: Tensor
@@ -81,12 +81,12 @@ class Patches(NamedTuple):
 
     @classmethod
     def none(cls, prototypes: Tensor) -> "Patches":
-        """Nothing was found yet."""
+        """No patch yet: infinite distances, and the prototypes themselves as features."""
         source = torch.full((len(prototypes), 2), NOWHERE, device=prototypes.device)
         return cls(prototypes.new_full((len(prototypes),), torch.inf), prototypes.clone(), source)
 
     def or_closer(self, other: "Patches") -> "Patches":
-        """Of each prototype the closer one; this one where they are equally close."""
+        """The closer patch of each prototype; a tie keeps the patch of ``self``."""
         closer = other.distance < self.distance
         return Patches(
             torch.where(closer, other.distance, self.distance),
@@ -98,7 +98,7 @@ class Patches(NamedTuple):
 def closest_of_class(
     distance: Tensor, place: Tensor, features: Tensor, label: Tensor, index: Tensor, prototypes: Tensor
 ) -> Patches:
-    """Of each prototype the closest patch among images of its class.
+    """The closest patch of each prototype among images of its class.
 
     Args:
         distance, place: of the closest patch of each image, [B, P].
@@ -108,6 +108,6 @@ def closest_of_class(
 
     Source: Chen et al. 2019, Eq. 3.
     """
-    found, image = distance.masked_fill(label[:, None] != prototypes, torch.inf).min(0)
+    least, image = distance.masked_fill(label[:, None] != prototypes, torch.inf).min(0)
     where = place.gather(0, image[None])[0]
-    return Patches(found, features[image, where], torch.stack([index[image], where], 1))
+    return Patches(least, features[image, where], torch.stack([index[image], where], 1))

@@ -1,7 +1,7 @@
 """ProtoPNet's training: what a step is in each stage, and how prototypes become patches of training images."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ from trust_exp.saving import save_whole
 
 
 class ProtoPNetTraining(GradientMethod):
-    """Trains the new layers, then in turns all but the last layer and, after every prototype became a patch, that.
+    """Trains the new layers, then in turns all other layers and, once every prototype is a patch, the last layer.
 
-    What a cycle but the last one ends with is kept in the run's folder, see ``cycle_file``.
+    The network at the end of each cycle but the last is kept in the run's folder, see ``cycle_file``.
 
     Args:
         model: a ``ProtoPNet``.
@@ -50,12 +50,14 @@ class ProtoPNetTraining(GradientMethod):
 
     @classmethod
     def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> ProtoPNet:
-        return ProtoPNet(TokenReader(model, info.shape), options["per_class"], options["width"])
+        reader = TokenReader(model, info.shape)
+        reader.check_classes(info)
+        return ProtoPNet(reader, options["per_class"], options["width"])
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
     def stage(self, step: int) -> Stage:
-        """What is trained at an optimiser step."""
+        """The stage at an optimiser step."""
         config = self.config
         return stage_at(step, self.total_steps, config.warm, config.joint, config.last, config.cycles)
 
@@ -69,7 +71,7 @@ class ProtoPNetTraining(GradientMethod):
             )
 
     def on_train_batch_start(self, *_: Any) -> None:
-        # by the step, and not at the end of an epoch, which a run stopped just there would not see again
+        # at the step, not at the end of an epoch: a run that is stopped there would not reach that end again
         before, now = self.stage(max(0, self.global_step - 1)), self.stage(self.global_step)
         if before.part != "last" == now.part:
             self.project()
@@ -78,7 +80,7 @@ class ProtoPNetTraining(GradientMethod):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         part, model, config = self.stage(self.global_step).part, self.model, self.config
-        # batch norm keeps still while the last layer is trained: prototypes are patches as the network sees them now
+        # batch norm is frozen while the last layer is trained, so that prototypes stay the features of their patches
         model.reader.train(part != "last")
         with torch.set_grad_enabled(part == "joint"):
             tokens, _ = model.reader(batch.image)
@@ -104,11 +106,8 @@ class ProtoPNetTraining(GradientMethod):
             {"params": [model.last.weight], "lr": config.lr_last, "weight_decay": 0.0, "decays": False},
         ]
 
-    def configure_optimizers(self) -> Any:
-        optimizer = super().configure_optimizers()
-        factors = [self._decay if group["decays"] else _constant for group in optimizer.param_groups]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)  # type: ignore[arg-type]  # a list of both
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def lr_factors(self, group: Mapping[str, Any]) -> Callable[[int], float]:
+        return self._decay if group["decays"] else lambda _: 1.0
 
     def _decay(self, step: int) -> float:
         falls = self.stage(step).joint // self.config.decay_every
@@ -121,14 +120,14 @@ class ProtoPNetTraining(GradientMethod):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Put every prototype where the closest patch of a training image of its class is; on every process.
+        """Replace every prototype by the closest patch of a training image of its class; on every process.
 
-        A class without images keeps its prototypes. Two of them may become the same patch.
+        A class without images keeps its prototypes. Two prototypes may become the same patch.
         """
         model = self.model
         found = closest_of_all = Patches.none(model.prototypes)
         if self.trainer.world_size > 1:
-            for buffer in model.buffers():  # each process has batch norm statistics of its own
+            for buffer in model.buffers():  # each process has its own batch norm statistics
                 torch.distributed.broadcast(buffer, 0)
         with evaluating(model):
             for batch in self.trainer.datamodule.eval_loader("train"):  # type: ignore[attr-defined]
@@ -143,13 +142,9 @@ class ProtoPNetTraining(GradientMethod):
         model.source.copy_(closest_of_all.source)
 
     def _of_all(self, found: Patches) -> list[Patches]:
-        """What every process found."""
+        """The patches that each process found."""
         if self.trainer.world_size == 1:
             return [found]
         parts: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(parts, tuple(value.cpu() for value in found))
         return [Patches(*(value.to(self.device) for value in part)) for part in parts]
-
-
-def _constant(_: int) -> float:
-    return 1.0

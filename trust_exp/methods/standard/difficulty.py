@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from trust_exp.attacks.mode import attack_mode
+from trust_exp.console import say
 from trust_exp.data.batch import Batch
 from trust_exp.data.ranking import Ranking, class_means, ranked, write_ranking
 from trust_exp.errors import UserError
 from trust_exp.methods.base import GradientMethod
 from trust_exp.metrics.difficulty import entropy, logit_gradient, standardised_by_class, svar, variance_of_gradients
 from trust_exp.progress import track
-from trust_exp.results.table import say
 from trust_exp.saving import save_whole
 from trust_exp.viz.difficulty import draw_difficulty
 
@@ -28,7 +28,7 @@ SNAPSHOTS = Path("rankings", "snapshots")
 
 
 class DifficultyWatch(L.Callback):
-    """Sums up what the logits of each training batch say of its samples, and keeps the weights now and then.
+    """Sums the difficulty of samples over training batches, and keeps snapshots of the weights.
 
     Entropy and SVar are means over all times a sample was trained on: of the network in training mode, of the changed
     image, with the weights of that step. Sums are whole numbers, so that neither the order of the samples nor a stop
@@ -65,7 +65,7 @@ class DifficultyWatch(L.Callback):
                 "fit.steps"
             )
         names = ["times", *(name for name in self.measures if name in OF_LOGITS)]
-        # each process goes on with its own sums; those of all until a stop are the first one's
+        # each process continues its own sums; the first process holds the total up to the last stop
         before = self.sums if trainer.is_global_zero else {}
         new = {name: torch.zeros(self.facts["samples"], dtype=torch.int64) for name in names}
         self.sums = {name: before.get(name, new[name]).to(method.device) for name in names}
@@ -77,7 +77,7 @@ class DifficultyWatch(L.Callback):
         self.sums = dict(state_dict)
 
     def on_train_batch_start(self, trainer: L.Trainer, method: Any, *_: Any) -> None:
-        # by the step, and not at the end of an epoch, which a run stopped just there would not see again
+        # at the step, not at the end of an epoch: a run that is stopped there would not reach that end again
         if "vog" in self.measures and trainer.is_global_zero and trainer.global_step in self._steps(method):
             save_whole(method.model.state_dict(), self._snapshot(Path(trainer.default_root_dir), trainer.global_step))
 
@@ -107,7 +107,7 @@ class DifficultyWatch(L.Callback):
         return figures
 
     def _scores(self, method: GradientMethod, folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-        """Of each measure the samples (int64 [N]) that have a score, and their scores (float64 [N])."""
+        """For each measure the samples (int64 [N]) that have a score, and their scores (float64 [N])."""
         totals = {name: self._of_all(value).cpu() for name, value in self.sums.items()}
         times = totals.pop("times")
         met = times.nonzero().squeeze(1)
@@ -122,7 +122,7 @@ class DifficultyWatch(L.Callback):
         states = [*self._states(method, folder, device), model.state_dict()]
         score, served = (torch.zeros(self.facts["samples"], device=device) for _ in range(2))
         loader = trainer.datamodule.eval_loader("train")  # type: ignore[attr-defined]
-        # eager: a compiled model would be compiled once more for weights that are given from outside
+        # eager: a compiled model would be recompiled for weights from outside
         with attack_mode(model), torch.compiler.set_stance("force_eager"):
             for batch in track(loader, "vog", visible=trainer.is_global_zero):
                 if len(batch.label):  # else there are more processes than batches
@@ -136,12 +136,14 @@ class DifficultyWatch(L.Callback):
         return index, found
 
     def _states(self, method: GradientMethod, folder: Path, device: torch.device) -> Iterator[dict[str, Tensor]]:
-        """The weights that were kept on the way."""
+        """The snapshots of the weights."""
         for step in self._steps(method):
             try:
                 yield torch.load(self._snapshot(folder, step), map_location=device, weights_only=True)
             except FileNotFoundError as error:
-                raise UserError(f"{error.filename} is gone, which vog needs; force=true starts the run anew") from error
+                raise UserError(
+                    f"{error.filename} is missing, and vog needs it; force=true restarts the run"
+                ) from error
 
     def _write(self, method: GradientMethod, folder: Path, name: str, index: Tensor, score: Tensor) -> Path:
         """Write a ranking and draw it; what it says of the classes is kept in ``found``."""
@@ -149,7 +151,7 @@ class DifficultyWatch(L.Callback):
         write_ranking(folder / "rankings" / f"{name}.npz", ranking)
         data: Any = method.trainer.datamodule  # type: ignore[attr-defined]
         if (missing := data.size("train") - len(index)) > 0:
-            say(f"rankings/{name}.npz leaves out {missing} training samples, which the training never met")
+            say(f"rankings/{name}.npz leaves out {missing} training samples that training never used")
         labels, classes = data.labels("train").numpy(), method.info.classes
         self.found[name] = _of_classes(ranking, labels, classes)
         path = folder / "figures" / f"difficulty_{name}.png"

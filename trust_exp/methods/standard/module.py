@@ -14,7 +14,7 @@ from trust_exp.methods.standard.difficulty import DifficultyWatch
 
 
 class Standard(GradientMethod):
-    """Cross-entropy on clean images; what is ranked meanwhile is said in ``StandardConfig``."""
+    """Cross-entropy on clean images; ``StandardConfig`` says which rankings it makes."""
 
     def __init__(
         self,

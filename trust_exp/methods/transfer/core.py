@@ -1,4 +1,4 @@
-"""Features of several changed copies of each sample, kept in the place of the images."""
+"""Cached features of several augmented copies of each sample."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,13 @@ from torch import Tensor
 class FeatureCache:
     """Features [M, N, K] of M copies of N samples, and the samples' labels and indices.
 
-    A copy may lack samples, as an epoch drops those that fill no batch: ``close_gaps`` gives it those of another copy.
+    A copy may lack samples, because an epoch drops its last, incomplete batch; ``close_gaps`` takes them from another
+    copy.
 
     Args:
         copies: M.
         samples: N.
-        device: where the features are kept.
+        device: of the cached features.
     """
 
     def __init__(self, copies: int, samples: int, device: torch.device | str = "cpu") -> None:
@@ -23,7 +24,7 @@ class FeatureCache:
         self.index = torch.zeros(samples, dtype=torch.int64, device=device)
 
     def put(self, copy: int, rows: Tensor, features: Tensor, label: Tensor, index: Tensor) -> None:
-        """Keep features [B, K] of the samples at ``rows`` (int64 [B], on the CPU) in one of the copies."""
+        """Store features [B, K] of the samples at ``rows`` (int64 [B], on the CPU) in one of the copies."""
         if not self.features.numel():
             size = (self.copies, self.samples, features.shape[1])
             self.features = torch.zeros(size, dtype=features.dtype, device=self.device)
@@ -33,7 +34,7 @@ class FeatureCache:
         self.known[copy, rows] = True
 
     def close_gaps(self) -> None:
-        """Fill each copy's gaps with the next copy that has the sample; ``missing`` samples stay out."""
+        """Fill each copy's gaps with the next copy that has the sample; ``missing`` samples stay empty."""
         known = self.known.clone()
         for copy in range(self.copies):
             for other in ((copy + step) % self.copies for step in range(1, self.copies)):

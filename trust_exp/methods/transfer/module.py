@@ -1,4 +1,4 @@
-"""A training step on frozen features, and the data that the fast mode puts in the place of images."""
+"""A training step on frozen features, and the cached features of the fast mode."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -40,9 +40,11 @@ class Transfer(GradientMethod):
     def training_data(self, data: DataModule) -> L.LightningDataModule:
         if not self.cached_copies:
             return data
-        # those that readers make of files are not among the data's own changes
+        # augmentation by the readers of files is not in `changes`
         changes = data.augment is not None or getattr(data, "changes", None) not in (None, AugmentConfig())
-        self.cached = CachedFeatures(data, self.cached_copies if changes else 1)  # unchanged, all copies are one
+        self.cached = CachedFeatures(
+            data, self.cached_copies if changes else 1
+        )  # without augmentation all copies are equal
         return self.cached
 
     def on_fit_start(self) -> None:
@@ -61,8 +63,8 @@ class Transfer(GradientMethod):
 class CachedFeatures(L.LightningDataModule):
     """Serves features of a data set's training images, computed once.
 
-    Copy m is what the data set serves in epoch m, so the first M epochs are those of a training on images; from then on
-    the copies take turns. All depends on the data's seed alone: a resumed run computes the same features again.
+    Copy m holds the images of epoch m, so the first M epochs equal training on images; after that the copies take
+    turns. They depend on the data's seed alone: a resumed run computes the same features again.
 
     Args:
         data: the images.
@@ -89,7 +91,7 @@ class CachedFeatures(L.LightningDataModule):
         for at in track(range(self.copies * batches), "features", visible=trainer.is_global_zero):
             copy, number = divmod(at, batches)
             if number == 0:
-                loader.position = lambda: copy * batches  # noqa: B023 (it is asked in this round)
+                loader.position = lambda: copy * batches  # noqa: B023 (it is called in this iteration)
                 plan, images = loader._plan(), iter(loader)
             with trainer.precision_plugin.forward_context():
                 batch = next(images)
@@ -98,13 +100,13 @@ class CachedFeatures(L.LightningDataModule):
         self._add_unseen(features, self.cache, loader.device)
 
     def _add_unseen(self, features: nn.Module, cache: FeatureCache, device: torch.device) -> None:
-        """Put in, unchanged, the images that no copy has."""
+        """Add the images that no copy has, without augmentation."""
         rows = cache.missing()
         if len(rows):
             batch = self.data.samples("train", rows % self.data.size("train"))
-            found = features(batch.image.to(device)).float()
+            values = features(batch.image.to(device)).float()
             for copy in range(cache.copies):
-                cache.put(copy, rows, found, batch.label, batch.index)
+                cache.put(copy, rows, values, batch.label, batch.index)
 
     def train_dataloader(self) -> "FeatureLoader":
         """Shuffled batches of features in the order of the images, which follow the trainer's step."""
@@ -133,7 +135,7 @@ class FeatureLoader(Loader):
     def __iter__(self) -> Iterator[Batch]:
         cache = self.source.cache
         if cache is None:
-            raise RuntimeError("fill the cache before batches are asked for")
+            raise RuntimeError("the cache must be filled before the first batch")
         for rows, step in self._plan():
             taken = cache.take((step or 0) // len(self), rows)
             yield Batch(*(part.to(self.device) for part in taken))

@@ -1,0 +1,251 @@
+"""Recipes and sizes: each recipe is for the models that it names, and what a run takes by default belongs together."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trust_exp import choices
+from trust_exp.compose import model_for
+from trust_exp.contract import misfit, part
+from trust_exp.data import sources
+from trust_exp.errors import UserError
+from trust_exp.recipes import models_of, recipe_for, recipe_line, recipes, recipes_of, settings_at_size
+from trust_exp.schema import CONF
+
+METHODS, DATASETS = choices.names("method"), choices.names("dataset")
+PLACES = "model=cifar_resnet20,model.mean=null,model.std=null"  # a network that keeps places to its head
+ON = {  # methods that build on a run take one that is trained on the same data
+    "given": "method=standard",
+    "protonmf": "method=standard",
+    "protopnet": f"method=standard,{PLACES}",
+    "transfer": "method=standard",
+}
+
+
+def fits(method: str, dataset: str) -> bool:
+    """Whether a pair makes a run with the model that it has by default."""
+    model = choices.read_choice("model", model_for(method, dataset, "own"))
+    learner, data = choices.read_choice("method", method), choices.read_choice("dataset", dataset)
+    return not misfit(
+        part("method", method, learner.schema, {}),
+        part("model", model.name, model.schema, {}),
+        part("dataset", dataset, None, data.values),
+        has=("trained",),
+    )
+
+
+PAIRS = [(method, dataset) for method in METHODS for dataset in DATASETS if fits(method, dataset)]
+
+
+def overrides(method: str, dataset: str) -> list[str]:
+    given = [f"method={method}", f"dataset={dataset}"]
+    if method in ON:
+        given.append(f"source='[{ON[method]},dataset={dataset}]'")
+    return given
+
+
+# --- recipes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_recipe_is_for_models_that_there_are(recipe):
+    method, _, *model = recipe.split("/")
+    assert method in METHODS
+    assert set(models_of(recipe)) <= set(choices.names("model"))
+    if model:
+        assert models_of(recipe) == tuple(model), "it is called after its model"
+
+
+def test_no_two_recipes_of_a_pair_are_for_one_model():
+    for pair in {tuple(recipe.split("/")[:2]) for recipe in recipes()}:
+        models = [model for recipe in recipes_of(*pair) for model in models_of(recipe)]
+        assert len(set(models)) == len(models), pair
+
+
+def test_a_recipe_that_names_no_model_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "recipe" / "cll").mkdir(parents=True)
+    (tmp_path / "recipe" / "cll" / "moths.yaml").write_text("# @package _global_\nrecipe: mine\n")
+    monkeypatch.setattr(choices, "CONF", tmp_path)
+    with pytest.raises(
+        UserError, match=r"conf/recipe/cll/moths.yaml must name the models .* recipe_for: \[conv_4c3f\]"
+    ):
+        models_of("cll/moths")
+
+
+def test_a_recipe_applies_to_its_models_alone(composed):
+    for model in ("conv_4c3f", "conv_6c2f"):
+        config = composed("method=cll", "dataset=cifar10", f"model={model}")
+        assert (config["recipe"], config["fit"]["epochs"]) == ("Losch 2024, table B.4", 801)
+        assert model in config["recipe_for"]
+    other = composed("method=cll", "dataset=cifar10", "model=conv_8c2f")
+    assert (other["recipe"], other["recipe_for"], other["fit"]["epochs"]) == (None, None, 20)
+    assert recipe_line(other) == "none; cll/cifar10 is for conv_4c3f, conv_4c3f_released, conv_6c2f"
+    assert recipe_line(composed("method=lmt")).startswith("none for this pair")
+
+
+def test_a_further_model_of_a_pair_has_a_recipe_of_its_own(composed):
+    small = composed("method=standard", "dataset=cifar10", "model=conv_2c2f")
+    large = composed("method=standard", "dataset=cifar10")
+    assert large["model"]["name"] == "preact_resnet18"
+    assert (small["method"]["optimizer"]["name"], large["method"]["optimizer"]["name"]) == ("adamw", "sgd")
+    assert recipe_line({**large, "recipe": None}) == "none; standard/cifar10 is for preact_resnet18, conv_2c2f"
+
+
+def test_a_model_by_another_name_has_the_recipe_of_the_one_that_it_stands_for(composed):
+    assert recipe_for("cll", "cifar10", "for/any/cifar10") == "cll/cifar10"
+    assert recipe_for("sat", "digits", "for/sat/digits") == "sat/digits"
+    timm = composed("method=standard", "dataset=cub200_protopnet", "model=timm", "model.name=resnet34")
+    assert timm["recipe"] == "ProtoNMF (2023), sec. 4.1"
+
+
+def test_a_run_says_that_no_recipe_is_for_its_model(command_line):
+    given = ("method=cll", "dataset=digits", "model=conv_4c3f", "size=smoke", "fit.steps=1", "eval=[clean]")
+    done = command_line.here(*given)
+    assert done.returncode in (None, 0), done.stderr
+    assert "recipe: none; cll/digits is for conv_2c2f" in done.stderr
+    assert "recipe:  none; cll/digits is for conv_2c2f" in done.stdout
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def test_values_for_a_size_go_by_the_choice_then_by_its_schemas():
+    assert settings_at_size("model", "conv_8c2f", "smoke") == "smoke/conv_8c2f"
+    assert settings_at_size("model", "preact_resnet18", "smoke") == "smoke/DeepNetConfig"
+    assert settings_at_size("model", "for/sat/caltech256", "smoke") == "smoke/DeepNetConfig"
+    assert settings_at_size("method", "sat", "smoke") == "smoke/AdversarialConfig"
+    assert settings_at_size("dataset", "caltech101", "smoke") == "smoke/StreamConfig"
+    for group, choice in (("model", "conv_2c2f"), ("dataset", "digits"), ("method", "cll"), ("model", "misspelt")):
+        assert settings_at_size(group, choice, "smoke") == "none"
+
+
+def test_a_size_wins_over_the_recipe_and_the_command_line_over_the_size(composed):
+    recipe, smoke, asked = (
+        composed("method=cll", "dataset=digits", *more)["eval"]
+        for more in ((), ("size=smoke",), ("size=smoke", "eval.certify.tightness_pairs=9"))
+    )
+    assert recipe["certify"]["tightness_pairs"] == 500
+    assert recipe["certify"]["gap_steps"] == 500
+    assert (smoke["certify"]["tightness_pairs"], smoke["certify"]["gap_steps"]) == (8, 5)
+    assert (smoke["autoattack"]["version"], smoke["autoattack"]["samples"]) == ("fast", 10)
+    assert smoke["certify"]["radii"] == recipe["certify"]["radii"]
+    assert asked["certify"]["tightness_pairs"] == 9
+
+
+def test_an_eval_that_is_not_chosen_has_no_values_for_a_size(composed):
+    assert set(composed("size=smoke", "eval=[clean]")["eval"]) == {"clean"}
+    assert composed("size=smoke", "eval=none")["eval"] == {}
+
+
+def test_no_file_of_a_size_names_an_eval():
+    for path in (*(CONF / "size").glob("*.yaml"), CONF / "config.yaml"):
+        assert not any(f"{name}:" in path.read_text() for name in choices.names("eval") if name != "none"), path
+
+
+def test_large_images_are_small_at_smoke_size(composed):
+    assert composed("method=sat", "dataset=caltech101")["dataset"]["image_size"] == [224, 224]
+    assert composed("method=sat", "dataset=caltech101", "size=smoke")["dataset"]["image_size"] == [64, 64]
+
+
+# --- what the project offers ----------------------------------------------------------------------------------------
+
+
+def test_every_method_has_data_that_fit():
+    assert {method for method, _ in PAIRS} == set(METHODS)
+    assert ("cll", "camvid") not in PAIRS
+
+
+def default_model(method: str, dataset: str) -> str:
+    return choices.read_choice("model", model_for(method, dataset, "own")).name
+
+
+def assert_belong_together(config, method, dataset):
+    if recipes_of(method, dataset):
+        assert config["recipe"], (dataset, config["model"]["name"])
+        assert default_model(method, dataset) in config["recipe_for"]
+    else:
+        assert config["recipe"] is None
+
+
+@pytest.mark.parametrize(("method", "dataset"), PAIRS)
+def test_a_recipe_of_a_pair_is_for_the_model_that_the_pair_has_by_default(method, dataset):
+    found = recipe_for(method, dataset, model_for(method, dataset, "own"))
+    assert found == (f"{method}/{dataset}" if recipes_of(method, dataset) else "none")
+    if found != "none":
+        assert default_model(method, dataset) in models_of(found)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pair_with_a_recipe_composes_with_it(method, composed):
+    for dataset in [dataset for name, dataset in PAIRS if name == method and recipes_of(method, dataset)]:
+        source = [f"source='[{ON[method]}]'"] if method in ON else []
+        assert_belong_together(composed(f"method={method}", f"dataset={dataset}", *source), method, dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_pair_composes(method, composed):
+    for dataset in [dataset for name, dataset in PAIRS if name == method]:
+        path = ["dataset.path=somewhere"] if dataset in ("folder", "npz") else []
+        source = [f"source='[{ON[method]}]'"] if method in ON else []
+        assert_belong_together(composed(f"method={method}", f"dataset={dataset}", *path, *source), method, dataset)
+
+
+EMBEDDED = ("digits", "two_moons")
+LAYOUTS = {  # data sets that the shared samples give, and the folder that unpack_data.py makes of them
+    "mnist": "mnist",
+    "fashion_mnist": "fashion_mnist",
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+    "cifar10plus1": None,  # of the two before
+    "tiny_imagenet": "tiny-imagenet-200",
+    "caltech101": "caltech101",
+}
+NO_PLACES = [("protopnet", "two_moons")]  # points have no patches
+
+
+@pytest.fixture(scope="module")
+def root(shared_data, tmp_path_factory) -> Path:
+    """A data folder with the shared samples."""
+    raw, root = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("data")
+    script = shared_data.parent / "tools" / "unpack_data.py"
+    names = [name for name, folder in LAYOUTS.items() if folder]
+    subprocess.run([sys.executable, script, "--to", raw, *names], check=True)
+    for name in names:
+        sources.import_dataset(name, raw / LAYOUTS[name], root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def smoke(command_line_in, tmp_path_factory):
+    """Run a pair at smoke size; its result. What runs build on is trained once."""
+    line = command_line_in(tmp_path_factory.mktemp("runs"))
+
+    def smoke(method: str, dataset: str, *more: str) -> None:
+        done = line.here(*overrides(method, dataset), "size=smoke", *more)
+        assert done.returncode in (None, 0), done.stderr
+        path = done.stdout.splitlines()[-1].removeprefix("result:").strip()
+        result = json.loads(Path(path).read_text())
+        assert result["status"] == "done"
+        assert result["metrics"]
+        assert all(math.isfinite(value) for value in result["metrics"].values() if value is not None)
+
+    return smoke
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "dataset"), [pair for pair in PAIRS if pair[1] in EMBEDDED and pair not in NO_PLACES]
+)
+def test_a_pair_of_the_embedded_data_runs_through(method, dataset, smoke):
+    smoke(method, dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "dataset"), [pair for pair in PAIRS if pair[1] in LAYOUTS])
+def test_a_pair_of_the_shared_data_runs_through(method, dataset, smoke, root):
+    smoke(method, dataset, f"paths.data={root}")
