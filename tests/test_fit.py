@@ -263,9 +263,10 @@ def test_a_usual_eval_that_does_not_fit_is_left_out_with_its_reason(composed):
     [
         (["method=cll", "model=timm"], "method=cll needs layers with a known Lipschitz constant"),
         (["method=standard", "eval=[patches]"], "eval=patches needs patches; method=standard gives none"),
-        (["method=cll", "dataset=digts"], "did you mean digits?"),
+        (["method=cll", "dataset=digts"], "dataset 'digts' does not exist; did you mean digits?"),
+        (["method=cll", "eval=[clean,certfy]"], "eval 'certfy' does not exist; did you mean certify?"),
     ],
-    ids=["model", "eval", "misspelt"],
+    ids=["model", "eval", "misspelt", "misspelt in a list"],
 )
 def test_a_mismatch_ends_with_exit_code_2_before_anything_is_written(command_line, overrides, sentence):
     process = command_line.here(*overrides)

@@ -10,7 +10,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from trust_exp import choices
 from trust_exp.errors import Interrupted, UserError, unknown
+from trust_exp.schema import CONF
 
 
 class RunFailed(Exception):
@@ -81,7 +83,8 @@ def causes(error: BaseException | None) -> Any:
 
 def _missing_choice(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = [option for option in error.options or [] if option not in ("for", "any")]
+    known = choices.names(group) if group and (CONF / group).is_dir() else []  # of a name in a list Hydra tells none
+    options = [option for option in error.options or known if option not in ("for", "any")]
     if not group or not options:
         return " ".join(str(error).split())
     return str(unknown(group, name, options))
