@@ -4,9 +4,10 @@ import io
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -14,22 +15,43 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from hypothesis import HealthCheck, settings
 from omegaconf import DictConfig
 
-from trust_exp import choices
+from tests.waiting import PATIENCE
+from trust_exp import compose
 from trust_exp.compose import check, register
+from trust_exp.identity import folder_name
 from trust_exp.launch.loader import SweepLoader
-from trust_exp.models.config import SourceConfig
 from trust_exp.results import composing
+from trust_exp.results.record import Record
+from trust_exp.runs import Run, open_run
 from trust_exp.schema import CONF, ROOT
 
 if TYPE_CHECKING:  # what only composes need not wait for torch
     import lightning.pytorch as L
 
 SHARED = ROOT.parent / "shared"
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_reach_processes() -> Iterator[None]:
+    """Processes of the tests hear signals that these tests ignore, as with nohup or in the background of a script.
+
+    A process inherits that a signal is ignored, but not that it is handled.
+    """
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")
@@ -67,15 +89,43 @@ def composed_in() -> Callable[..., dict[str, Any]]:
     return compose_and_check
 
 
+def store_run(config: dict[str, Any]) -> Run:
+    """A run as it lies there when it is done, with the weights that its network starts from; nothing is trained."""
+    import torch
+
+    from trust_exp.build import build
+    from trust_exp.networks import make_network
+
+    info = build(config["dataset"], name=config["dataset"]["name"], root=config["paths"]["data"], seed=0).info
+    run = open_run(config, Path(config["paths"]["runs"]) / folder_name(config), [])
+    with torch.random.fork_rng():
+        torch.manual_seed(int(run.id, 16))  # other runs have other weights
+        network = make_network(config, info)
+    if config["method"]["fit"] == "none":
+        run.given.touch()
+    else:
+        torch.save({"state_dict": network.state_dict()}, run.weights)
+    record = Record(run, config)
+    record.values.update(classes=len(info.classes), input_shape=list(info.shape))
+    record.write(status="done")
+    return run
+
+
+@pytest.fixture(scope="session")
+def stored() -> Callable[[dict[str, Any]], Run]:
+    """Stores the run of a checked configuration without training it."""
+    return store_run
+
+
 @cache
-def compose_once(name: str, overrides: tuple[str, ...]) -> DictConfig:
-    return compose(name, list(overrides))
+def compose_once(overrides: tuple[str, ...]) -> DictConfig:
+    return compose.composed(overrides)
 
 
 @pytest.fixture
 def rows_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that are filled again and again compose each of their rows once."""
-    monkeypatch.setattr(composing, "compose", lambda name, overrides: compose_once(name, tuple(overrides)))
+    monkeypatch.setattr(composing, "composed", lambda overrides: compose_once(tuple(overrides)))
 
 
 @pytest.fixture(scope="session")
@@ -109,26 +159,12 @@ def imported_by() -> Callable[..., dict[str, set[str]]]:
 
     def look(*commands: list[str]) -> dict[str, set[str]]:
         asked = [sys.executable, "-c", LOOK, json.dumps(commands)]
-        process = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        process = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         lines = [line.removeprefix("imported:") for line in process.stdout.splitlines() if line.startswith("imported:")]
         assert len(lines) == len(commands), process.stderr
         return {command: set(modules) for command, modules in map(json.loads, lines)}
 
     return look
-
-
-def builds_on_a_run(method: str) -> bool:
-    """Whether a method's own model is that of another run."""
-    own = f"for/{method}/any"
-    schema = choices.read_choice("model", own).schema if choices.exists("model", own) else None
-    return schema is not None and issubclass(schema, SourceConfig)
-
-
-@pytest.fixture(scope="session")
-def source_of() -> Callable[[str], list[str]]:
-    """The overrides that give a method a run to build on, if it needs one."""
-    given = ["source='[method=standard,dataset=digits]'"]
-    return lambda method: given if builds_on_a_run(method) else []
 
 
 class CommandLine:
@@ -152,7 +188,7 @@ class CommandLine:
 
     def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=500)
+        out, err = process.communicate(timeout=PATIENCE)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def here(self, *arguments: str) -> "subprocess.CompletedProcess[str]":

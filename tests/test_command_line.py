@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
 from trust_exp.schema import ROOT
 
 WRONG = [
@@ -17,7 +18,7 @@ WRONG = [
     (["method.epsilom=1"], "the key 'method.epsilom' does not exist; did you mean method.epsilon?"),
     (["epochs=3"], "the key 'epochs' does not exist"),
     (["eval=certfy"], "did you mean certify?"),
-    (["method"], "'method' is no key=value"),
+    (["method"], "'method' is not key=value"),
     (["dataset.path=~/x"], """'dataset.path=~/x' has characters that need quotes of their own: 'dataset.path="~/x"'"""),
     (["method.epsilon="], "method.epsilon must be a number"),
     (["mode=eval"], "mode=eval needs run=<id>"),
@@ -36,13 +37,16 @@ WRONG = [
     (["eval=[clean]", "eval.certify.radii=[0.1]"], "changes nothing, as eval=certify is not chosen"),
     (
         ["method=protonmf", "model=cifar_resnet20", "dataset=cifar10"],
-        "method=protonmf needs a trained network: source=",
+        "method=protonmf needs trained weights: source=",
     ),
-    (["method=protonmf", "source='[method=standard]'", "method.compare=[3]"], "must hold other numbers than"),
-    (["method=cll", "eval=[prototypes]"], "eval=prototypes is of prototypes; method=cll gives none"),
+    (["method=protonmf", "source='[method=standard]'", "method.compare=[3,3]"], "must name each number once"),
+    (
+        ["method=cll", "eval=[patches]"],
+        "eval=patches needs patches; method=cll gives none; methods that fit: protopnet",
+    ),
     (["method=sat", "method.epsilon=inf"], "method.epsilon must be finite; got inf"),
-    (["method=sat", "dataset=flowers102", "eval=certify"], "known of the layers of resnet50"),
-    (["method=sat", "dataset=flowers102", "eval.certify.radii=[0.1]"], "is left out (no Lipschitz constant is known"),
+    (["method=sat", "dataset=flowers102", "eval=certify"], "eval=certify needs layers with a known Lipschitz constant"),
+    (["method=sat", "dataset=flowers102", "eval.certify.radii=[0.1]"], "is left out (eval=certify needs layers"),
     (["method.k_schedule={power:10}"], "method.k_schedule.start must be given"),
     (["method.k_schedule={start:0,power:10}"], "method.k_schedule.start must be greater than 0"),
     (["paths.runs=/proc/here"], "/proc/here: No such file or directory (runs are written to paths.runs"),
@@ -108,7 +112,7 @@ def test_what_only_looks_imports_no_torch(imported_by):
 
 def trust_exp(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "trust_exp.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_list_shows_every_choice_and_every_recipe():

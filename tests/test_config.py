@@ -1,17 +1,17 @@
 """Composition, checks and identity."""
 
 import dataclasses
+import re
 from itertools import product
 
 import pytest
 from omegaconf import OmegaConf
 
+from tests.chosen import plain_method, source_for
 from trust_exp.build import build
 from trust_exp.errors import UserError
 from trust_exp.identity import run_id
 from trust_exp.schema import CONF, schemas
-
-ORDINARY = ["source='[method=standard,dataset=digits]'"]
 
 METHODS, DATASETS = (sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("method", "dataset"))
 # Every data set, and in turn every method; the rest is for the slow tests.
@@ -20,9 +20,6 @@ PAIRS = [
     pytest.param(*pair, marks=() if pair in SAMPLE else pytest.mark.slow, id="-".join(pair))
     for pair in product(METHODS, DATASETS)
 ]
-NOT_CERTIFIED = (
-    "eval=certify needs layers with a known Lipschitz constant; model=resnet50 gives logits; models that fit: "
-)
 SIZES = ("full", "small", "smoke")
 
 
@@ -34,34 +31,44 @@ def test_the_sample_of_pairs_has_every_method():
     assert {method for method, _ in SAMPLE} == set(METHODS)
 
 
+def usual_evals(method):
+    """The evals of a method's own file, else of that of its task, that are there."""
+    own = CONF / "eval" / "for" / f"{method}.yaml"
+    file = OmegaConf.load(own if own.exists() else CONF / "eval" / "for_task" / "classification.yaml")
+    named = {name for entry in file.defaults if entry != "_self_" for name in entry.values()}
+    return {name for name in named if (CONF / "eval" / f"{name}.yaml").exists()}
+
+
 @pytest.mark.parametrize(("method", "dataset"), PAIRS)
-def test_every_pair_composes_or_says_what_is_missing(composed, source_of, method, dataset):
+def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
     if task_of(dataset) != "classification":
-        sentence = rf"^method={method} needs a class for each image; dataset={dataset} has .*digits"
-        if method == "given":  # it is for any task; the network is not
-            sentence = rf"^model=conv_2c2f gives a class for each image; dataset={dataset} has .*none yet"
-        with pytest.raises(UserError, match=sentence):
-            composed(f"method={method}", f"dataset={dataset}", *source_of(method))
+        with pytest.raises(UserError) as error:
+            composed(f"method={method}", f"dataset={dataset}", *source_for(method))
+        wanted = (
+            rf"(method=\S+ needs|model=\S+ gives) a class for each image; dataset={dataset} has .*; .* that fit: .*"
+        )
+        assert re.fullmatch(wanted, str(error.value))
         return
-    config = composed(f"method={method}", f"dataset={dataset}", *source_of(method))
+    config = composed(f"method={method}", f"dataset={dataset}", *source_for(method))
     assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
+    usual, left_out = usual_evals(method), set(config.get("left_out", {}))
+    assert set(config["eval"]) == usual - left_out
     plain = config["model"]["_schema_"].endswith((":MlpConfig", ":ConvNetConfig", ":FrozenConfig", ":TrainedConfig"))
-    usual = {"clean", "autoattack"} | ({"certify"} if plain else set())
-    own = {"protonmf": {"clean", "prototypes"}, "protopnet": {"clean", "patches"}}
-    assert set(config["eval"]) == own.get(method, usual)
+    assert left_out == (set() if plain else usual & {"certify"})
 
 
 @pytest.mark.parametrize(("method", "size"), [(method, SIZES[place % 3]) for place, method in enumerate(METHODS)])
-def test_every_method_composes_at_every_size(composed, source_of, method, size):
-    assert composed(f"method={method}", f"size={size}", *source_of(method))["size"] == size
+def test_every_method_composes_at_every_size(composed, method, size):
+    assert composed(f"method={method}", f"size={size}", *source_for(method))["size"] == size
 
 
 def test_every_model_is_called_what_its_file_is_called(composed):
     """Methods and data sets are so among the pairs."""
     for path in (CONF / "model").glob("*.yaml"):
         extra = ["dataset=two_moons"] if "two_moons" in path.stem else []
-        extra += ["method=transfer", *ORDINARY] if path.stem in ("frozen", "trained") else []
-        if path.stem not in ("timm", "none"):  # model.name says which of timm
+        built_on = path.stem in ("frozen", "trained")
+        extra += ["method=transfer", *source_for("transfer")] if built_on else [f"method={plain_method()}"]
+        if path.stem not in ("timm", "none"):  # model.name says which of timm; none is no model
             assert composed(f"model={path.stem}", *extra)["model"]["name"] == path.stem
 
 
@@ -162,11 +169,16 @@ def test_an_eval_that_a_recipe_tunes_but_nobody_chose_is_not_run(composed):
     assert set(composed("eval=[clean]")["eval"]) == {"clean"}
 
 
-def test_an_eval_that_does_not_fit_the_network_is_left_out_with_the_reason(composed):
+NOT_LIPSCHITZ = (
+    "eval=certify needs layers with a known Lipschitz constant; model=resnet50 gives logits; models that fit: conv_2c2f"
+)
+
+
+def test_an_eval_that_does_not_fit_the_network_is_left_out_with_its_reason(composed):
     config = composed("method=sat", "dataset=flowers102")
     assert set(config["eval"]) == {"clean", "autoattack"}
-    assert config["left_out"].keys() == {"certify"}
-    assert config["left_out"]["certify"].startswith(NOT_CERTIFIED)
+    assert list(config["left_out"]) == ["certify"]
+    assert config["left_out"]["certify"].startswith(NOT_LIPSCHITZ)
     assert "left_out" not in composed("method=sat", "dataset=flowers102", "eval=[clean]"), "nobody chose it"
     plain = composed("method=sat", "dataset=flowers102", "model=conv_4c3f")
     assert "certify" in plain["eval"]
@@ -175,7 +187,7 @@ def test_an_eval_that_does_not_fit_the_network_is_left_out_with_the_reason(compo
 
 @pytest.mark.parametrize("asked", ["eval=[certify,clean]", "eval=[clean,certify]"])
 def test_an_eval_that_is_asked_for_is_refused_where_it_cannot_run(composed, asked):
-    with pytest.raises(UserError, match=rf"^{NOT_CERTIFIED}.*conv_2c2f.*; choose eval=\[clean\]$"):
+    with pytest.raises(UserError, match=rf"^{NOT_LIPSCHITZ}, .*; choose eval=\[clean\]$"):
         composed("method=sat", "dataset=flowers102", asked)
     assert set(composed("method=sat", "dataset=flowers102", "model=conv_4c3f", asked)["eval"]) == {"certify", "clean"}
 

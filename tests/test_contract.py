@@ -4,10 +4,11 @@ import lightning.pytorch as L
 import pytest
 import torch
 
+from tests.chosen import SMALL_NETWORK, embedded_data_for, plain_method, source_for
 from trust_exp import choices
 from trust_exp.build import build
 from trust_exp.compose import Composer
-from trust_exp.data.config import PreparedConfig
+from trust_exp.data.config import DataConfig
 from trust_exp.data.digits import Digits
 from trust_exp.data.module import ArrayDataModule
 from trust_exp.engine import execute_and_record
@@ -16,33 +17,24 @@ from trust_exp.methods.base import ClosedForm, GradientMethod, Method
 from trust_exp.models.outputs import named
 from trust_exp.networks import make_network
 from trust_exp.references import at_paths
+from trust_exp.rng import drawing_from
 from trust_exp.runs import open_run
-
-# a small network that keeps places to its head, as some methods need of what they build on
-SOURCE = "[method=standard,model=cifar_resnet20,model.depth=8,model.mean=null,model.std=null]"
+from trust_exp.schema import is_node_of
 
 METHODS = choices.names("method")
 
 
-def data_for(method: str) -> str:
-    """An embedded data set of the method's task."""
-    schema = choices.read_choice("method", method).schema
-    embedded = [
-        name
-        for name in ("digits", "street_scenes", *choices.names("dataset"))
-        for choice in [choices.read_choice("dataset", name) if choices.exists("dataset", name) else None]
-        if choice and not issubclass(choice.schema, PreparedConfig) and "made_of" not in choice.values
-        if {choice.values["task"], "any"} & set(schema.tasks)
-    ]
-    return embedded[0]
-
-
 def make(config, seed: int = 0) -> tuple[Method, ArrayDataModule]:
-    L.seed_everything(seed, verbose=False)
     data = build(config["dataset"], name=config["dataset"]["name"], root="unused", seed=seed)
-    network = make_network(config, data.info)
+    network = make_network({**config, "seed": seed}, data.info)
     node, log = at_paths(config, "method"), {"log_every": 1} if config["method"]["fit"] == "gradient" else {}
-    return build(node, model=network, info=data.info, **log), data
+    further = {
+        key: build(value, name=value["name"], root="unused", seed=seed)
+        for key, value in node.items()
+        if is_node_of(value, DataConfig)
+    }
+    with drawing_from(seed, "method"):
+        return build(node, model=network, info=data.info, **log, **further), data
 
 
 class Reached(L.Callback):
@@ -77,11 +69,11 @@ def fit(quiet_trainer):
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def config(request, composed_in, tmp_path_factory, source_of):
+def config(request, composed_in, tmp_path_factory):
     """The configuration of a method; what it builds on is trained."""
     runs = tmp_path_factory.mktemp(request.param)
-    needs = [f"source='{SOURCE}'"] if source_of(request.param) else []
-    given = (f"method={request.param}", f"dataset={data_for(request.param)}", "size=smoke")
+    given = (f"method={request.param}", f"dataset={embedded_data_for(request.param)}", "size=smoke")
+    needs = source_for(request.param, SMALL_NETWORK)
     checked = composed_in(runs, *given, "++eval.certify.radii=[0.25]", *needs)
     for source in described_jobs(checked, (runs / "run").parent, Composer()):
         open_run(source.config, source.run.folder, source.overrides)
@@ -131,10 +123,10 @@ def test_every_eval_returns_rows(config, tmp_path):
     assert result["status"] == "done"
     assert {row["suite"] for row in result["rows"]} == set(config["eval"])
     values = result["metrics"]
-    if "certify" not in config["eval"]:
-        return
-    assert values["autoattack/broken_certificates"] == 0
-    assert values["certify/accuracy@0.25"] <= values["clean/accuracy"]
+    if {"certify", "autoattack"} <= set(config["eval"]):
+        assert values["autoattack/broken_certificates"] == 0
+    if {"certify", "clean"} <= set(config["eval"]):
+        assert values["certify/accuracy@0.25"] <= values["clean/accuracy"]
 
 
 def test_derived_numbers_are_numbers(config):
@@ -146,6 +138,6 @@ def test_the_model_is_no_worse_for_having_been_evaluated(composed, fit):
     """A method must leave the shared data alone."""
     data = Digits(name="digits")
     before = data.arrays("train").images.clone()
-    method, _ = make(composed("method=cll", "dataset=digits"))
+    method, _ = make(composed(f"method={plain_method()}", "dataset=digits"))
     fit(method, data)
     assert torch.equal(data.arrays("train").images, before)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.waiting import PATIENCE
 from trust_exp import cli
 from trust_exp.commands import data as command
 from trust_exp.commands.data import chosen_rows, list_data, open_data, rarest, read_choice, state
@@ -26,7 +27,7 @@ from trust_exp.viz.contact_sheet import Labels, colours, draw_contact_sheet, map
 def trust_exp(*arguments):
     """The command in a process of its own."""
     words = [sys.executable, "-m", "trust_exp.cli", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def voc(shared_data, tmp_path_factory):
 def test_list_imports_nothing_that_takes_long(tmp_path):
     code = f"import sys; from trust_exp import cli; cli.run(['data', 'list', '--root', {str(tmp_path)!r}]); "
     code += "print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     imported = done.stderr.split()
     assert "trust_exp.data.sources.voc" in imported
@@ -172,7 +173,7 @@ def test_import_says_what_was_converted(tmp_path, capsys, monkeypatch):
 def test_verify_reads_every_image_of_the_index(voc, here):
     root, _ = voc
     whole = here("verify", "voc", "--root", root)
-    assert whole.stdout.splitlines()[0] == f"voc in {root} is whole"
+    assert whole.stdout.splitlines()[0] == f"voc in {root} is complete"
     image = root.parent / "VOCdevkit" / "VOC2007" / "JPEGImages" / "000025.jpg"
     before = image.read_bytes()
     try:
@@ -234,7 +235,7 @@ def assert_one_sentence(process, sentence):
         (["show", "vocc"], "did you mean voc?"),
         (["show", "voc", "--root", "/nowhere"], "voc is not in /nowhere; trust-exp data list says how to get it"),
         (["show", "digits", "--count", "0"], "--count must be at least 1; got 0"),
-        (["show", "digits", "seed=1"], "'seed=1' is no dataset.key=value"),
+        (["show", "digits", "seed=1"], "'seed=1' is not dataset.key=value"),
         (["show", "digits", "dataset.imagesize=1"], "the key 'dataset.imagesize' does not exist"),
         (["show", "digits", "--out", "/proc/sheet.png"], "cannot write /proc/sheet.png"),
         (["show", "two_moons", "--out", "/proc/sheet.png"], "dataset=two_moons has no images to show"),
@@ -256,7 +257,7 @@ def test_show_draws_and_does_not_write_over_what_is_there(tmp_path, here, monkey
         assert page.format == "PNG"
         assert page.width > 1000
     before = Path("digits.png").read_bytes()
-    assert_one_sentence(here("show", "digits"), "digits.png is there already; --out digits.png writes over it")
+    assert_one_sentence(here("show", "digits"), "digits.png exists already; --out digits.png overwrites it")
     assert Path("digits.png").read_bytes() == before
     assert here("show", "digits", "--out", "digits.png", "--count", "3", "--split", "train").returncode == 0
     assert Path("digits.png").read_bytes() != before

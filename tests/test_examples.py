@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from trust_exp.data.digits import Digits
 from trust_exp.schema import ROOT
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())
@@ -28,6 +29,7 @@ RUNS = {  # what a user would type, each at size=smoke on one thread
     "segmenter": ["method=segmenter", "dataset=street_scenes", "dataset.image_size=[32,64]"],
     "detector": ["method=one_box", "dataset=squares", "fit.steps=200"],
     "shuffle": ["method=shuffle", "dataset=digits", "eval=[clean,autoattack]"],
+    "second_data": ["method=paired", "dataset=digits", "method.concepts.hold_out=0.2", "eval=[clean]"],
 }
 METRICS = {  # what each must at least have measured, and a bound that says that it learnt
     "method": ("clean/accuracy", 0.1),
@@ -39,6 +41,7 @@ METRICS = {  # what each must at least have measured, and a bound that says that
     "segmenter": ("pixels/accuracy", 0.1),
     "detector": ("overlap/iou", 0.15),
     "shuffle": ("clean/accuracy", 0.05),
+    "second_data": ("clean/accuracy", 0.1),
 }
 
 DRIVE = """
@@ -110,6 +113,16 @@ def test_it_runs_as_the_page_says(results, name):
     metric, least = METRICS[name]
     assert result["status"] == "done"
     assert result["metrics"][metric] > least
+
+
+def test_a_second_data_set_is_recorded_like_the_first(results):
+    result = results["second_data"]
+    assert list(result["further_data"]) == ["method.concepts"]
+    found = result["further_data"]["method.concepts"]["held_out"]
+    held_out = Digits("digits", hold_out=0.2)
+    assert found == held_out.source()["held_out"]
+    assert found["samples"] == held_out.size("val") > 200
+    assert "held_out" not in result["data"], "the first is whole"
 
 
 def test_the_tests_of_the_examples_pass_in_the_copy(house):

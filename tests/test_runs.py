@@ -7,7 +7,7 @@ import pytest
 
 from trust_exp.errors import UserError
 from trust_exp.results.record import Record, Row, fraction
-from trust_exp.runs import Run, find, lock, open_run, restart, with_stored_overrides, write_json
+from trust_exp.runs import Run, find_run, lock, open_run, restart, with_stored_overrides, write_json
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def two_runs(tmp_path):
 
 def test_find_by_id_name_or_beginning(two_runs):
     for name in ("0123456789", "cll-digits-0123456789", "01234", "multirun/cll-digits-0123456789"):
-        assert find(two_runs, name).id == "0123456789"
+        assert find_run(two_runs, name).id == "0123456789"
     with pytest.raises(UserError, match="fits 2 runs"):
-        find(two_runs, "0123")
+        find_run(two_runs, "0123")
     with pytest.raises(UserError, match=r"there is no such run in .* \(it holds 2 runs\)"):
-        find(two_runs, "ffff")
+        find_run(two_runs, "ffff")
     with pytest.raises(UserError, match="no such run"):
-        find(two_runs / "nowhere", "0123456789")
+        find_run(two_runs / "nowhere", "0123456789")
 
 
 def test_evaluation_starts_from_the_overrides_of_the_run(two_runs, monkeypatch):

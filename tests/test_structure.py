@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ from trust_exp import choices
 from trust_exp.schema import CONF, ROOT, schemas
 
 PACKAGE = ROOT / "trust_exp"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in (PACKAGE, ROOT / "hydra_plugins")
+    for path in sorted(folder.rglob("*.py"))
+}
 FAMILIES = sorted(path.parent.name for path in (PACKAGE / "methods").glob("*/__init__.py"))
 EVALS = sorted(path.parent.name for path in (PACKAGE / "evals").glob("*/__init__.py"))
 
@@ -64,6 +70,38 @@ def test_no_family_imports_another(family):
             parts = name.split(".")
             if parts[:2] == ["trust_exp", "methods"] and len(parts) > 2:
                 assert parts[2] in (family, "base", "config"), f"{path.name} of {family} imports {name}"
+
+
+@cache
+def imported_modules(name: str) -> frozenset[str]:
+    """The modules of the project that a module imports anywhere, within functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            within = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {found if found in MODULES else str(node.module) for found in within}
+    return frozenset(names & MODULES.keys() - {name})
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """The modules that are on circles, or lead from one to another; none if there is no circle."""
+    left = {name: set(wanted) for name, wanted in graph.items()}
+    while ends := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in ends}
+    while starts := left.keys() - {name for wanted in left.values() for name in wanted}:
+        left = {name: wanted for name, wanted in left.items() if name not in starts}
+    return sorted(left)
+
+
+def test_no_imports_form_a_circle():
+    assert circle_in({name: set(imported_modules(name)) for name in MODULES}) == []
+
+
+def test_a_circle_of_imports_is_found():
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": set()}) == ["b", "c"]
+    assert circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

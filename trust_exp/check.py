@@ -9,7 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 from trust_exp.config import RootConfig
 from trust_exp.contract import check_fit
 from trust_exp.errors import UserError
-from trust_exp.references import Describe, network_of, settle
+from trust_exp.overrides import key_of
+from trust_exp.references import Describe, network_of, resolve_references
 from trust_exp.schema import check_node, to_plain
 
 ROOT_SCHEMA = f"{RootConfig.__module__}:{RootConfig.__name__}"
@@ -36,10 +37,12 @@ def check_parts(config: DictConfig, describe: Describe) -> dict[str, Any]:
     # An eval that a recipe tunes but nobody asked for has values, but no schema; one that it leaves out is null.
     chosen = {name: node for name, node in evals.items() if node and "_schema_" in node}
     checked["eval"] = {name: check_node(node, f"eval.{name}") for name, node in chosen.items()}
-    settle(checked, describe)
-    return (
-        leave_out_evals(checked, describe) if checked["mode"] == "train" else checked
-    )  # else by the stored run's model
+    resolve_references(checked, describe)
+    if checked["mode"] == "eval":  # then the stored run's model decides
+        return checked
+    checked = leave_out_evals(checked, describe)
+    watched_evals(checked)
+    return checked
 
 
 def leave_out_evals(checked: dict[str, Any], describe: Describe) -> dict[str, Any]:
@@ -56,10 +59,42 @@ def leave_out_evals(checked: dict[str, Any], describe: Describe) -> dict[str, An
 
 
 def refuse_idle_overrides(overrides: Sequence[str], checked: Mapping[str, Any]) -> None:
-    """Raise UserError for a value of an eval that does not run: it would be ignored."""
+    """Raise UserError for a value without effect: of an eval that is not run, or of a training that there is not."""
     chosen, left_out = checked["eval"], checked.get("left_out", {})
+    method = checked["method"]
     for text in overrides:
-        parts = text.partition("=")[0].lstrip("+").split(".")
+        parts = key_of(text).name.split(".")
+        if parts[0] == "fit" and method["fit"] == "none":
+            raise UserError(f"{text} changes nothing, as method={method['name']} trains nothing; leave it out")
         if parts[0] == "eval" and len(parts) > 2 and parts[1] not in chosen:
             why = f"left out ({left_out[parts[1]]})" if parts[1] in left_out else "not chosen"
             raise UserError(f"{text} changes nothing, as eval={parts[1]} is {why}; there runs {', '.join(chosen)}")
+
+
+def watched_evals(checked: Mapping[str, Any]) -> dict[str, Any]:
+    """The nodes of the evals that are asked while the network is trained, by their names.
+
+    Raises:
+        UserError: for a metric of an eval that is not chosen or has data of its own, or if no step trains the network.
+    """
+    watch, chosen, left_out = checked["fit"].get("watch"), checked["eval"], checked.get("left_out", {})
+    if watch is None:
+        return {}
+    if checked["method"]["fit"] != "gradient":
+        raise UserError(f"fit.watch looks at a network between epochs; method={checked['method']['name']} has none")
+    found = {}
+    for metric in watch["metrics"]:
+        name = metric.partition("/")[0]
+        if name not in chosen:
+            why = f"left out ({left_out[name]})" if name in left_out else "not chosen"
+            raise UserError(
+                f"fit.watch.metrics={metric} cannot be watched, as eval={name} is {why}; "
+                f"the evals of this run are {', '.join(chosen) or 'none'}"
+            )
+        if chosen[name].get("data") is not None:
+            raise UserError(
+                f"fit.watch.metrics={metric} cannot be watched, as eval.{name}.data={chosen[name]['data']['name']} "
+                "is not what the network is trained on"
+            )
+        found[name] = chosen[name]
+    return found

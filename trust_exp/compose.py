@@ -27,10 +27,11 @@ from trust_exp.config import AcceleratorConfig
 from trust_exp.contract import misfit, part
 from trust_exp.errors import UserError
 from trust_exp.identity import folder_name
-from trust_exp.messages import explain
+from trust_exp.messages import sentence_for
+from trust_exp.overrides import key_of, overrides_in
 from trust_exp.recipes import NONE, recipe_for, settings_at_size
-from trust_exp.references import Described, overrides_in, quoted
-from trust_exp.runs import find
+from trust_exp.references import Described, quoted
+from trust_exp.runs import find_run
 from trust_exp.schema import CONF, defaults, find_schema, schemas
 from trust_exp.tasks import task_of
 
@@ -218,7 +219,7 @@ class Composer:
         """``<method>-<dataset>-<run id>``; with mode=eval, the folder's name of the run that is evaluated."""
         checked = self.check(config)
         if checked["mode"] == "eval":
-            return find(checked["paths"]["runs"], checked["run"]).folder.name
+            return find_run(checked["paths"]["runs"], checked["run"]).folder.name
         return folder_name(checked)
 
     def describe(self, key: str, written: str, child: Mapping[str, Any]) -> Described:
@@ -236,7 +237,7 @@ class Composer:
             try:
                 self._described[text] = self._compose(written, child)
             except Exception as error:
-                sentence = explain(error)
+                sentence = sentence_for(error)
                 if sentence is None:
                     raise
                 raise UserError(f"{key}={written}: {sentence}") from error
@@ -244,10 +245,11 @@ class Composer:
 
     def _compose(self, written: str, child: Mapping[str, Any]) -> Described:
         given = overrides_in(written)
-        names = {text.partition("=")[0].lstrip("+~").partition("@")[0] for text in given}
-        for name in names:
-            if name.split(".")[0].split("/")[0] in NOT_FOR_A_SOURCE:
-                raise UserError(f"{name} is not for a source: it is trained where, and as, the run that needs it says")
+        keys = [key_of(text) for text in given]
+        for key in keys:
+            if key.part in NOT_FOR_A_SOURCE:
+                raise UserError(f"{key.name} cannot be set for a source: the run that needs it decides it")
+        names = {key.name for key in keys}
         inherited = [f"{name}={child[name]}" for name in ("size", "seed") if name not in names]
         overrides = tuple(quoted(text) for text in (*inherited, *given))
         if overrides in self._open:

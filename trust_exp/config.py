@@ -6,7 +6,23 @@ from typing import Any
 from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.schema import free, reference
+from trust_exp.schema import added_later, outside_identity, reference
+
+
+@dataclass
+class WatchConfig:
+    """Evals asked while a network is trained; they choose nothing and change nothing."""
+
+    metrics: list[str] = MISSING  # of chosen evals, without the split: clean/accuracy
+    every: int = 1  # epochs; the end of the training is always looked at
+    split: str = "auto"  # val where the data have one, else test
+    figures: bool = False  # keep what the evals draw, in figures/watch/<epoch>
+
+    def __post_init__(self) -> None:
+        check_range("fit.watch.every", self.every, least=1)
+        check_choice("fit.watch.split", self.split, ("auto", "val", "test"))
+        if not self.metrics or not all("/" in metric for metric in self.metrics):
+            raise UserError(f"fit.watch.metrics must name metrics such as clean/accuracy; got {self.metrics}")
 
 
 @dataclass
@@ -16,8 +32,9 @@ class FitConfig:
     epochs: int | None = None
     steps: int | None = None
     gradient_clip: float | None = None
-    checkpoint_seconds: float = free(30.0)
-    log_every: int = free(50)
+    checkpoint_seconds: float = outside_identity(30.0)
+    log_every: int = outside_identity(50)
+    watch: WatchConfig | None = outside_identity(None)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -33,15 +50,16 @@ class FitConfig:
 
 @dataclass
 class AcceleratorConfig:
-    """Where a run runs. Only the precision changes the numbers, so only it is part of the identity."""
+    """Where a run runs; what changes the numbers is part of the identity."""
 
-    kind: str = free("auto")
-    devices: int = free(1)
-    nodes: int = free(1)
+    kind: str = outside_identity("auto")
+    devices: int = outside_identity(1)
+    nodes: int = outside_identity(1)
     precision: str = "32-true"
-    compile: bool = free(False)
-    channels_last: bool = free(False)
-    threads: int | None = free(None)  # of the CPU; None: one a core. Tiny networks are fastest with 1
+    compile: bool = outside_identity(False)
+    channels_last: bool = outside_identity(False)
+    sync_batchnorm: bool = added_later(False)  # batch norm over all processes: as on one GPU
+    threads: int | None = outside_identity(None)  # of the CPU; None: one a core. Tiny networks are fastest with 1
 
     def __post_init__(self) -> None:
         check_choice("accelerator.kind", self.kind, ("auto", "cpu", "gpu"))
@@ -75,26 +93,26 @@ class PaperConfig:
 class RootConfig:
     """A whole run. The parts of type Any are checked by the schema that their file names."""
 
-    mode: str = free("train")
-    run: str | None = free(None)
-    force: bool = free(False)
+    mode: str = outside_identity("train")
+    run: str | None = outside_identity(None)
+    force: bool = outside_identity(False)
     seed: int = 0
     size: str = MISSING
     source: str | None = reference(came_late=True)  # the run that this one builds on: an id, a path, '[overrides]'
     checkpoint: str | None = reference(came_late=True)  # weights that the model starts from: a file, or a run
-    recipe: str | None = free(None)  # where the settings come from
-    recipe_for: list[str] | None = free(None)  # the models that they are for
-    paths: PathsConfig = free(PathsConfig)
+    recipe: str | None = outside_identity(None)  # where the settings come from
+    recipe_for: list[str] | None = outside_identity(None)  # the models that they are for
+    paths: PathsConfig = outside_identity(PathsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)
-    logger: Any = free(None)
-    sweep: str | None = free(None)  # the name of the sweep that started the run
-    objective: list[str] | None = free(None)  # metrics that a sweeper such as Optuna optimises
-    paper: PaperConfig | None = free(None)
+    logger: Any = outside_identity(None)
+    sweep: str | None = outside_identity(None)  # the name of the sweep that started the run
+    objective: list[str] | None = outside_identity(None)  # metrics that a sweeper such as Optuna optimises
+    paper: PaperConfig | None = outside_identity(None)
     method: Any = MISSING
     model: Any = MISSING
     dataset: Any = MISSING
-    eval: Any = free(None)
+    eval: Any = outside_identity(None)
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, ("train", "eval"))

@@ -6,15 +6,16 @@ Schemas say it in class attributes: ``tasks`` are kinds of labels, ``needs`` and
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from trust_exp import choices
 from trust_exp.errors import UserError
 from trust_exp.schema import find_schema
-from trust_exp.tasks import TASKS
+from trust_exp.tasks import TASKS, task_of
 
-PHRASES = {
-    **TASKS,
+PHRASES: dict[str, str] = {
+    **{str(task): phrase for task, phrase in TASKS.items()},
     "lipschitz": "layers with a known Lipschitz constant",
     "trained": "trained weights: source=<a run>, checkpoint=<a file of weights> or model.pretrained=true",
 }
@@ -43,9 +44,9 @@ class Part:
 def part(group: str, name: str, schema: type | None, values: Mapping[str, Any]) -> Part:
     """A choice as its schema describes it; a data set as its values describe it."""
     if group == "dataset":
-        return Part(group, name, tasks=(str(values["task"]),))
-    told = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}
-    return Part(group, name, **told)
+        return Part(group, name, tasks=(str(task_of(values)),))
+    attributes = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}
+    return Part(group, name, **attributes)
 
 
 def part_of(group: str, node: Mapping[str, Any], name: str | None = None) -> Part:
@@ -53,10 +54,11 @@ def part_of(group: str, node: Mapping[str, Any], name: str | None = None) -> Par
     return part(group, name or str(node["name"]), find_schema(str(node["_schema_"])), node)
 
 
-def offered(group: str) -> list[Part]:
+@cache
+def offered(group: str) -> tuple[Part, ...]:
     """Every choice of a group that is whole by itself."""
     found = (choices.read_choice(group, name) for name in choices.names(group))
-    return [part(group, choice.name, choice.schema, choice.values) for choice in found if choice.schema]
+    return tuple(part(group, choice.name, choice.schema, choice.values) for choice in found if choice.schema)
 
 
 def misfit(method: Part, model: Part, dataset: Part, has: Collection[str]) -> str:
@@ -67,13 +69,15 @@ def misfit(method: Part, model: Part, dataset: Part, has: Collection[str]) -> st
     """
     (task,) = dataset.tasks
     brings_network = "network" in method.gives
+    at_hand = {*has, "trained"}  # trained weights are no matter of which model
+    models = [
+        other for other in offered("model") if other.is_for(task) and not _missing(method, {*other.gives, *at_hand})
+    ]
     for why in (
         _other_task(method, "needs", dataset, [other for other in offered("dataset") if method.is_for(*other.tasks)]),
         f"{method} brings its own network; leave out {model}" if brings_network and model.tasks else "",
-        ""
-        if brings_network
-        else _other_task(model, "gives", dataset, [other for other in offered("model") if other.is_for(task)]),
-        _lacking(method, model, {*model.gives, *has}, [other for other in offered("model") if other.is_for(task)]),
+        "" if brings_network else _other_task(model, "gives", dataset, models),
+        _lacking(method, model, _missing(method, {*model.gives, *has}), models),
     ):
         if why:
             return why
@@ -83,14 +87,21 @@ def misfit(method: Part, model: Part, dataset: Part, has: Collection[str]) -> st
 def misfit_of_eval(question: Part, method: Part, model: Part, dataset: Part) -> str:
     """Why an eval cannot be asked of a run, in one sentence that names what would fit; empty if it can."""
     (task,) = dataset.tasks
-    fitting = [other for other in offered("eval") if other.is_for(task)]
-    if why := _other_task(question, "needs", dataset, fitting):
+    evals, models, methods = (
+        [other for other in offered(kind) if other.is_for(task)] for kind in ("eval", "model", "method")
+    )
+    if why := _other_task(question, "needs", dataset, evals):
         return why
-    given = {*method.gives, *(() if "network" in method.gives else model.gives)}
-    by_methods = [other for other in offered("method") if other.is_for(task)]
-    if all(set(question.needs) - set(other.gives) for other in by_methods):
-        return _lacking(question, model, given, [other for other in offered("model") if other.is_for(task)])
-    return _lacking(question, method, given, by_methods)
+    brings_network = "network" in method.gives
+    missing = _missing(question, {*method.gives, *(() if brings_network else model.gives)})
+    models = [other for other in models if set(missing) <= set(other.gives)]
+    by_model = brings_network and models  # another method would take a model that gives it
+    methods = [
+        other for other in methods if set(missing) <= set(other.gives) or (by_model and "network" not in other.gives)
+    ]
+    if methods or brings_network:
+        return _lacking(question, method, missing, methods)
+    return _lacking(question, model, missing, models)
 
 
 def _other_task(asker: Part, verb: str, dataset: Part, fitting: Collection[Part]) -> str:
@@ -102,19 +113,18 @@ def _other_task(asker: Part, verb: str, dataset: Part, fitting: Collection[Part]
     return f"{asker} {verb} {wanted}; {dataset} has {PHRASES[task]}; {_list(group, fitting)}"
 
 
-def _lacking(asker: Part, holder: Part, given: Collection[str], offers: Collection[Part]) -> str:
-    missing = [name for name in asker.needs if name not in given]
+def _missing(asker: Part, given: Collection[str]) -> list[str]:
+    return [name for name in asker.needs if name not in given]
+
+
+def _lacking(asker: Part, holder: Part, missing: Collection[str], fitting: Collection[Part]) -> str:
     if not missing:
         return ""
     wanted = " and ".join(PHRASES.get(name, name) for name in missing)
     if "trained" in missing:
         return f"{asker} needs {wanted}"
     has = ", ".join(PHRASES.get(name, name) for name in holder.gives) or "none"
-    return f"{asker} needs {wanted}; {holder} gives {has}; {_list(holder.group, _givers(missing, offers))}"
-
-
-def _givers(wanted: Collection[str], offers: Collection[Part]) -> list[Part]:
-    return [other for other in offers if set(wanted) <= set(other.gives)]
+    return f"{asker} needs {wanted}; {holder} gives {has}; {_list(holder.group, fitting)}"
 
 
 def _list(group: str, fitting: Collection[Part]) -> str:
@@ -140,7 +150,9 @@ def check_fit(checked: Mapping[str, Any], network: Mapping[str, Any]) -> dict[st
     left_out = {}
     for name, node in checked["eval"].items():
         data = dataset if node.get("data") is None else part_of("dataset", node["data"])
-        if why := misfit_of_eval(part_of("eval", node, name), method, model, data):
+        given = {*method.gives, *model.gives}
+        schema: Any = find_schema(str(node["_schema_"]))
+        if why := misfit_of_eval(part_of("eval", node, name), method, model, data) or schema.why_not(node, given):
             left_out[name] = why
     if left_out and not checked["usual_evals"]:
         rest = ",".join(name for name in checked["eval"] if name not in left_out)

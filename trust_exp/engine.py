@@ -23,12 +23,15 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from trust_exp.build import build, target_of
-from trust_exp.callbacks import ProgressLine, SafePoint, StopRequest
+from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StepDraws, StopRequest
+from trust_exp.check import watched_evals
+from trust_exp.console import say
 from trust_exp.data.batch import Split
 from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner
+from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner, usable_outcomes
+from trust_exp.evals.watch import Watch
 from trust_exp.identity import eval_id, eval_name
 from trust_exp.job import Job, is_first
 from trust_exp.loggers.base import RunLogger, open_logger
@@ -38,9 +41,9 @@ from trust_exp.models.outputs import LOGITS, named
 from trust_exp.networks import load_state, make_network
 from trust_exp.progress import announced, track
 from trust_exp.references import at_paths
-from trust_exp.results.record import Record, environment
-from trust_exp.results.table import say
-from trust_exp.saving import save_whole
+from trust_exp.results.record import DRAWS, Record, environment
+from trust_exp.rng import drawing_from
+from trust_exp.saving import all_finite, save_whole
 from trust_exp.schema import find_schema, is_node_of
 
 
@@ -56,7 +59,7 @@ def execute_and_record(job: Job) -> None:
     record = Record(run, job.config)
     was_done = record.values["status"] == "done"
     if not run.is_trained:
-        record.values.update(config=job.config, environment=environment(device_name(job)))
+        record.values.update(config=job.config, environment=environment(device_name(job)), draws=DRAWS)
     if not was_done:  # a run that is done stays done, whatever eval is asked of it
         record.write(status="running", error=None)
     logger = open_logger(job.config["logger"], run, record.values["config"])
@@ -98,6 +101,8 @@ def execute(job: Job, record: Record | None = None, logger: RunLogger | None = N
         raise UserError("accelerator=gpu needs a GPU that torch can use; there is none here (trust-exp doctor)")
     if where["precision"] == "16-mixed" and not uses_gpu(job):
         raise UserError("accelerator.precision=16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
+    if where["sync_batchnorm"] and job.processes > 1 and not uses_gpu(job) and not job.run.is_trained:
+        raise UserError("accelerator.sync_batchnorm=true needs GPUs for several processes: torch has it there alone")
     # TF32 rounds at 2^-11: a certificate of the float32 network would not hold for it.
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
@@ -130,7 +135,8 @@ class Pipeline:
     def carry_out(self) -> None:
         """Do what is missing; if this process ends early, so do those that it started."""
         try:
-            self._carry_out()
+            with drawing_from(self.config["seed"], "run"):
+                self._carry_out()
         except BaseException:
             launcher = self.trainer.strategy.launcher if self.trainer else None
             if launcher is not None:
@@ -142,12 +148,15 @@ class Pipeline:
         pending = self.job.pending()
         if self.config["accelerator"]["threads"]:
             torch.set_num_threads(self.config["accelerator"]["threads"])
-        L.seed_everything(self.config["seed"], verbose=False)
         with self._phase("setup"):
             data = self._data("dataset")
+            for node in pending.values():
+                if node.get("data") is None:
+                    for split in node.get("splits", ()):
+                        data.parent(split)  # one that is missing is said before the training, not after it
             others = self._data_of_method()
         if not self.run.is_trained:
-            with self._phase("fit"):
+            with self._phase("fit"), drawing_from(self.config["seed"], "training"):
                 self._fit(data, others)
             if self.stop.requested:
                 raise Interrupted("stopped after the training")
@@ -182,7 +191,7 @@ class Pipeline:
     def _compare_data(self, data: DataModule, record: Record, key: str) -> None:
         """Keep which data the run has seen, and refuse to go on with others."""
         own = key == "dataset"
-        found, further = data.source(), record.values.get("further_data", {})
+        found, further = data.origin(), record.values.get("further_data", {})
         seen = record.values.get("data") if own else further.get(key)
         begun = self.run.is_trained or bool(self.run.checkpoints)
         if seen is not None and seen != found and begun and not key.startswith("eval."):
@@ -203,13 +212,18 @@ class Pipeline:
         if node["fit"] == "closed_form":
             self._solve(build(node, model=model, info=data.info, **others), data)
             return
-        method: GradientMethod = build(node, model=model, info=data.info, log_every=fit["log_every"], **others)
+        with drawing_from(self.config["seed"], "method"):
+            method: GradientMethod = build(node, model=model, info=data.info, log_every=fit["log_every"], **others)
         if self.config["accelerator"]["channels_last"]:
             model.to(memory_format=torch.channels_last)
         if self.config["accelerator"]["compile"]:
             model.compile()
+        losses = FiniteLoss(fit["log_every"])
         trainer = self._trainer(
-            SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], self.stop),
+            StepDraws(self.config["seed"]),
+            losses,
+            SafePoint(self.run.checkpoint, fit["checkpoint_seconds"], self.stop, losses),
+            *(watches := self._watch(model, data, losses)),
             progress := ProgressLine(),
             precision=self.config["accelerator"]["precision"],
             logger=self.logger.lightning() if self.logger else False,
@@ -223,11 +237,19 @@ class Pipeline:
         trainer.fit(method, datamodule=method.training_data(data), ckpt_path=resume, weights_only=True)
         # no first step: the run was stopped between its last step and its weights
         steps = 0 if progress.first_step is None else trainer.global_step - progress.first_step
-        self._keep(method, trainer, steps * data.batch_size / (time.perf_counter() - began))
+        trained = time.perf_counter() - began - sum(watch.seconds for watch in watches)
+        self._keep(method, trainer, steps * data.batch_size / trained)
+
+    def _watch(self, model: nn.Module, data: DataModule, losses: FiniteLoss) -> list[Watch]:
+        if self.config["fit"].get("watch") is None:
+            return []
+        context = Context(model, data, self.run.folder, self.config["seed"], self.config["method"]["name"])
+        evals = watched_evals(self.config)
+        return [Watch(self.config["fit"]["watch"], evals, context, losses, self.record)]
 
     def _take(self, network: nn.Module) -> None:
         """Take a network as it is: its weights stay where they lie."""
-        if not all(value.isfinite().all() for value in network.state_dict().values() if value.is_floating_point()):
+        if not all_finite(network.state_dict().values()):
             raise UserError("the weights of the network are not finite")
         if self.record is not None:
             self.record.values.update(steps=0)
@@ -245,8 +267,8 @@ class Pipeline:
 
     def _keep(self, method: Method, trainer: L.Trainer, speed: float) -> None:
         state = method.weights()
-        if not all(value.isfinite().all() for value in state.values() if value.is_floating_point()):
-            raise FloatingPointError("the trained weights are not finite; lower method.optimizer.lr")
+        if not all_finite(state.values()):
+            raise FloatingPointError(f"the trained weights are not finite; {SAME_AGAIN}")
         figures = method.conclude(self.run.folder)  # before the weights, which say that nothing is left to do
         if self.record is not None:
             self.record.values["figures"] = [str(path.relative_to(self.run.folder)) for path in figures]
@@ -266,7 +288,7 @@ class Pipeline:
         self.outcomes = self._stored_outcomes()
         groups = target_of(self.config["method"]).class_groups(facts, data.info.classes)
         for name, node in pending.items():
-            with self._phase(f"eval/{eval_name(name, node)}"):
+            with self._phase(f"eval/{eval_name(name, node)}"), drawing_from(self.config["seed"], "eval", name):
                 own = data if node.get("data") is None else self._data(f"eval.{name}.data")
                 suite: Suite = build({key: value for key, value in node.items() if key != "data"})
                 suite.context = Context(
@@ -301,9 +323,10 @@ class Pipeline:
         how = {"id": eval_id(node), "config": dict(node), "environment": environment(device_name(self.job))}
         rows = report.rows if name == suite.name else [row.led_by(name) for row in report.rows]
         if before := self.record.add(name, how, rows, report.figures):
+            own = name.partition("@")[0]
             say(
-                f"eval={name} had rows with {before}, which these replace; "
-                f"to keep both, give one a name of its own: +eval@eval.{name}_2={name}"
+                f"eval={own} had rows with {before}, which these replace; "
+                f"to keep both, give one a name of its own: +eval@eval.{own}_2={suite.name}"
             )
 
     def _stored_outcomes(self) -> dict[str, tuple[Mapping[str, Any], dict[Split, Outcomes]]]:
@@ -317,13 +340,7 @@ class Pipeline:
 
     def _earlier(self, node: Mapping[str, Any]) -> dict[str, dict[Split, Outcomes]]:
         """Outcomes of earlier evals on the same data that this eval can use."""
-        wanted = set(find_schema(node["_schema_"]).after)  # type: ignore[attr-defined]
-        found: dict[str, dict[Split, Outcomes]] = {}
-        for other, outcomes in self.outcomes.values():
-            if other.get("data") == node.get("data"):
-                for kind in wanted & set(find_schema(other["_schema_"]).gives):  # type: ignore[attr-defined]
-                    found[kind] = {**found.get(kind, {}), **outcomes}
-        return found
+        return usable_outcomes(node, self.outcomes.values())
 
     def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
         where = self.config["accelerator"]
@@ -344,6 +361,7 @@ class Pipeline:
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            sync_batchnorm=where["sync_batchnorm"],
             inference_mode=False,
             num_sanity_val_steps=0,
             **given,
@@ -353,10 +371,17 @@ class Pipeline:
 
 @torch.no_grad()
 def check_classes(network: nn.Module, data: DataModule) -> None:
-    """Raise UserError if a classifier has another number of classes than the data."""
+    """Raise UserError if a classifier does not take the images, or has another number of classes than the data."""
     if data.task != "classification" or not len(data.info.classes):
         return
-    logits = named(network(data.samples("test", torch.arange(1)).image)).get(LOGITS)
+    image = data.samples("test", torch.arange(1)).image
+    try:
+        logits = named(network(image)).get(LOGITS)
+    except RuntimeError as error:
+        raise UserError(
+            f"the network does not take the images of dataset={data.name}, which are {tuple(image.shape[1:])}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     if logits is not None and logits.shape[1] != len(data.info.classes):
         raise UserError(
             f"the network has {logits.shape[1]} classes; dataset={data.name} has {len(data.info.classes)}; "

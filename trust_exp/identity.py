@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass
 from typing import Any
 
 from trust_exp.config import RootConfig
@@ -31,7 +31,8 @@ def identity(node: Any, schema: type) -> Any:
 
 
 def _default(entry: Field[Any]) -> Any:
-    return entry.default if entry.default_factory is NO_DEFAULT else entry.default_factory()
+    value = entry.default if entry.default_factory is NO_DEFAULT else entry.default_factory()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _identity_of(value: Any, wanted: Any) -> Any:

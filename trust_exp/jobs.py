@@ -19,11 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from trust_exp.compose import Composer
+from trust_exp.console import say
 from trust_exp.errors import Interrupted, UserError, unknown
 from trust_exp.job import Job, is_first, job_of
 from trust_exp.messages import RunFailed, exit_code_of
 from trust_exp.recipes import recipe_line
-from trust_exp.results.table import print_result, say
+from trust_exp.results.record import DRAWS
+from trust_exp.results.table import print_result
 from trust_exp.runs import Run, holder, is_locked, lock, restart, write_json
 from trust_exp.signals import handing_on
 
@@ -139,8 +141,13 @@ def carry_out(job: Job) -> dict[str, float]:
     with lock(job.run):
         if job.config["force"] and job.config["mode"] == "train":
             restart(job.run)
+        elif drew_otherwise(job):
+            say(f"{job.run.folder.name} was begun by a version that drew other random numbers; it starts anew")
+            restart(job.run)
         if job.is_done():
             say(f"{job.run.folder.name} is done; force=true starts it anew")
+            if job.config["fit"].get("watch") and "watched" not in (job.run.read("result.json") or {}):
+                say("fit.watch was not given when it was trained, so there is nothing to look at")
         else:
             say(f"{job.run.folder.name} {what_is_left(job)}")
             if not job.config["recipe"] and not job.run.is_trained:
@@ -153,6 +160,15 @@ def carry_out(job: Job) -> dict[str, float]:
         result = job.run.read("result.json") or {}
     print_result(result, job.run.folder)
     return dict(result["metrics"])
+
+
+def drew_otherwise(job: Job) -> bool:
+    """Whether a training was begun in another scheme of random numbers, in which it cannot go on.
+
+    What is solved draws by keys of its own: it goes on.
+    """
+    begun = job.config["method"]["fit"] == "gradient" and not job.run.is_trained and job.run.checkpoint.exists()
+    return begun and (job.run.read("result.json") or {}).get("draws", 1) != DRAWS
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def exit_code_of(action: Callable[[], Any], *, speak: bool = True) -> int:
         _say(str(error), speak)
         return 1
     except BaseException as error:
-        sentence = explain(error)
+        sentence = sentence_for(error)
         if sentence is None:
             raise
         _say(sentence, speak)
@@ -41,7 +41,7 @@ def _say(sentence: str, speak: bool) -> None:
             print(f"error: {sentence}", file=sys.stderr, flush=True)
 
 
-def explain(error: BaseException) -> str | None:
+def sentence_for(error: BaseException) -> str | None:
     """The user's mistake behind ``error`` in one sentence; None if it is not one."""
     chain = list(causes(error))
     for cause in chain:
@@ -67,7 +67,7 @@ def explain(error: BaseException) -> str | None:
 def _unreadable(error: OverrideParseException) -> str:
     reason = str(error).splitlines()[0]
     if "Lexer" not in reason:
-        return f"{error.override!r} is no key=value: {reason}"
+        return f"{error.override!r} is not key=value: {reason}"
     key, _, value = error.override.partition("=")
     return f"{error.override!r} has characters that need quotes of their own: '{key}=\"{value}\"'"
 

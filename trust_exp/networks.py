@@ -1,17 +1,20 @@
 """Networks from configurations: a run's own, and those of earlier runs and of files that it builds on."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trust_exp.build import build, target_of
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.errors import UserError
-from trust_exp.models.trained import Source, load_published, read_state, why_unfit
+from trust_exp.models.trained import SourceNetwork, load_published, read_state, why_unfit
+from trust_exp.modes import evaluating
 from trust_exp.references import at_paths
+from trust_exp.rng import drawing_from
 from trust_exp.runs import Run
 
 
@@ -33,15 +36,17 @@ def make_network(
     if node.get("source") is not None:
         given["source"] = load_source(Path(node["source"]), node.get("network"), info)
         node = {key: value for key, value in node.items() if key != "network"}
-    model: nn.Module = build(node, shape=info.shape, classes=len(info.classes), **given)
+    with drawing_from(config["seed"], "model"):
+        model: nn.Module = build(node, shape=info.shape, classes=len(info.classes), **given)
     if start and config.get("checkpoint") is not None:
         load_published(model, Path(at_paths(config, "checkpoint", runs)))
     method = config["method"]
-    network: nn.Module = target_of(method).network(model, info, method)
+    with drawing_from(config["seed"], "network"):  # whatever the model was, and whether or not the method takes it
+        network: nn.Module = target_of(method).network(model, info, method)
     return network
 
 
-def load_source(path: Path, node: Mapping[str, Any] | None, info: DatasetInfo) -> Source:
+def load_source(path: Path, node: Mapping[str, Any] | None, info: DatasetInfo) -> SourceNetwork:
     """The network of a run, as its method made it and with as many classes as it has; or that of a file of weights.
 
     Args:
@@ -63,27 +68,35 @@ def load_source(path: Path, node: Mapping[str, Any] | None, info: DatasetInfo) -
     try:
         if node is not None:
             node = {**node, **({"pretrained": False} if "pretrained" in node else {})}
-            return Source(str(path), build(node, shape=info.shape, classes=len(info.classes)), read_state(path))
+            return SourceNetwork(str(path), build(node, shape=info.shape, classes=len(info.classes)), read_state(path))
         return _of_run(Run(folder), info)
     except UserError as error:
         raise UserError(f"source {path}: {error}") from error
 
 
-def _of_run(run: Run, info: DatasetInfo) -> Source:
+def _of_run(run: Run, info: DatasetInfo) -> SourceNetwork:
     config = (run.read("config.json") or {})["config"]
     result = run.read("result.json") or {}
     state = read_state(run.weights) if run.weights.exists() else {}
     shape = tuple(result.get("input_shape") or info.shape)
     if shape[0] != info.shape[0] or len(shape) != len(info.shape):
         raise UserError(f"it was trained on inputs of the shape {shape}; these have {tuple(info.shape)}")
-    head = state.get("head.weight")
-    known = result.get("classes") or (len(head) if head is not None else len(info.classes))
-    names = info.classes if known == len(info.classes) else tuple(map(str, range(known)))
-    own = DatasetInfo(info.name, names, shape, info.domain, info.task)
-    network = make_network(_without_downloads(config), own, runs=run.folder.parent, start=not state)
-    if shape != tuple(info.shape) and not _takes(network, info.shape):
-        raise UserError(f"it was trained on inputs of the shape {shape} and does not take {tuple(info.shape)}")
-    return Source(run.folder.name, network, state or network.state_dict())
+    classes = result.get("classes") or _width_of_head(state) or len(info.classes)
+    names = info.classes if classes == len(info.classes) else tuple(map(str, range(classes)))
+    told = DatasetInfo(info.name, names, shape, info.domain, info.task)
+    network = _made(run, config, told, state)
+    if shape != tuple(info.shape):
+        network = _for_other_size(run, config, replace(told, shape=info.shape), state, network, shape)
+    return SourceNetwork(run.folder.name, network, state or network.state_dict())
+
+
+def _made(run: Run, config: Mapping[str, Any], info: DatasetInfo, state: Mapping[str, Tensor]) -> nn.Module:
+    return make_network(_without_downloads(config), info, runs=run.folder.parent, start=not state)
+
+
+def _width_of_head(state: Mapping[str, Tensor]) -> int | None:
+    """The number of classes of a run that did not record it: the length of what its last layer adds."""
+    return next((len(value) for value in reversed(list(state.values())) if value.dim()), None)
 
 
 def _without_downloads(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,16 +107,40 @@ def _without_downloads(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _takes(network: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a network takes images of this shape, by trying it."""
-    training = network.training
+def _for_other_size(
+    run: Run,
+    config: Mapping[str, Any],
+    info: DatasetInfo,
+    state: Mapping[str, Tensor],
+    trained: nn.Module,
+    shape: tuple[int, ...],
+) -> nn.Module:
+    """The network of a run for images of another size, if it has the same weights for them.
+
+    Args:
+        info: the other images.
+        trained, shape: the network for those that it was trained on, and their shape.
+
+    Raises:
+        UserError: if it has not.
+    """
     try:
-        network.eval()(torch.zeros(1, *shape))
+        network = _made(run, config, info, state)
+        takes = _shapes(network) == _shapes(trained)
+        with evaluating(network):
+            network(torch.zeros(1, *info.shape))
     except (RuntimeError, ValueError, AssertionError):
-        return False
-    finally:
-        network.train(training)
-    return True
+        takes = False
+    if not takes:
+        raise UserError(
+            f"it was trained on inputs of the shape {tuple(shape)} and its weights do not fit {tuple(info.shape)}; "
+            "a network that averages over all places before its head takes images of any size"
+        )
+    return network
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def load_state(network: nn.Module, weights: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from trust_exp.results.table import say
+from trust_exp.console import say
 
 T = TypeVar("T")
 REDRAW_SECONDS = 0.1

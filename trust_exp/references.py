@@ -1,8 +1,8 @@
 """Runs and files that a run builds on: named by id or path, or described by overrides. Imports no torch.
 
-A field marked ``reference()`` holds what the user wrote. ``settle`` puts in its place what decides the weights: the id
-of a run, or a digest of a file. What was written, and where it is found, is kept under ``references`` of the checked
-configuration, which is no part of a run's identity.
+A field marked ``reference()`` holds the text that the user wrote. ``resolve_references`` replaces it with what decides
+the weights: the id of a run, or a digest of a file. The text, and the place where it was found, are kept under
+``references`` of the checked configuration, which is not part of a run's identity.
 """
 
 import hashlib
@@ -17,13 +17,11 @@ from typing import Any, cast, get_args
 from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, run_id
-from trust_exp.runs import TRAINED_PARTS, Ambiguous, Run, find, holder
+from trust_exp.overrides import quote_runs
+from trust_exp.runs import TRAINED_PARTS, Ambiguous, Run, find_run, holder
 from trust_exp.schema import CONF, find_schema, replaced, schemas, type_hints
 
 RUN_ID = re.compile(r"[0-9a-f]{4,10}")
-OVERRIDES = re.compile(r"\s*\[\s*['\"]?[+~]*[\w./@-]+\s*=")
-LOOKS_LIKE_A_NUMBER = re.compile(r"(?=[0-9e]{10}$)[0-9]+e[0-9]+")  # an id that Hydra would read as infinity
-PAIRS = {"[": "]", "{": "}", "(": ")"}
 
 
 @dataclass(frozen=True)
@@ -42,63 +40,20 @@ Describe = Callable[[str, str, Mapping[str, Any]], Described]
 # --- what a user writes ---------------------------------------------------------------------------------------------
 
 
-def split(text: str) -> list[str]:
-    """The parts of ``text`` between its commas; those within brackets or quotes part nothing."""
-    parts, begin, closing, quote = [], 0, [], ""
-    for at, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote and text[at - 1] != "\\" else quote
-        elif char in "'\"":
-            quote = char
-        elif char in PAIRS:
-            closing.append(PAIRS[char])
-        elif closing and char == closing[-1]:
-            closing.pop()
-        elif char == "," and not closing:
-            parts.append(text[begin:at])
-            begin = at + 1
-    return [*parts, text[begin:]]
-
-
-def overrides_in(text: str) -> list[str]:
-    """The overrides of a text such as ``[method=sat,dataset=cifar100]``.
-
-    Raises:
-        UserError: if there is none, one is none, or the brackets do not match.
-    """
-    inner = text.strip()[1:-1] if text.strip().endswith("]") else ""
-    found = [part.strip() for part in split(inner)]
-    if not any(found):
-        raise UserError(f"{text} describes no run; overrides in brackets do, as in '[method=standard,dataset=digits]'")
-    bare = [part[1:-1] if part[:1] in ("'", '"') and part[-1:] == part[:1] else part for part in found if part]
-    for part in bare:
-        if "=" not in part and not part.startswith("~"):
-            raise UserError(f"{part!r} is no key=value")
-    return bare
-
-
 def quoted(argument: str) -> str:
-    """An override in which overrides in brackets, and ids that look like numbers, are quoted as Hydra needs it."""
-    key, equals, value = argument.partition("=")
-    described = key.rpartition(".")[2] in _reference_names()  # other lists may hold texts with an equals sign
-    return key + equals + ",".join(_quote(part, described) for part in split(value)) if equals else argument
+    """An override with quotes where Hydra would misread the run that it names or describes."""
+    return quote_runs(argument, _reference_names())
 
 
 @cache
 def _reference_names() -> set[str]:
-    return {entry.name for schema in schemas() for entry in fields(schema) if entry.metadata.get("reference")}
-
-
-def _quote(text: str, described: bool) -> str:
-    if (described and OVERRIDES.match(text)) or LOOKS_LIKE_A_NUMBER.fullmatch(text):
-        return "'" + text.replace("'", "\\'") + "'"
-    return text
+    return {"run"} | {entry.name for schema in schemas() for entry in fields(schema) if entry.metadata.get("reference")}
 
 
 # --- what it stands for ---------------------------------------------------------------------------------------------
 
 
-def settle(checked: dict[str, Any], describe: Describe) -> None:
+def resolve_references(checked: dict[str, Any], describe: Describe) -> None:
     """Put in the place of each reference what it stands for, and keep under ``references`` how that is found.
 
     With mode=eval the run's own stored configuration says what it was trained with, so that is left alone.
@@ -178,7 +133,7 @@ def _facts_of(config: Mapping[str, Any], follows: bool, name: str | None = None)
 
 def _find(key: str, written: str, runs: str) -> Run:
     try:
-        return find(runs, written)
+        return find_run(runs, written)
     except Ambiguous as error:
         raise UserError(str(error).replace("run=", f"{key}=", 1)) from None
     except UserError:
@@ -239,7 +194,7 @@ def network_of(checked: Mapping[str, Any], describe: Describe) -> Mapping[str, A
     if checked["mode"] == "train" and told["written"].startswith("["):
         return network_of(describe("model.source", told["written"], checked).config, describe)
     try:
-        run = Run(Path(told["folder"])) if "folder" in told else find(checked["paths"]["runs"], told["run"])
+        run = Run(Path(told["folder"])) if "folder" in told else find_run(checked["paths"]["runs"], told["run"])
     except UserError:  # it is gone, which is said where it is needed
         return node
     stored = run.read("config.json")
@@ -279,7 +234,7 @@ def _path_of(key: str, told: Mapping[str, Any], runs: str | Path) -> Path:
             raise UserError(f"{key}: the file {file} is another one than when the run began")
         return file
     try:
-        run = find(runs, told["run"])
+        run = find_run(runs, told["run"])
     except UserError:
         run = Run(Path(told.get("folder", "")))
         if not (run.folder / "config.json").is_file() or "folder" not in told:

@@ -22,6 +22,7 @@ from typing import Any
 from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
 from trust_exp.identity import identity
+from trust_exp.overrides import key_of
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
@@ -123,7 +124,7 @@ def write_out(out: Path, content: bytes) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}; see --out") from None
 
 
-def find(runs: str | Path, name: str) -> Run:
+def find_run(runs: str | Path, name: str) -> Run:
     """The run whose folder or id is ``name``, or whose id starts with it.
 
     Raises:
@@ -221,7 +222,7 @@ def restart(run: Run) -> None:
     """Delete a run's results, but not its configuration."""
     for path in (run.result, run.weights, run.given, *run.checkpoints):
         path.unlink(missing_ok=True)
-    for name in ("curves", "figures", "outcomes", "rankings", "wandb"):
+    for name in ("curves", "figures", "outcomes", "rankings", "solved", "wandb"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
@@ -238,21 +239,14 @@ def with_stored_overrides(arguments: Sequence[str]) -> list[str]:
     if given.get("mode") != "eval" or "run" not in given:
         return list(arguments)
     for key in given:
-        if _part(key) in TRAINED_PARTS:
+        if key_of(f"{key}=").part in TRAINED_PARTS:
             raise UserError(f"mode=eval evaluates run={given['run']} as it was trained; leave out {key}={given[key]}")
     runs = given.get("paths.runs") or os.environ.get("TRUST_EXP_RUNS") or "multirun"
-    stored = find(runs, given["run"]).read("config.json") or {}
-    kept = [
-        text
-        for text in stored.get("overrides", [])
-        if text.split("=", 1)[0] not in given and _part(text.split("=", 1)[0]) in (*TRAINED_PARTS, "task")
-    ]
+    stored = find_run(runs, given["run"]).read("config.json") or {}
+    keys = {key_of(f"{key}=") for key in given}
+    stored_keys = {text: key_of(text) for text in stored.get("overrides", [])}
+    kept = [text for text, key in stored_keys.items() if key not in keys and key.part in (*TRAINED_PARTS, "task")]
     return [*kept, *arguments]
-
-
-def _part(key: str) -> str:
-    """The part of a configuration that an override's key is of: ``eval`` of ``dataset@eval.clean.data``."""
-    return key.lstrip("+~").rpartition("@")[2].split(".")[0]
 
 
 def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""Files that a reader finds whole, whenever it looks."""
+"""Files that a reader finds whole, whenever it looks, and whether weights are fit to be saved."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def save_whole(value: Any, path: Path) -> None:
@@ -13,3 +15,8 @@ def save_whole(value: Any, path: Path) -> None:
     part = path.with_suffix(".part")
     torch.save(value, part)
     os.replace(part, path)
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no tensor holds a nan or an infinity."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())

@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 
 
-def free(default: Any) -> Any:
+def outside_identity(default: Any) -> Any:
     """Dataclass field that is not part of a run's identity: it changes where or how fast, not what comes out."""
     given = {"default_factory": default} if callable(default) else {"default": default}
     return field(**given, metadata={"identity": False})
 
 
-def late(default: Any) -> Any:
+def added_later(default: Any) -> Any:
     """Dataclass field that came later: at its default it is left out of the identity, so earlier runs keep their id."""
     given = {"default_factory": default} if callable(default) else {"default": default}
     return field(**given, metadata={"late": True})
@@ -43,7 +43,7 @@ def reference(*, came_late: bool = False, why_not: Callable[..., str] | None = N
     """Dataclass field that names another run or a file; see ``trust_exp.references``. None unless given.
 
     Args:
-        came_late: as ``late`` says.
+        came_late: as ``added_later`` says.
         why_not: gives the reason why the run that is named is of no use here, or an empty text. Its arguments: the node
             with the field, and the checked configurations of the run that is named and of the run that names it.
     """

@@ -1,9 +1,11 @@
-"""The tasks that data can set: the kinds of labels that there are. Imports nothing else of ours."""
+"""The tasks that data sets, models, methods and evals are for. Imports nothing else of the package."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-TASKS = {
+Task = Literal["classification", "segmentation", "detection", "anomaly"]
+
+TASKS: dict[Task, str] = {  # a phrase for the labels of each
     "classification": "a class for each image",
     "segmentation": "a class for each pixel",
     "detection": "boxes",

@@ -1,1 +1,1 @@
-"""What Hydra accepts only here: the launchers, and where it finds the experiments."""
+"""Plugins, which Hydra finds only here: the launchers, and the sources of experiments and sizes."""

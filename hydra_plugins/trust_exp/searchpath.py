@@ -57,7 +57,7 @@ class ExperimentsSource(FileConfigSource):
 
     def _find(self, config_path: str) -> tuple[Path, series.Content] | None:
         path = Path(self.path) / config_path.removesuffix(".yaml")
-        return series.find(path.parent, path.name)
+        return series.find_row(path.parent, path.name)
 
 
 def _with_task(content: series.Content) -> series.Content:
@@ -86,7 +86,7 @@ class EvalSizesSource(FileConfigSource):
         place = config_path.removesuffix(".yaml")
         evals = sorted(path.stem for path in (Path(self.path) / place).glob("*.yaml"))
         config = OmegaConf.create({"defaults": [f"/{place}/{name}" for name in evals]})
-        header = {"package": "_global_"}
+        header: dict[str, str | None] = {"package": "_global_"}
         return ConfigResult(config=config, path=f"{self.scheme()}://{place}", provider=self.provider, header=header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:

@@ -221,8 +221,8 @@ def test_attacks_of():
     ("change", "message"),
     [
         ({"implementation": "torchattacks"}, "implementation must be one of own, official; got 'torchattacks'"),
-        ({"skip": torch.zeros(3, dtype=torch.bool)}, r"skip must be torch.bool of shape \[2\]; got torch.bool \[3\]"),
-        ({"index": torch.zeros(2)}, r"index must be torch.int64 of shape \[2\]; got torch.float32 \[2\]"),
+        ({"skip": torch.zeros(3, dtype=torch.bool)}, r"skip must be bool of shape \[2\]; got torch.bool \[3\]"),
+        ({"index": torch.zeros(2)}, r"index must be int64 of shape \[2\]; got torch.float32 \[2\]"),
         ({"version": "plus"}, "version must be one of standard, fast; got 'plus'"),
         ({"norm": "L1"}, "norm must be one of L2, Linf"),
         ({"epsilon": -0.1}, "epsilon must be finite and at least 0; got -0.1"),

@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 
 from trust_exp.data.batch import DatasetInfo
-from trust_exp.data.boxes import BoxReader
 from trust_exp.data.config import UNKNOWN, AugmentConfig
-from trust_exp.data.sources import find
+from trust_exp.data.readers.boxes import BoxReader
 from trust_exp.data.stream import StreamLoader
 from trust_exp.errors import UserError
 
@@ -26,7 +25,7 @@ BOXES = {  # of images of 60x120 and 150x100 pixels, height times width
 @pytest.fixture
 def reader(tmp_path):
     return lambda augment=EVERYTHING, **given: BoxReader(
-        find("voc"), tmp_path, painted(tmp_path), INFO, SIZE, given.get("resize"), augment
+        tmp_path, painted(tmp_path), INFO, SIZE, given.get("resize"), augment
     )
 
 
@@ -124,7 +123,7 @@ def test_a_large_image_is_smoothed_when_it_becomes_smaller(tmp_path):
     pixels[::2] = 255  # stripes that picking single pixels would keep
     arrays = painted(tmp_path)
     Image.fromarray(pixels).save(tmp_path / "0.png")
-    read = BoxReader(find("voc"), tmp_path, arrays, INFO, SIZE, None, AugmentConfig(shift=0.01))
+    read = BoxReader(tmp_path, arrays, INFO, SIZE, None, AugmentConfig(shift=0.01))
     image, *_ = read(0, np.array([0.5, 0.3, 0.3, 0.5], np.float32))
     inner = image[:, 5:-5, 5:-5]
     assert np.abs(inner.astype(int) - 127).max() <= 2
@@ -153,5 +152,5 @@ def test_any_number_of_workers_serves_the_same_batches(reader):
 
 
 def test_a_crop_is_refused(reader):
-    with pytest.raises(UserError, match=r"^dataset.resize=64 asks for a crop; dataset=voc is served whole"):
+    with pytest.raises(UserError, match=r"^dataset.resize=64 would crop images; dataset=voc has boxes"):
         reader(resize=64)

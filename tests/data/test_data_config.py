@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from omegaconf import OmegaConf
 
-from trust_exp.data.config import AugmentConfig, DataConfig, PreparedConfig, TwoMoonsConfig
+from trust_exp.data.config import AugmentConfig, DataConfig, PreparedConfig, StreetScenesConfig, TwoMoonsConfig
 from trust_exp.errors import UserError
+from trust_exp.tasks import TASKS, Task
 
 
 def compose(schema, values):
@@ -24,6 +26,13 @@ def compose(schema, values):
         (DataConfig, {"augment": {"jitter": 1.5}}, "dataset.augment.jitter must be at most 1; got 1.5"),
         (DataConfig, {"augment": {"rotate": float("nan")}}, "dataset.augment.rotate must be finite; got nan"),
         (DataConfig, {"augment": {"resized_crop": [0.5, 1.0], "shift": 0.2}}, ".*shift=0.2 has no effect on .*"),
+        (
+            DataConfig,
+            {"task": "detections"},
+            "dataset.task must be one of .*, anomaly; got .* did you mean detection.*",
+        ),
+        (StreetScenesConfig, {"task": "detection"}, "dataset.task must be one of segmentation, classification; .*"),
+        (TwoMoonsConfig, {"task": "segmentation"}, "dataset.task must be one of classification; got 'segmentation'"),
         (PreparedConfig, {"train": []}, r"dataset.train must name at least one part, and none twice; got \[\]"),
         (PreparedConfig, {"test": ["a", "a"]}, r"dataset.test must name .* none twice; got \['a', 'a'\]"),
         (DataConfig, {"hold_out": 0.0}, "dataset.hold_out must be between 0 and 1, both excluded; got 0"),
@@ -40,6 +49,10 @@ def compose(schema, values):
 def test_a_value_out_of_range_is_refused_in_one_sentence(schema, values, message):
     with pytest.raises(UserError, match=f"^{message}$"):
         compose(schema, values)
+
+
+def test_every_task_has_a_phrase():
+    assert tuple(TASKS) == get_args(Task)
 
 
 def test_defaults_are_a_valid_config():

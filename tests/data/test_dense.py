@@ -8,13 +8,14 @@ from trust_exp.compose import register
 from trust_exp.data import sources, store
 from trust_exp.data.augment import Augment
 from trust_exp.data.batch import Arrays, DenseBatch
+from trust_exp.data.concepts import concept_names, concept_presence
 from trust_exp.data.config import NOTHING, UNKNOWN, AugmentConfig, DatasetInfo, Layer
-from trust_exp.data.dense import DenseReader, concept_names, concept_presence, nearest
 from trust_exp.data.geometry import scaled_crop_views, warp
 from trust_exp.data.loader import ArrayLoader
+from trust_exp.data.readers.dense import DenseReader, nearest
 from trust_exp.data.sources.base import Source
 from trust_exp.data.stream import StreamDataModule
-from trust_exp.data.street_scenes import CLASSES, MATERIALS, PARTS, SCENES, street_scene
+from trust_exp.data.street_scenes.drawing import CLASSES, MATERIALS, PARTS, SCENES, street_scene
 from trust_exp.data.street_scenes.module import StreetScenes
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
@@ -50,7 +51,7 @@ def painted(tmp_path, labels, served, resize=None, classes=("a", "b", "c", "d", 
     Image.fromarray(pixels).save(tmp_path / "image.png")
     arrays = {"paths": np.array([b"image.png"]), "maps": np.array([[b""]])}
     info = DatasetInfo("painted", classes, (3, *served), (0.0, 1.0), "segmentation", (Layer("part", ("x",) * 5),))
-    return DenseReader(Painted(labels), tmp_path, arrays, info, served, resize, AugmentConfig(**augment))
+    return DenseReader(Painted(labels).maps, tmp_path, arrays, info, served, resize, AugmentConfig(**augment))
 
 
 def draw(reader, seed):
@@ -223,7 +224,7 @@ def test_held_out_images_are_streamed_as_evaluation_serves_them(cityscapes):
 
 def test_evaluation_serves_whole_images(cityscapes):
     batch = next(iter(module(cityscapes, workers=0).test_dataloader()))
-    source, folder = sources.find("cityscapes"), cityscapes / "cityscapes"
+    source, folder = sources.find_source("cityscapes"), cityscapes / "cityscapes"
     arrays = store.open_part(cityscapes, "cityscapes", "val")
     for row in range(3):
         pixels = np.array(Image.open(folder / arrays["paths"][row].decode()))
@@ -329,4 +330,4 @@ def test_the_files_in_conf_are_of_segmentation(name):
     assert (dataset["name"], dataset["task"]) == (name, "segmentation")
     if name != "street_scenes":
         assert set(dataset["train"] + dataset["test"]) <= {"train", "val", "test", "all"}
-        assert sources.find(name).streams == ("workers" in dataset)
+        assert sources.find_source(name).streams == ("workers" in dataset)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trust_exp.data import store
+from trust_exp.data.readers.idx import read_idx
 from trust_exp.data.sources import import_dataset, is_present
-from trust_exp.data.sources.idx import read_idx
 from trust_exp.data.sources.mnist import FILES, find_idx
 from trust_exp.errors import UserError
 

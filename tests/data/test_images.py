@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trust_exp.data import images
-from trust_exp.data.images import ImageFacts, check_images, image_facts, read_labels, read_rgb
+from trust_exp.data.readers import images
+from trust_exp.data.readers.images import ImageFacts, check_images, image_facts, read_labels, read_rgb
 from trust_exp.errors import UserError
 
 HEIGHT, WIDTH = 6, 9
@@ -328,6 +328,6 @@ def test_real_photographs_are_read(shared_data):
 
 
 def test_reading_files_loads_no_torch():
-    modules = "trust_exp.data.fetch, trust_exp.data.images, trust_exp.data.pickles"
+    modules = "trust_exp.data.fetch, trust_exp.data.readers.images, trust_exp.data.readers.pickles"
     code = f"import sys, {modules}; print(sorted({{'torch', 'lightning', 'torchvision'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -11,7 +11,7 @@ import torch
 from trust_exp.data import sources, store
 from trust_exp.data.fetch import Remote
 from trust_exp.data.module import PreparedDataModule
-from trust_exp.data.sources.idx import read_idx
+from trust_exp.data.readers.idx import read_idx
 from trust_exp.data.sources.mnist import STEMS, FashionMnist, Mnist
 from trust_exp.errors import UserError
 
@@ -39,7 +39,7 @@ def test_the_real_sets_are_whole_and_the_published_ones(root, name, counts):
     assert store.verify(root, name)["source"]["verified"] is True
     data = PreparedDataModule(name, root=root)
     assert data.info.domain == (0, 1)
-    assert sources.find(name).images == {split: sum(expected) for split, expected in counts.items()}
+    assert sources.find_source(name).images == {split: sum(expected) for split, expected in counts.items()}
     for split, expected in counts.items():
         arrays = data.arrays(split)
         assert arrays.images.shape == (sum(expected), 1, 28, 28) == (sum(expected), *data.info.shape)
@@ -88,7 +88,7 @@ def test_a_download_is_prepared_and_verified(shared_data, tmp_path, monkeypatch)
     monkeypatch.setattr(FashionMnist, "remotes", local)
     data = PreparedDataModule("fashion_mnist", root=tmp_path)
     data.prepare_data()
-    assert data.source()["verified"] is True
+    assert data.origin()["verified"] is True
     assert list((tmp_path / "downloads").glob("[!.]*")) == []  # what was prepared is not kept twice
 
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trust_exp.data import pickles
-from trust_exp.data.pickles import load_pickled_arrays
+from trust_exp.data.readers import pickles
+from trust_exp.data.readers.pickles import load_pickled_arrays
 from trust_exp.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12), dtype=np.uint8)

@@ -63,16 +63,16 @@ def test_a_score_that_is_no_number_is_refused():
 
 def test_what_is_no_file_or_no_ranking_is_refused(tmp_path):
     path = tmp_path / "svar.npz"
-    with pytest.raises(UserError, match=r"there is no ranking .*svar.npz; a run with .*method.difficulty=\[svar\]"):
+    with pytest.raises(UserError, match=r"ranking .*svar.npz does not exist; a run with .*method.difficulty=\[svar\]"):
         read_ranking(path)
     path.write_text("entropy")
-    with pytest.raises(UserError, match="no ranking, or one that is cut off"):
+    with pytest.raises(UserError, match="not a ranking, or is truncated"):
         read_ranking(path)
     np.savez(path, index=np.arange(3))
-    with pytest.raises(UserError, match="is no ranking that a run wrote"):
+    with pytest.raises(UserError, match="is not a ranking that a run wrote"):
         read_ranking(path)
     np.savez(path, index=np.arange(3), score=np.ones(3), facts=np.array({"format": FORMAT}, dtype=object))
-    with pytest.raises(UserError, match=r"is no ranking that a run wrote .*allow_pickle"):
+    with pytest.raises(UserError, match=r"is not a ranking that a run wrote .*allow_pickle"):
         read_ranking(path)
 
 
@@ -82,7 +82,7 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path):
     whole = path.read_bytes()
     for size in range(0, len(whole), 7):
         path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"entropy.npz is no ranking"):
+        with pytest.raises(UserError, match=r"entropy.npz is not a ranking"):
             read_ranking(path)
 
 
@@ -93,14 +93,14 @@ def test_damage_inside_a_file_is_seen(tmp_path):
     place = content.index(np.array([1, 5, 3, 0]).tobytes())
     content[place] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"is no ranking that a run wrote .*CRC"):
+    with pytest.raises(UserError, match=r"is not a ranking that a run wrote .*CRC"):
         read_ranking(path)
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"index": np.array([1, 5, 5, 0])}, "ranks sample 5 2 times; write it anew"),
+        ({"index": np.array([1, 5, 5, 0])}, "ranks sample 5 2 times; write it again"),
         ({"index": np.array([1, 6, 3, 0])}, "ranks sample 6, but its data have the samples 0 to 5"),
         ({"index": np.array([1, -2, 3, 0])}, "ranks sample -2, but its data have the samples 0 to 5"),
         ({"index": np.array([1, 5, 3])}, r"it has int64 \(3,\) and float64 \(4,\)"),
@@ -109,8 +109,8 @@ def test_damage_inside_a_file_is_seen(tmp_path):
         ({"score": np.array([2.0, np.nan, 0.5, -1.0])}, "its scores must not increase"),
         ({"index": np.zeros(0, np.int64), "score": np.zeros(0)}, "ranks no sample"),
         ({"facts": {"format": "trust_exp ranking 9"}}, "has the format 'trust_exp ranking 9'; this version reads"),
-        ({"facts": {"dataset": {}}}, "is no ranking that a run wrote"),
-        ({"facts": {"dataset": None}}, "is no ranking that a run wrote"),
+        ({"facts": {"dataset": {}}}, "is not a ranking that a run wrote"),
+        ({"facts": {"dataset": None}}, "is not a ranking that a run wrote"),
     ],
     ids=str,
 )

@@ -19,10 +19,11 @@ from trust_exp.data import sources, store
 from trust_exp.data.cifar10plus1 import CifarPlusOne
 from trust_exp.data.cifar100 import Cifar100
 from trust_exp.data.module import PreparedDataModule
-from trust_exp.data.sources.cifar import COARSE, COARSE_OF, FINE, SUPER_CLASSES, Cifar10, super_class
+from trust_exp.data.sources.cifar import COARSE_OF, Cifar10
 from trust_exp.data.sources.imagenet32 import ImageNet32
 from trust_exp.data.sources.svhn import MD5 as SVHN_MD5
 from trust_exp.data.subset import occurrence_in_class
+from trust_exp.data.super_classes import COARSE, FINE, SUPER_CLASSES, super_class
 from trust_exp.errors import UserError
 from trust_exp.schema import ROOT
 
@@ -182,10 +183,10 @@ def test_batches_are_verified_by_their_published_checksums(tmp_path, originals, 
     folder = write_batches(tmp_path / "cifar-10-batches-py", "cifar10", some(originals["cifar10"], 20), "pickled")
     published = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     monkeypatch.setattr(Cifar10, "published", published)
-    assert PreparedDataModule("cifar10", root=tmp_path).source()["verified"] is True
+    assert PreparedDataModule("cifar10", root=tmp_path).origin()["verified"] is True
     monkeypatch.setattr(Cifar10, "published", {**published, "test_batch": "0" * 32})
     sources.import_dataset("cifar10", folder, tmp_path)
-    assert PreparedDataModule("cifar10", root=tmp_path).source()["verified"] is False
+    assert PreparedDataModule("cifar10", root=tmp_path).origin()["verified"] is False
 
 
 def batch(**changed):
@@ -258,7 +259,7 @@ def test_the_numbers_in_file_names_give_the_order(tmp_path, ten_pngs):
 def test_wrong_class_folders_are_refused(tmp_path, ten_pngs):
     frog = ten_pngs / "train" / "frog"
     (ten_pngs / "train" / "toad").mkdir()
-    expected = f"{ten_pngs / 'train' / 'toad'} is no class of cifar10; take it out of {ten_pngs / 'train'}"
+    expected = f"{ten_pngs / 'train' / 'toad'} is not a class of cifar10; remove it from {ten_pngs / 'train'}"
     assert refused("cifar10", ten_pngs, tmp_path) == expected
     (ten_pngs / "train" / "toad").rmdir()
     shutil.rmtree(frog)
@@ -303,7 +304,7 @@ def test_files_without_a_number_or_without_any_png_are_refused(tmp_path, ten_png
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet32"])
 def test_a_folder_with_something_else_is_refused_with_what_there_must_be(tmp_path, name):
     (tmp_path / "given" / "train" / "cats").mkdir(parents=True)
-    expected = f"{tmp_path / 'given'} holds no {name}: there must be {sources.find(name).layout}"
+    expected = f"{tmp_path / 'given'} holds no {name}: there must be {sources.find_source(name).layout}"
     assert refused(name, tmp_path / "given", tmp_path) == expected
     assert not sources.is_present(name, tmp_path)
 
@@ -331,7 +332,7 @@ def test_the_eleventh_class_comes_after_cifar10(root, originals, extra, thesis):
         names = {FINE[label] for label in hundred["labels"][chosen]}
         assert names == set(SUPER_CLASSES[COARSE[super_class(extra)]].fine)
     data.prepare_data()
-    assert data.source().keys() == {"cifar10", "cifar100"}
+    assert data.origin().keys() == {"cifar10", "cifar100"}
 
 
 def test_the_choices_of_cifar_are_checked_before_anything_starts(composed):
@@ -391,7 +392,7 @@ def test_the_extra_part_of_svhn_is_joined_when_it_is_there(tmp_path, svhn):
 
 
 def test_only_the_published_files_of_svhn_are_downloaded():
-    remotes = sources.find("svhn").remotes
+    remotes = sources.find_source("svhn").remotes
     assert {remote.name: remote.checksum for remote in remotes} == {
         f"{part}_32x32.mat": f"md5:{SVHN_MD5[part]}" for part in ("train", "test")
     }
@@ -705,14 +706,14 @@ def test_a_split_by_name_is_followed(tmp_path):
 
 def test_another_or_a_changed_file_is_another_set(tmp_path):
     path = save(tmp_path / "given", images=grey(30), labels=labels(30))
-    (first,) = {sources.find("npz").at(path).name for _ in range(2)}
+    (first,) = {sources.find_source("npz").at(path).name for _ in range(2)}
     assert re.fullmatch(r"npz-[0-9a-f]{10}", first)
     before = PreparedDataModule("npz", root=tmp_path, path=str(path.parent)).arrays("test").images.clone()
     save(tmp_path / "given", images=255 - grey(30), labels=labels(30))
     after = PreparedDataModule("npz", root=tmp_path, path=str(path.parent)).arrays("test").images
     assert torch.equal(after, 255 - before)
-    assert sources.find("npz").at(path).name != first
-    assert sources.find("npz").name == "npz"
+    assert sources.find_source("npz").at(path).name != first
+    assert sources.find_source("npz").name == "npz"
 
 
 GOOD = {"images": grey(30), "labels": labels(30)}
@@ -775,7 +776,7 @@ def test_what_is_no_npz_file_is_refused(tmp_path):
     ):
         (tmp_path / "a.npy").write_bytes(b"")
         with pytest.raises(UserError, match=f"^{tmp_path / path} {what}; give the .npz file as dataset.path$"):
-            sources.find("npz").at(tmp_path / path)
+            sources.find_source("npz").at(tmp_path / path)
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------
@@ -787,7 +788,7 @@ def test_what_is_no_npz_file_is_refused(tmp_path):
 )
 def test_each_source_has_a_configuration_that_asks_for_its_parts(composed, name):
     checked = composed(f"dataset={name}")["dataset"]
-    source = sources.find(name)
+    source = sources.find_source(name)
     assert {*checked["train"], *checked["test"]} <= (source.images.keys() or {"train", "test"})
     assert source.facts()["images"] == dict(source.images)
 

@@ -130,7 +130,7 @@ def test_the_sample_of_cityscapes_has_the_classes_of_the_benchmark(samples, tmp_
     expected = {number: place for place, number in enumerate(CLASSES)}
     for row in range(0, 8, 3):
         assert (folder / arrays["paths"][row].decode()).is_file()
-        (served,) = sources.find("cityscapes").maps(folder, arrays["maps"][row])
+        (served,) = sources.find_source("cityscapes").maps(folder, arrays["maps"][row])
         name = arrays["maps"][row, 0].decode()
         assert name.split("/")[-1].split("_gtFine")[0] in arrays["paths"][row].decode()
         numbers = np.array(Image.open(folder / name))
@@ -260,7 +260,7 @@ def test_broden_keeps_every_label_of_a_pixel_under_its_main_category(broden, tmp
     rows = [(parts["train"], 0, 0), (parts["train"], 1, 1), (parts["val"], 0, 2)]
     needed = dict.fromkeys(KINDS, 1)
     for arrays, row, at in rows:
-        maps = sources.find("broden").maps(folder, arrays["maps"][row])
+        maps = sources.find_source("broden").maps(folder, arrays["maps"][row])
         assert maps.shape == (len(layers), 4, 4)
         assert maps.dtype == np.int16
         for y, x in np.ndindex(4, 4):
@@ -422,7 +422,7 @@ def test_broden_plus_has_the_parts_of_objects_and_the_materials_of_surfaces(brod
         assert of_materials == ["brick", "carpet", "wood"]
     else:
         assert (of_parts, of_materials) == (["person/leg", "person/head", "car/wheel"], ["brick", "wood"])
-    maps = [sources.find(name).maps(folder, row) for row in parts["train"]["maps"]]
+    maps = [sources.find_source(name).maps(folder, row) for row in parts["train"]["maps"]]
     assert len(parts["val"]["paths"]) == 1
 
     for image, known in ((0, True), (1, False)):
@@ -510,7 +510,7 @@ def test_other_concepts_than_those_prepared_are_noticed(broden_plus, tmp_path):
     with pytest.raises(
         UserError, match="have changed since it was prepared; prepare it again with: trust-exp data import"
     ):
-        sources.find("broden_plus_street").maps(folder, parts["train"]["maps"][0])
+        sources.find_source("broden_plus_street").maps(folder, parts["train"]["maps"][0])
 
 
 # --- Cityscapes-Parts ----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from trust_exp.data import store
-from trust_exp.data.sources import ensure, find, import_dataset
+from trust_exp.data.sources import ensure, find_source, import_dataset
 from trust_exp.data.sources.caltech import split
 from trust_exp.data.sources.folder import Listing
 from trust_exp.errors import UserError
@@ -69,7 +69,7 @@ def test_parts_of_a_folder_have_many_names_and_files_that_are_no_images_are_coun
     import_dataset("folder", folder, tmp_path)
     manifest = store.verify(tmp_path, "folder")
     assert manifest["info"]["classes"] == ["cat", "dog"]
-    assert manifest["converted"] == {"grey images": 1, "files that are no images, left out": 1}
+    assert manifest["converted"] == {"grey images": 1, "files that are not images, left out": 1}
     assert store.parts(manifest) == ["test", "train", "val"]
     train = store.open_part(tmp_path, "folder", "train")
     assert names(tmp_path, "folder", "train") == [
@@ -97,7 +97,7 @@ def test_of_classes_alone_every_fifth_image_is_for_testing(tmp_path):
 
 
 def test_one_image_a_class_is_a_set_without_a_part_to_test_on(samples, tmp_path):
-    manifest = ensure(find("folder").at(samples / "imagenet_samples"), tmp_path, samples / "imagenet_samples")
+    manifest = ensure(find_source("folder").at(samples / "imagenet_samples"), tmp_path, samples / "imagenet_samples")
     assert store.parts(manifest) == ["train"]
     assert len(manifest["info"]["classes"]) == 1000
     assert store.open_part(tmp_path, manifest["name"], "train")["labels"].tolist() == list(range(1000))
@@ -105,7 +105,7 @@ def test_one_image_a_class_is_a_set_without_a_part_to_test_on(samples, tmp_path)
 
 def test_every_folder_is_a_set_of_its_own_and_a_changed_one_another(tmp_path):
     ours, theirs = write_classes(tmp_path / "ours", cat=5), write_classes(tmp_path / "theirs", cat=5)
-    source = find("folder")
+    source = find_source("folder")
     before = source.at(ours).name
     assert before.startswith("folder-")
     assert before == source.at(ours).name != source.at(theirs).name
@@ -153,9 +153,9 @@ def test_a_defect_of_a_folder_is_said_in_one_sentence_and_nothing_stays(tmp_path
 
 def test_a_folder_must_be_given_and_be_one(tmp_path):
     with pytest.raises(UserError, match=r"needs dataset\.path"):
-        find("folder").at(None)
+        find_source("folder").at(None)
     with pytest.raises(UserError, match="nowhere is not a folder"):
-        find("folder").at(tmp_path / "nowhere")
+        find_source("folder").at(tmp_path / "nowhere")
 
 
 # --- Caltech -------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_caltech101_is_found_where_it_lies_and_has_no_background(tmp_path, layou
         archive = folder / "caltech-101" / "101_ObjectCategories.tar.gz"
         subprocess.run(["tar", "-czf", archive, "-C", archive.parent, "101_ObjectCategories"], check=True)
         shutil.rmtree(folder / inside)
-    ensure(find("caltech101"), tmp_path)
+    ensure(find_source("caltech101"), tmp_path)
     assert store.read_manifest(store.prepared_folder(tmp_path, "caltech101"))["info"]["classes"] == ["ant", "bass"]
     test = names(tmp_path, "caltech101", "test")
     assert [Path(path).name for path in test] == ["image_0000.jpg", "image_0005.jpg", "image_0004.jpg"]
@@ -196,7 +196,7 @@ def test_caltech256_has_clutter_and_as_many_test_images_as_others_have(tmp_path)
     assert manifest["info"]["classes"] == ["001.ak47", "257.clutter"]
     parts = split(Listing({str(label): [f"{label}"] * 119 for label in range(257)} | {"last": ["x"] * 24}, 0))
     counts = {part: sum(map(len, listing.files.values())) for part, listing in parts.items()}
-    assert counts == {"train": 24_485, "test": 6122} == dict(find("caltech256").images)
+    assert counts == {"train": 24_485, "test": 6122} == dict(find_source("caltech256").images)
 
 
 def test_a_folder_without_caltech_is_refused(tmp_path):
@@ -239,7 +239,7 @@ def test_imagenet_gets_the_same_labels_from_every_layout(tmp_path, layout):
         write_devkit(folder / "ILSVRC2012_devkit_t12" / "data")
     elif layout == "kaggle":
         write_solution(folder)
-    ensure(find("imagenet"), tmp_path)
+    ensure(find_source("imagenet"), tmp_path)
     val = store.open_part(tmp_path, "imagenet", "val")
     labels = dict(
         zip((path[-9:-5] for path in names(tmp_path, "imagenet", "val")), val["labels"].tolist(), strict=True)
@@ -293,7 +293,7 @@ def write_flowers(folder: Path, *, labels: tuple[int, ...] = (1, 1, 102, 5), tes
 
 def test_the_label_of_a_flower_stands_at_its_own_number(tmp_path):
     write_flowers(tmp_path / "flowers-102")
-    manifest = ensure(find("flowers102"), tmp_path)
+    manifest = ensure(find_source("flowers102"), tmp_path)
     labels = {part: store.open_part(tmp_path, "flowers102", part)["labels"].tolist() for part in store.parts(manifest)}
     assert labels == {"train": [4], "val": [0], "test": [101, 0]}
     assert names(tmp_path, "flowers102", "test") == ["jpg/image_00003.jpg", "jpg/image_00001.jpg"]
@@ -340,7 +340,7 @@ def write_cub(folder: Path, **tables: str) -> Path:
 
 def test_birds_have_their_boxes_cut_to_the_image(tmp_path):
     write_cub(tmp_path / "CUB_200_2011")
-    manifest = ensure(find("cub200"), tmp_path)
+    manifest = ensure(find_source("cub200"), tmp_path)
     assert manifest["info"]["classes"] == ["Black_footed_Albatross", "Auklet"]
     train, test = (store.open_part(tmp_path, "cub200", part) for part in ("train", "test"))
     assert train["labels"].tolist() == [0, 1]
@@ -353,7 +353,7 @@ def test_birds_have_their_boxes_cut_to_the_image(tmp_path):
     ("table", "text", "message"),
     [
         ("image_class_labels", "1 1\n2 1\n3 3\n", "image_class_labels.txt: image 3 has 3; expected: 1 to 2"),
-        ("train_test_split", "1 0\n2 1\n", "train_test_split.txt and .*images.txt do not fit together: .* image 3"),
+        ("train_test_split", "1 0\n2 1\n", "train_test_split.txt and .*images.txt do not match: .* image 3"),
         (
             "bounding_boxes",
             "1 2 3 4\n2 0 0 1 1\n3 0 0 1 1",

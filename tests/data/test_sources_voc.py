@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from trust_exp.data import store
+from trust_exp.data.provenance import split_facts
 from trust_exp.data.sources import import_dataset
 from trust_exp.data.sources.voc import CLASSES, Voc, find_lists, read_objects
+from trust_exp.data.stream import StreamDataModule
+from trust_exp.data.subset import write_index
 from trust_exp.errors import UserError
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>
@@ -101,6 +105,52 @@ def test_each_list_is_a_part_with_its_own_boxes(devkit, tmp_path):
         "boxlabels": (0,),
         "boxcount": (1,),
     }
+
+
+@pytest.fixture
+def boxes(devkit, tmp_path):
+    parts = {"train": ["2007_train"], "val": ["2007_val"], "test": ["2007_trainval"]}
+    root = tmp_path / "root"
+    import_dataset("voc", devkit, root)
+    return StreamDataModule("voc", task="detection", root=root, image_size=[30, 40], workers=0, **parts)
+
+
+def test_boxes_are_no_class_for_each_image(boxes):
+    for method in (boxes.labels, boxes.whole_labels, boxes.served_labels):
+        with pytest.raises(UserError, match=r"^dataset=voc has boxes, not a class for each image$"):
+            method("train")
+
+
+def test_the_facts_of_boxes_change_with_a_box(boxes):
+    facts = boxes.sample_facts()
+    assert (facts["name"], facts["samples"], facts["source"]) == ("voc", 1, boxes.origin())
+    moved = [array.copy() for array in boxes.label_arrays("train")]
+    assert split_facts("voc", *moved)["labels"] == facts["labels"]
+    for array in moved:
+        before, array[-1] = array[-1].copy(), 0
+        assert (split_facts("voc", *moved)["labels"] != facts["labels"]) == bool((before != 0).any())
+        array[-1] = before
+
+
+def test_images_with_boxes_have_a_validation_part_or_hold_some_out(boxes, devkit, tmp_path):
+    assert [boxes.size(split) for split in boxes.splits] == [1, 1, 2]
+    assert next(iter(boxes.eval_loader("val"))).label.tolist() == [[]]  # b.jpg has no box
+    options = {"task": "detection", "root": tmp_path / "root", "image_size": [30, 40], "workers": 0}
+    held = StreamDataModule("voc", train=["2007_trainval"], test=["2007_val"], hold_out=0.5, **options)
+    assert (held.size("train"), held.size("val")) == (1, 1)
+    assert sorted([*held.served("train").tolist(), *held.served("val").tolist()]) == [0, 1]
+    batch = next(iter(held.eval_loader("val")))
+    assert torch.equal(batch.index, held.served("val"))
+    assert batch.boxes.shape == (1, 2, 4)
+
+
+def test_an_index_file_chooses_among_images_with_boxes(boxes, devkit, tmp_path):
+    options = {"task": "detection", "root": tmp_path / "root", "image_size": [30, 40], "workers": 0}
+    parts = {"train": ["2007_trainval"], "test": ["2007_val"]}
+    facts = StreamDataModule("voc", **parts, **options).sample_facts()
+    write_index(tmp_path / "chosen.txt", torch.tensor([1]), facts)
+    chosen = StreamDataModule("voc", index_file=str(tmp_path / "chosen.txt"), **parts, **options)
+    assert chosen.served("train").tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_what_is_held_out_depends_on_the_name_of_the_data_alone():
 def test_a_class_with_a_single_sample_keeps_it_for_training():
     labels = torch.tensor([0, 1, 1, 2, 0])
     assert labels[held_out(labels, 0.9, "animals")].sort().values.tolist() == [0, 1]
-    with pytest.raises(UserError, match=r"^dataset.hold_out=0.9 finds no class with two samples in dataset=animals$"):
+    with pytest.raises(UserError, match=r"needs a class with two samples; dataset=animals has none$"):
         held_out(torch.tensor([0, 1, 2]), 0.9, "animals")
 
 
@@ -73,9 +73,9 @@ def test_every_seed_holds_out_the_same_and_its_checksum_is_recorded():
     one, other = (Digits("digits", hold_out=0.1, seed=seed) for seed in (0, 1))
     assert torch.equal(one.served("val"), other.served("val"))
     checksum = hashlib.sha256(np.array(one.served("val").tolist(), "<i8").tobytes()).hexdigest()
-    assert one.source() == {"held_out": {"samples": 143, "checksum": checksum}}
-    assert Digits("digits").source() == {}
-    assert Digits("digits", hold_out=0.1, limit_train=50).source() == one.source()
+    assert one.origin() == {"held_out": {"samples": 143, "checksum": checksum}}
+    assert Digits("digits").origin() == {}
+    assert Digits("digits", hold_out=0.1, limit_train=50).origin() == one.origin()
 
 
 def test_limits_and_fractions_choose_among_what_is_left():
@@ -146,14 +146,22 @@ class OwnVal(ArrayDataModule):
         return Arrays(torch.full((count, 1, 2, 2), count, dtype=torch.uint8), torch.arange(count) % 2)
 
 
+def test_pixels_are_no_class_for_each_image(tmp_path):
+    data = StreetScenes(task="segmentation", images=6, test_images=6, image_size=(16, 32), root=tmp_path)
+    for method in (data.labels, data.whole_labels, data.served_labels):
+        with pytest.raises(UserError, match=r"^dataset=street_scenes has a class for each pixel, not a class for each"):
+            method("test")
+    assert data.sample_facts()["samples"] == 6
+
+
 def test_a_part_of_the_sets_own_is_val_with_its_own_numbers():
     data = OwnVal("own")
     assert [data.size(split) for split in data.splits] == [40, 20, 10]
     assert torch.equal(data.served("val"), torch.arange(20))
     assert data.arrays("val").images.unique().tolist() == [20]
-    assert data.source() == {}
+    assert data.origin() == {}
     assert OwnVal("own", limit_train=4).size("val") == 2
-    with pytest.raises(UserError, match=r"^dataset=own has a validation part; dataset.hold_out=0.1 would make another"):
+    with pytest.raises(UserError, match=r"^dataset=own has its own validation part; omit dataset.hold_out=0.1$"):
         OwnVal("own", hold_out=0.1).size("train")
 
 

@@ -61,7 +61,7 @@ def test_a_truncated_file_is_named_with_the_way_out(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     message = (
         f"{path} has 1000 bytes and should have {size}; "
-        f"delete {path.parent}, and the next run prepares it again or says what that needs"
+        f"delete {path.parent}, and the next run prepares it again or says how to get the data"
     )
     for check in (lambda: store.open_part(tmp_path, "tiny", "test"), lambda: store.verify(tmp_path, "tiny")):
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):

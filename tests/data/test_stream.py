@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,10 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 from torchvision.transforms.functional import InterpolationMode, pil_to_tensor, resized_crop
 
+from tests.waiting import PATIENCE, is_pending, wait_for
 from trust_exp.data.config import AugmentConfig
 from trust_exp.data.geometry import RESIZED_CROP_NUMBERS, resized_crop_boxes
-from trust_exp.data.readers import ClassReader
+from trust_exp.data.readers.classes import ClassReader
 from trust_exp.data.stream import StreamDataModule, StreamLoader, on_device
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
@@ -203,7 +203,7 @@ def test_images_are_cropped_to_their_boxes_first(photographs, module):
 
 
 def test_a_resize_below_what_is_served_is_refused(module):
-    with pytest.raises(UserError, match=r"dataset\.resize must be at least what is served, 64; got 60"):
+    with pytest.raises(UserError, match=r"dataset\.resize must be at least 64, the size of the served images; got 60"):
         module(resize=60).test_dataloader()
 
 
@@ -238,7 +238,7 @@ def test_photographs_are_held_out_of_each_class(module):
     limited = module(hold_out=0.3, limit_train=5)
     assert (limited.size("train"), limited.size("val")) == (5, 2)
     assert torch.isin(limited.served("val"), held).all()
-    assert whole.source() == {key: value for key, value in data.source().items() if key != "held_out"}
+    assert whole.origin() == {key: value for key, value in data.origin().items() if key != "held_out"}
 
 
 def test_a_part_may_be_val(module):
@@ -346,7 +346,7 @@ def test_a_folder_that_is_gone_is_said_before_training(photographs, tmp_path):
     data = StreamDataModule("folder", path=str(folder), root=tmp_path)
     data.prepare_data()
     shutil.rmtree(folder)
-    with pytest.raises(UserError, match=r"no longer in .*copy; bring them back"):
+    with pytest.raises(UserError, match=r"no longer in .*copy; put them back"):
         data.prepare_data()
 
 
@@ -402,31 +402,21 @@ def group_of(process) -> list[int]:
     return members
 
 
-PATIENCE = 60  # seconds; an end takes 3, most of it torch's, and several times that on a busy machine
-
-
-def wait_until_alone(process) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while group_of(process) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not group_of(process)
-
-
 def test_workers_leave_signals_to_the_process_they_work_for(streaming):
     others = [member for member in group_of(streaming) if member != streaming.pid]
     assert len(others) >= 3  # two workers, and the server that they were forked from
     for member in others:
         os.kill(member, signal.SIGTERM)
-    time.sleep(0.5)
+    wait_for(lambda: not any(is_pending(member, signal.SIGTERM) for member in others))
     assert set(others) <= set(group_of(streaming))
     for _ in range(20):
         assert streaming.stdout.readline() == "batch\n"
     os.killpg(streaming.pid, signal.SIGINT)  # as Ctrl-C does
     _, errors = streaming.communicate(timeout=PATIENCE)
     assert (streaming.returncode, errors) == (130, "")
-    assert wait_until_alone(streaming)
+    wait_for(lambda: not group_of(streaming))
 
 
 def test_workers_do_not_outlive_a_killed_process(streaming):
     os.kill(streaming.pid, signal.SIGKILL)
-    assert wait_until_alone(streaming)
+    wait_for(lambda: not group_of(streaming))

@@ -1,3 +1,4 @@
+import hashlib
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from trust_exp.errors import UserError
 
 INFO = DatasetInfo("animals", ("cat", "dog", "7", "emu"), (3, 4, 4), (0.0, 1.0))
 LABELS = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0, 1, 1])
+FACTS = split_facts("animals", LABELS.numpy())
 
 
 def test_without_a_choice_everything_is_served():
@@ -89,13 +91,13 @@ def test_a_class_that_is_not_there_is_named(given, message):
 
 
 def test_classes_of_dense_data_cannot_be_chosen():
-    with pytest.raises(UserError, match="chooses among images of a class; dataset=animals has none"):
+    with pytest.raises(UserError, match="needs a class for each image; dataset=animals has"):
         Subset(["cat"]).rows("train", torch.zeros(2, 4, 4, dtype=torch.int8), INFO)
 
 
 def test_an_empty_choice_is_refused(tmp_path):
     np.save(tmp_path / "chosen.npy", np.array([0]))
-    with pytest.raises(UserError, match="no sample of train is left of dataset=animals"):
+    with pytest.raises(UserError, match="no train sample of dataset=animals is left"):
         Subset(["emu"], tmp_path / "chosen.npy").rows("train", LABELS, INFO)
 
 
@@ -106,7 +108,7 @@ def test_an_empty_choice_is_refused(tmp_path):
         ("10\n", "names sample 10; there are 0 to 9"),
         ("-1\n", "names sample -1; there are 0 to 9"),
         ("", "names no sample"),
-        ('# samples of {"name: 1}\n1\n', "its first line does not say of which data they are"),
+        ('# samples of {"name: 1}\n1\n', "the facts about its data in the first line are not JSON"),
         ("1 2\n3 4\n", "must hold whole numbers; it has int64 (2, 2)"),
     ],
 )
@@ -114,37 +116,48 @@ def test_a_wrong_index_file_is_named(tmp_path, content, message):
     path = tmp_path / "chosen.txt"
     path.write_text(content)
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        read_index(path, "animals", LABELS)
+        read_index(path, FACTS)
     assert str(path) in str(error.value)
     with pytest.raises(UserError, match="cannot be read"):
-        read_index(tmp_path / "missing.npy", "animals", LABELS)
+        read_index(tmp_path / "missing.npy", FACTS)
     np.save(tmp_path / "floats.npy", np.zeros(3))
     with pytest.raises(UserError, match="must hold whole numbers; it has float64"):
-        read_index(tmp_path / "floats.npy", "animals", LABELS)
+        read_index(tmp_path / "floats.npy", FACTS)
 
 
 def test_pickled_index_files_are_refused(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="cannot be read"):
-        read_index(tmp_path / "objects.npy", "animals", LABELS)
+        read_index(tmp_path / "objects.npy", FACTS)
 
 
 def test_an_index_file_that_was_written_for_other_data_is_refused(tmp_path):
-    path, facts = tmp_path / "chosen.txt", split_facts("animals", LABELS.numpy())
-    write_index(path, torch.tensor([8, 2]), facts)
-    assert read_index(path, "animals", LABELS).tolist() == [8, 2]
+    path = tmp_path / "chosen.txt"
+    write_index(path, torch.tensor([8, 2]), FACTS)
+    assert read_index(path, FACTS).tolist() == [8, 2]
     with pytest.raises(UserError, match="for other data: its name is 'animals', here it is 'birds'"):
-        read_index(path, "birds", LABELS)
-    with pytest.raises(UserError, match=r"its labels is '.*'; choose anew from these data"):
+        read_index(path, split_facts("birds", LABELS.numpy()))
+    with pytest.raises(UserError, match=r"its labels is '.*'; make one for these data"):
         Subset(index_file=path).rows("train", LABELS.flip(0), INFO)
     path.write_text(path.read_text().replace('"samples": 10', '"samples": 11'))
     with pytest.raises(UserError, match="its samples is 11, here it is 10"):
-        read_index(path, "animals", LABELS)
+        read_index(path, FACTS)
     path.write_text("# samples of nothing\n1\n")
     with pytest.raises(UserError, match="cannot be read as whole numbers, one a line"):
-        read_index(path, "animals", LABELS)
+        read_index(path, FACTS)
     path.write_text("# my own choice\n1\n")
-    assert read_index(path, "animals", LABELS).tolist() == [1], "a plain file is believed"
+    assert read_index(path, FACTS).tolist() == [1], "a plain file is believed"
+
+
+def test_facts_are_of_all_labels_in_their_order():
+    labels = np.arange(3000, dtype=np.int16) % 7
+    expected = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+    assert split_facts("animals", labels) == {"name": "animals", "samples": 3000, "labels": expected}
+    boxes = np.zeros((3000, 4), np.float32)
+    with_boxes = split_facts("animals", labels, boxes)
+    assert with_boxes["labels"] == hashlib.sha256(labels.astype("<i8").tobytes() + boxes.tobytes()).hexdigest()
+    boxes[2999, 3] = 1
+    assert split_facts("animals", labels, boxes) != with_boxes
 
 
 def test_a_long_tail_keeps_the_first_of_each_class():

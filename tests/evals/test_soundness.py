@@ -12,7 +12,7 @@ from trust_exp.attacks.apgd import apgd
 from trust_exp.attacks.autoattack import autoattack
 from trust_exp.build import build
 from trust_exp.data.batch import as_floats
-from trust_exp.evals.certify import Certify
+from trust_exp.evals.certify.suite import Certify
 from trust_exp.evals.suite import Context, Report, SuiteRunner
 from trust_exp.rng import keyed_generator
 

@@ -1,4 +1,4 @@
-"""Jobs without a network: tasks whose processes are a line of shell each."""
+"""Jobs without a network: jobs whose processes are a line of shell each."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from trust_exp.job import Job
 from trust_exp.launch import process
-from trust_exp.launch.sweep import Task
+from trust_exp.launch.sweep_job import SweepJob
 from trust_exp.runs import Run
 
 DONE = json.dumps(
@@ -29,33 +29,33 @@ def succeed() -> str:
 
 
 @pytest.fixture
-def make_task(tmp_path: Path) -> Callable[..., Task]:
-    """Make a task; ``shell`` is what its process does, in its run's folder."""
+def make_job(tmp_path: Path) -> Callable[..., SweepJob]:
+    """Make a job; ``shell`` is what its process does, in its run's folder."""
 
     def make(
         number: int, shell: str = SUCCEED, *, run: str | None = None, force: bool = False, **where: object
-    ) -> Task:
+    ) -> SweepJob:
         folder = tmp_path / (run or f"cll-digits-{number:010x}")
         folder.mkdir(exist_ok=True)
         accelerator = {"kind": "auto", "devices": 1, "nodes": 1, "threads": 1, **where}
         config = {"mode": "train", "force": force, "eval": {}, "shell": shell, "sweep": "test"}
-        return Task(number, f"seed={number}", Job({**config, "accelerator": accelerator}, Run(folder), []))
+        return SweepJob(number, f"seed={number}", Job({**config, "accelerator": accelerator}, Run(folder), []))
 
     return make
 
 
 @pytest.fixture
 def shell_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the launcher start the tasks' shell lines."""
+    """Let the launcher start the jobs' shell lines."""
 
-    def start(task: Task, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-        with open(task.log, "ab") as log:
+    def start(job: SweepJob, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+        with open(job.log, "ab") as log:
             log.write(b"--- try\n")
             log.flush()
             return subprocess.Popen(
-                ["sh", "-c", task.job.config["shell"]],
-                cwd=task.job.run.folder,
-                env={**environment, "TRY": str(task.tries), "DONE": DONE},
+                ["sh", "-c", job.config["shell"]],
+                cwd=job.run.folder,
+                env={**environment, "TRY": str(job.tries), "DONE": DONE},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

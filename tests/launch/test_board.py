@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from trust_exp.launch.board import Board, print_summary
-from trust_exp.launch.sweep import Task, end, explain
+from trust_exp.launch.sweep import end, why_ended
+from trust_exp.launch.sweep_job import SweepJob
 
 RESULT = (
     '{"status": "done", "rows": [{"suite": "clean", "metric": "clean/accuracy", "value": 0.9, "unit": "fraction"},'
@@ -51,28 +52,28 @@ def terminal(monkeypatch):
 
 
 @pytest.fixture
-def tasks(make_task) -> list[Task]:
-    tasks = [make_task(number) for number in range(1, 31)]
-    tasks[4].log.write_text("--- try 1\ntrain: 100/2000 after 30 s  loss 0.5\n")
-    for task in tasks:
-        task.job.run.result.write_text(RESULT)
-    return tasks
+def jobs(make_job) -> list[SweepJob]:
+    jobs = [make_job(number) for number in range(1, 31)]
+    jobs[4].log.write_text("--- try 1\ntrain: 100/2000 after 30 s  loss 0.5\n")
+    for job in jobs:
+        job.run.result.write_text(RESULT)
+    return jobs
 
 
-def play(tasks: list[Task], board: Board) -> None:
-    for task in tasks[:2] + tasks[3:5]:
-        end(task, "running", board=board)
-    end(tasks[0], "done", board=board)
-    end(tasks[1], "failed", "a reason that goes on and on " * 20, board)
-    end(tasks[2], "skipped", board=board)
+def play(jobs: list[SweepJob], board: Board) -> None:
+    for job in jobs[:2] + jobs[3:5]:
+        end(job, "running", board=board)
+    end(jobs[0], "done", board=board)
+    end(jobs[1], "failed", "a reason that goes on and on " * 20, board)
+    end(jobs[2], "skipped", board=board)
 
 
 @pytest.mark.parametrize("width", [80, 200])
 @pytest.mark.parametrize("height", [3, 10, 50])
-def test_the_table_fits_and_leaves_no_line(terminal, tasks, width, height):
+def test_the_table_fits_and_leaves_no_line(terminal, jobs, width, height):
     screen = terminal(width, height)
-    with Board(tasks, Path("night")) as board:
-        play(tasks, board)
+    with Board(jobs, Path("night")) as board:
+        play(jobs, board)
         board.note("something to remember")
         board.drawn = 0
         board.tick()
@@ -89,9 +90,9 @@ def test_the_table_fits_and_leaves_no_line(terminal, tasks, width, height):
     assert screen.screen(width) == ["sweep night: 30 jobs", "something to remember"]
 
 
-def test_without_a_terminal_each_event_is_a_line(tasks, capsys):
-    with Board(tasks, Path("night")) as board:
-        play(tasks, board)
+def test_without_a_terminal_each_event_is_a_line(jobs, capsys):
+    with Board(jobs, Path("night")) as board:
+        play(jobs, board)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "sweep night: 30 jobs"
     assert lines[1] == "[ 1/30] cll-digits-0000000001 (seed=1) running"
@@ -99,13 +100,13 @@ def test_without_a_terminal_each_event_is_a_line(tasks, capsys):
     assert lines[7] == "[ 3/30] cll-digits-0000000003 (seed=3) skipped"
 
 
-def test_the_summary_says_what_failed_and_where_to_look(tasks, capsys):
-    with Board(tasks[:3], Path("night")) as board:
-        play(tasks[:3], board)
-    tasks[1].reason = "killed by SIGKILL"
-    tasks[1].log.write_text("x")
+def test_the_summary_says_what_failed_and_where_to_look(jobs, capsys):
+    with Board(jobs[:3], Path("night")) as board:
+        play(jobs[:3], board)
+    jobs[1].reason = "killed by SIGKILL"
+    jobs[1].log.write_text("x")
     capsys.readouterr()
-    print_summary(tasks[:3], 12.34)
+    print_summary(jobs[:3], 12.34)
     head, *rows, _, total, failed, log = capsys.readouterr().out.strip().splitlines()
     assert head.split() == ["job", "run", "ended", "seconds", "clean/accuracy", "certify/lipschitz"]
     assert rows[0].split()[:3] == ["1", "seed=1", "cll-digits-0000000001"]
@@ -113,7 +114,7 @@ def test_the_summary_says_what_failed_and_where_to_look(tasks, capsys):
     assert rows[1].split()[3] == "failed"
     assert total == "3 jobs in 12.3 s: 1 done, 1 skipped, 1 failed"
     assert failed == "failed: cll-digits-0000000002 (seed=2): killed by SIGKILL"
-    assert log == f"        log: {tasks[1].log}"
+    assert log == f"        log: {jobs[1].log}"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_the_summary_says_what_failed_and_where_to_look(tasks, capsys):
     [
         (-9, "anything", "killed by SIGKILL (out of memory, perhaps)"),
         (-15, "", "killed by SIGTERM"),
-        (130, "", "asked to stop from outside"),
+        (130, "", "stopped by a signal"),
         (2, "error: no such data", "no such data"),
         (1, "--- try 1 of seed=0", "ended with exit code 1"),
         (1, "", "ended with exit code 1"),
@@ -129,4 +130,4 @@ def test_the_summary_says_what_failed_and_where_to_look(tasks, capsys):
     ids=["SIGKILL", "SIGTERM", "interrupted", "sentence", "no-word", "nothing"],
 )
 def test_an_exit_code_is_explained(code, last, reason):
-    assert explain(code, last) == reason
+    assert why_ended(code, last) == reason

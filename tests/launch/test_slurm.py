@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.conftest import SHARED, CommandLine
+from tests.waiting import PATIENCE, is_alive, wait_for
 from trust_exp.launch import slurm
 from trust_exp.launch.board import Board
 from trust_exp.launch.node import NodeJob, forget_exits, read_exits, write_exit
@@ -34,11 +35,11 @@ def started_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
     if os.geteuid():
         pytest.skip("starting a SLURM needs root")
     folder = Path("/tmp") / f"slurm-{os.getpid()}"  # short: the names of unix sockets are limited
-    done = subprocess.run(["bash", str(START), str(folder)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["bash", str(START), str(folder)], capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode:
         pytest.skip(f"SLURM cannot be had here: {done.stderr.strip().splitlines()[-1]}")
     yield {"SLURM_CONF": str(folder / "slurm.conf")}
-    subprocess.run(["bash", str(START), "--down", str(folder)], capture_output=True, timeout=120)
+    subprocess.run(["bash", str(START), "--down", str(folder)], capture_output=True, timeout=PATIENCE)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -50,16 +51,7 @@ def cluster(started_slurm: dict[str, str], command_line: CommandLine, monkeypatc
 
 
 def told_by(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := what():
-            return value
-        time.sleep(0.1)
-    raise TimeoutError(what)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
 
 
 def runs_of(line: CommandLine) -> list[Path]:
@@ -79,11 +71,6 @@ def process_of(run: Path) -> int | None:
     lock = run / ".lock"
     found = re.search(r"process (\d+)", lock.read_text()) if lock.exists() else None
     return int(found[1]) if found else None
-
-
-def is_alive(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status")
-    return status.exists() and "State:\tZ" not in status.read_text()  # without an init the dead stay as zombies
 
 
 def job_id(text: str) -> str:
@@ -130,7 +117,7 @@ def test_one_raises_one_is_killed_the_others_are_done_and_only_the_two_run_again
     made = wait_for(lambda: len(runs_of(cluster)) == 5 and {seed_of(run): run for run in runs_of(cluster)})
     (made[1] / "weights.part").mkdir()  # so that the run raises when it writes its weights
     os.kill(wait_for(lambda: process_of(made[2])), signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "2 failed" in out
     assert "2 of 4 jobs failed; the same command runs just them again" in err
@@ -154,7 +141,7 @@ def test_one_raises_one_is_killed_the_others_are_done_and_only_the_two_run_again
 def test_a_preempted_job_goes_on_and_ends_with_the_weights_of_an_uninterrupted_one(cluster, command_line_in, tmp_path):
     process, run, job = start_and_wait_for_a_checkpoint(cluster, "hydra.launcher.timeout_min=60")
     told_by("scancel", "--signal=USR2", job)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "1 resumed" in out
     assert len(re.findall("resuming from step", (run / "log.txt").read_text())) == 1
@@ -171,7 +158,7 @@ def test_a_job_out_of_time_once_too_often_fails_and_can_be_taken_up(cluster):
     limits = ("hydra.launcher.timeout_min=10", "hydra.launcher.max_num_timeout=0")
     process, run, job = start_and_wait_for_a_checkpoint(cluster, *limits)
     told_by("scancel", "--signal=USR2", job)
-    out, _ = process.communicate(timeout=200)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "timed-out too many times" in result_of(run)["error"]
     assert "timed-out too many times" in out
@@ -210,7 +197,7 @@ def test_two_tasks_train_one_model_and_a_failure_of_the_second_is_a_failure(clus
 def test_ctrl_c_leaves_the_job_in_the_queue_and_the_same_command_watches_it(cluster):
     process, run, job = start_and_wait_for_a_checkpoint(cluster)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert f"goes on as SLURM job {job}" in out + err or f"scancel {job}" in err
     again = cluster(*LONG)
@@ -224,9 +211,9 @@ def test_ctrl_c_leaves_the_job_in_the_queue_and_the_same_command_watches_it(clus
 def test_a_cancelled_job_is_reported(cluster):
     process, run, job = start_and_wait_for_a_checkpoint(cluster)
     told_by("scancel", job)
-    process.communicate(timeout=200)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    assert f"asked to stop from outside; SLURM says of job {job}: CANCELLED" in result_of(run)["error"]
+    assert f"stopped by a signal; SLURM says of job {job}: CANCELLED" in result_of(run)["error"]
 
 
 @pytest.mark.slurm
@@ -241,7 +228,7 @@ def test_a_job_that_dies_without_a_word_is_reported(cluster, tmp_path, accountin
     child = process_of(run)
     shell = int(re.findall(r"PPid:\s+(\d+)", Path(f"/proc/{child}/status").read_text())[0])
     os.kill(shell, signal.SIGKILL)
-    process.communicate(timeout=200)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     result = result_of(run)
     assert result["status"] == "failed"
@@ -299,7 +286,7 @@ def test_the_reason_is_what_sbatch_says():
         ("12_0", "FAILED, exit code 12:0"),
         ("12_2", "CANCELLED by 0, exit code 0:0"),
         ("13", "COMPLETED, exit code 0:0"),
-        ("14", "nothing of its end"),
+        ("14", "nothing about its end"),
         ("15", "nothing, as there is no accounting"),
     ],
 )
@@ -323,15 +310,15 @@ def test_what_accounting_says(monkeypatch, job, said):
     ],
     ids=lambda value: str(value.get("status")) if isinstance(value, dict) else "",
 )
-def test_where_another_watcher_took_the_exit_files_the_run_speaks(make_task, monkeypatch, result, state, reason):
+def test_where_another_watcher_took_the_exit_files_the_run_speaks(make_job, monkeypatch, result, state, reason):
     monkeypatch.setattr(slurm, "fate", lambda _: "COMPLETED")
-    task = make_task(1)
-    task.job.run.result.write_text(json.dumps(result))
-    cluster = Cluster([task], {}, Board([task], Path("sweep")), StopRequests())
-    cluster.ids[task] = "7"
-    cluster.ended(task, [])
-    assert (task.state, task.reason) == (state, reason)
-    assert result_of(task.job.run.folder)["status"] == state
+    job = make_job(1)
+    job.run.result.write_text(json.dumps(result))
+    cluster = Cluster([job], {}, Board([job], Path("sweep")), StopRequests())
+    cluster.ids[job] = "7"
+    cluster.ended(job, [])
+    assert (job.state, job.reason) == (state, reason)
+    assert result_of(job.run.folder)["status"] == state
 
 
 def test_a_warning_before_the_child_is_started_is_no_error(tmp_path):
@@ -341,7 +328,7 @@ def test_a_warning_before_the_child_is_started_is_no_error(tmp_path):
 def test_two_jobs_on_one_run_are_not_submitted_together():
     class Fake:
         def __init__(self, folder: str) -> None:
-            self.job = type("", (), {"run": type("", (), {"folder": folder})})
+            self.run = type("", (), {"folder": folder})
 
-    tasks = [Fake(name) for name in "abcab"]
-    assert list(waves(tasks)) == [tasks[:3], tasks[3:]]  # type: ignore[arg-type]
+    jobs = [Fake(name) for name in "abcab"]
+    assert list(waves(jobs)) == [jobs[:3], jobs[3:]]  # type: ignore[arg-type]

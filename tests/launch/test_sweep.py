@@ -8,16 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.waiting import PATIENCE, is_alive, is_pending, wait_for
 from trust_exp.identity import run_id
 from trust_exp.job import Job
-from trust_exp.launch.sweep import Task, write_failure
+from trust_exp.launch.sweep import write_failure
+from trust_exp.launch.sweep_job import SweepJob
 from trust_exp.runs import Run, lock
 from trust_exp.schema import ROOT
 
@@ -53,25 +54,21 @@ def holder(folder: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+CLOCK = """
+import runpy, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from trust_exp.launch import process
+late, *sys.argv = sys.argv[1:]
+process.time = SimpleNamespace(sleep=time.sleep, monotonic=lambda: time.monotonic() + 3600 * Path(late).exists())
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def wait(what: Callable[[], object], process, seconds: float = 120) -> object:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
-
-
-def start(command_line, *arguments: str) -> "subprocess.Popen[str]":
-    """A sweep in a process group of its own, as a shell starts it."""
-    command = [sys.executable, str(ROOT / "run.py"), "-m", *arguments]
+def start(command_line, *arguments: str, late: Path | None = None) -> "subprocess.Popen[str]":
+    """A sweep in a process group of its own, as a shell starts it; an hour later for its launcher when ``late`` is."""
+    clock = [] if late is None else ["-c", CLOCK, str(late)]
+    command = [sys.executable, *clock, str(ROOT / "run.py"), "-m", *arguments]
     return subprocess.Popen(
         command, cwd=ROOT, env=command_line.environment, text=True, stdout=-1, stderr=-1, start_new_session=True
     )
@@ -95,19 +92,29 @@ MANY = pytest.param(["method=cll,gloro", "seed=range(0,6)"], 9, ["method=gloro"]
 def test_one_job_raises_one_is_killed_one_hangs_and_the_others_are_right(
     command_line, folder_of, tmp_path, jobs, right, alike
 ):
-    sweep = ["-m", *SMOKE, *TWO, *jobs]
-    limits = ["hydra.launcher.timeout_min=0.5", "hydra.launcher.grace_s=0.5"]
+    sweep = [*SMOKE, *TWO, *jobs]
+    limits = ["hydra.launcher.timeout_min=50", "hydra.launcher.grace_s=0.5"]
     hangs, dies, raises = (folder_of(*SMOKE, f"seed={seed}") for seed in (0, 1, 2))
     (raises / "weights.part").mkdir(parents=True)
-    process = command_line.start(*sweep, *limits)
-    os.kill(wait(lambda: holder(hangs), process), signal.SIGSTOP)
-    os.kill(wait(lambda: holder(dies), process), signal.SIGKILL)
-    out, err = process.communicate(timeout=400)
+    for folder in (hangs, dies):  # neither can end by itself: a pipe that nobody reads cannot be opened
+        folder.mkdir()
+        os.mkfifo(folder / "weights.part")
+    process = start(command_line, *sweep, *limits, late=tmp_path / "late")
+    os.kill(wait_for(lambda: holder(hangs), process), signal.SIGSTOP)
+    os.kill(wait_for(lambda: holder(dies), process), signal.SIGKILL)
+    err = ""
+    while len(re.findall(r"(done|failed) after ", err)) < right + 2:  # all but the one that hangs
+        line = process.stderr.readline()
+        assert line, err
+        err += line
+    (tmp_path / "late").touch()
+    out, rest = process.communicate(timeout=PATIENCE)
+    err += rest
 
     assert process.returncode == 1, err
     failed = {name: error for name, (status, error) in ended(command_line).items() if status == "failed"}
     assert failed.keys() == {hangs.name, dies.name, raises.name}
-    assert failed[hangs.name] == "timed out after 0.5 min"
+    assert failed[hangs.name] == "timed out after 50 min"
     assert failed[dies.name] == "killed by SIGKILL (out of memory, perhaps)"
     assert "Is a directory" in failed[raises.name]
     assert f"{right + 3} jobs in " in out
@@ -125,7 +132,9 @@ def test_one_job_raises_one_is_killed_one_hangs_and_the_others_are_right(
 
     before = {path: path.stat().st_mtime_ns for path in command_line.runs.glob("*/*") if path.parent.name not in failed}
     (raises / "weights.part").rmdir()
-    again = command_line(*sweep)
+    for folder in (hangs, dies):
+        (folder / "weights.part").unlink()
+    again = command_line("-m", *sweep)
     assert again.returncode == 0, again.stderr
     assert re.search(rf"{right + 3} jobs in .* s: \d (done|resumed).*{right} skipped", again.stdout)
     assert {status for status, _ in ended(command_line).values()} == {"done"}
@@ -142,25 +151,29 @@ def test_a_sweep_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_
     sweep = [*LONG, *TWO, "seed=0,1"]
     folders = [folder_of(*LONG, f"seed={seed}") for seed in (0, 1)]
 
-    def running(tries: int) -> bool:
-        logs = [folder / "log.txt" for folder in folders]
-        texts = [log.read_text() if log.exists() else "" for log in logs]
-        resumed = all(text.count("resuming from step") == tries for text in texts)
-        return resumed and all((folder / "checkpoint.ckpt").exists() for folder in folders)
+    def is_running(folder: Path, tries: int) -> bool:
+        log = folder / "log.txt"
+        resumed = log.exists() and log.read_text().count("resuming from step") == tries
+        return resumed and (folder / "checkpoint.ckpt").exists()
 
     for tries, number in enumerate(numbers):
-        process = start(command_line, *sweep)
-        wait(lambda: running(tries), process)  # noqa: B023 (it is called in this round)
-        pids = [holder(folder) for folder in folders]
+        process, pids = start(command_line, *sweep), []
+        held = set(folders)  # until both run, the first one waits for the other
+        while held:
+            folder = wait_for(lambda: next((one for one in held if is_running(one, tries)), None), process)  # noqa: B023
+            pids.append(holder(folder))
+            os.kill(pids[-1], signal.SIGSTOP)
+            held.remove(folder)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as the terminal does it
         else:
             process.send_signal(number)
-        out, err = process.communicate(timeout=200)
-        deadline = time.monotonic() + 200
-        while any(is_alive(pid) for pid in pids):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        for pid in pids:
+            wait_for(lambda: is_pending(pid, signal.SIGTERM) or not is_alive(pid))  # noqa: B023
+            assert is_alive(pid), "the runs were over already"
+            os.kill(pid, signal.SIGCONT)
+        out, err = process.communicate(timeout=PATIENCE)
+        wait_for(lambda: not any(is_alive(pid) for pid in pids))  # noqa: B023
         assert [status for status, _ in ended(command_line).values()] == ["interrupted"] * 2, err
         assert all((folder / "checkpoint.ckpt").exists() for folder in folders), "the runs were over already"
         assert process.returncode == (-9 if number == signal.SIGKILL else 130)
@@ -258,14 +271,14 @@ def test_a_run_that_another_process_holds_is_waited_for(command_line, folder_of)
             assert lines[-1], lines
         assert f"{held.name} is being run by process {os.getpid()} on" in "".join(lines)
         assert not (held / "result.json").exists(), "the result of a run belongs to the process that holds it"
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "2 done" in out
 
 
 def test_two_sweeps_at_once_share_the_work(command_line):
     sweeps = [command_line.start("-m", *SMOKE, "seed=5,6", "hydra.launcher.workers=1") for _ in range(2)]
-    said = [sweep.communicate(timeout=200) for sweep in sweeps]
+    said = [sweep.communicate(timeout=PATIENCE) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], said
     results = [json.loads(path.read_text()) for path in command_line.runs.glob("*/result.json")]
     assert [result["status"] for result in results] == ["done", "done"]
@@ -275,9 +288,9 @@ def test_two_sweeps_at_once_share_the_work(command_line):
 
 def test_a_run_that_is_done_stays_done_whoever_says_otherwise(trained, composed_in):
     config = composed_in(trained.runs, *SMOKE, "seed=0")
-    task = Task(1, "", Job(config, Run(trained.runs / f"cll-digits-{run_id(config)}"), []), seen=1)  # written since
-    assert write_failure(task, "killed") == "done"
-    assert task.result()["status"] == "done"
+    job = SweepJob(1, "", Job(config, Run(trained.runs / f"cll-digits-{run_id(config)}"), []), seen=1)  # written since
+    assert write_failure(job, "killed") == "done"
+    assert job.result()["status"] == "done"
 
 
 def test_hydras_own_launcher_still_works(trained):
@@ -309,14 +322,14 @@ def test_a_sweep_on_a_terminal_ends_with_its_summary(trained):
 def test_one_process_of_a_job_on_two_dies(command_line, folder_of):
     ddp = ["accelerator=ddp", "accelerator.kind=cpu", *LONG]
     broken = folder_of(*LONG)
-    process = command_line.start("-m", *ddp, *TWO, "seed=0", "hydra.launcher.grace_s=5")
-    first = wait(lambda: holder(broken), process)
-    wait(lambda: (broken / "checkpoint.ckpt").exists(), process)
+    process = command_line.start("-m", *ddp, *TWO, "seed=0")
+    first = wait_for(lambda: holder(broken), process)
+    wait_for(lambda: (broken / "checkpoint.ckpt").exists(), process)
     children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
     ranks = [int(pid) for pid in children if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes()]
     assert len(ranks) == 1
     os.kill(ranks[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, err
     assert "1 failed" in out
     assert not is_alive(first)
@@ -351,7 +364,7 @@ def test_a_process_that_is_refused_leaves_the_job_to_its_holder(command_line, fo
     ask.write_text(json.dumps({"config": composed_in(command_line.runs, *SMOKE), "overrides": []}))
     command = [sys.executable, "-m", "trust_exp.jobs", str(ask)]
     with lock(Run(folder)):
-        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert process.returncode == 2
     assert "is being run by process" in process.stderr
     assert ask.exists()

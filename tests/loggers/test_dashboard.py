@@ -144,7 +144,7 @@ def test_the_command_shows_what_it_would_send(results, tmp_path, capsys):
 
 
 def test_what_a_dashboard_lacks_is_one_sentence(results, monkeypatch):
-    with pytest.raises(UserError, match="of the 1 selected ones none is"):
+    with pytest.raises(UserError, match="none of the 1 selected runs is"):
         report_of(results[4:], "us", "thesis")
     monkeypatch.setattr(util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install 'trust_exp\[workspaces\]'"):

@@ -4,11 +4,11 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE, wait_for
 from trust_exp import engine
 from trust_exp.identity import digest, run_id
 from trust_exp.job import Job
@@ -21,8 +21,9 @@ from trust_exp.results.record import Record, Row, fraction
 from trust_exp.runs import Run, open_run
 
 KEY = "a" * 40
-SMOKE = ["size=smoke", "eval=[clean,certify]", "logger=wandb"]
-LONG = ["size=smoke", "eval=[clean]", "fit.steps=1000", "fit.checkpoint_seconds=0.05", "logger=wandb"]
+LOGGER = ["logger=wandb", f"logger.patience={PATIENCE}"]
+SMOKE = ["size=smoke", "eval=[clean,certify]", *LOGGER]
+LONG = ["size=smoke", "eval=[clean]", "fit.steps=1000", "fit.checkpoint_seconds=0.05", *LOGGER]
 OPTIONS = {"project": "trust_exp", "entity": None, "mode": "auto", "tags": [], "system": False}
 
 
@@ -92,7 +93,7 @@ def test_a_later_eval_continues_the_run(job, offline_parts):
     command_line, _ = job
     before = command_line.result()
     name = before["run_id"]
-    given = ["mode=eval", f"run={name}", "eval=[autoattack]", "eval.autoattack.samples=3", "logger=wandb"]
+    given = ["mode=eval", f"run={name}", "eval=[autoattack]", "eval.autoattack.samples=3", *LOGGER]
     process = command_line.here(*given)
     assert process.returncode == 0, process.stderr
     *_, part = offline_parts(command_line.folder())
@@ -115,25 +116,14 @@ def test_a_failing_job_ends_as_failed(composed, tmp_path, offline_parts):
     assert "not finite" in part.summary["error"]
 
 
-def wait_for(happened, process) -> None:
-    deadline = time.monotonic() + 120
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_job_that_is_stopped_and_resumed_is_one_run(command_line, tmp_path, offline_parts):
     for times, number in enumerate((signal.SIGINT, signal.SIGKILL), 1):
         process = command_line.start(*LONG)
         wait_for(lambda: list(tmp_path.glob("runs/*/checkpoint.ckpt")), process)
         wait_for(lambda times=times: len(list(tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb"))) == times, process)
         process.send_signal(number)
-        process.communicate(timeout=200)
-    deadline = time.monotonic() + 200
-    while len(parts := offline_parts(command_line.folder())) < 2 or not parts[1].exit_codes:
-        assert time.monotonic() < deadline, "the W&B run of a killed job was not closed"
-        time.sleep(0.2)
+        process.communicate(timeout=PATIENCE)
+    wait_for(lambda: [part.exit_codes for part in offline_parts(command_line.folder())][1:] not in ([], [[]]))
     assert command_line.here(*LONG).returncode == 0
     stopped, killed, done = offline_parts(command_line.folder())
     assert stopped.run.run_id == killed.run.run_id == done.run.run_id == command_line.result()["run_id"]
@@ -141,13 +131,13 @@ def test_a_job_that_is_stopped_and_resumed_is_one_run(command_line, tmp_path, of
     assert stopped.of("preempting"), "with its exit code W&B shows it as preempted"
     assert stopped.summary["status"] == "interrupted"
     assert killed.exit_codes == [137]
-    assert killed.summary["error"] == "its process ended without a word"
+    assert killed.summary["error"] == "its process was killed"
     assert done.exit_codes == [0]
     assert done.history[-2]["step"] == 999
 
 
 def test_two_processes_of_a_job_are_one_run(command_line, offline_parts):
-    process = command_line("size=smoke", "eval=[clean]", "logger=wandb", "accelerator=ddp", "accelerator.kind=cpu")
+    process = command_line("size=smoke", "eval=[clean]", *LOGGER, "accelerator=ddp", "accelerator.kind=cpu")
     assert process.returncode == 0, process.stderr
     (part,) = offline_parts(command_line.folder())
     assert part.exit_codes == [0]
@@ -156,7 +146,7 @@ def test_two_processes_of_a_job_are_one_run(command_line, offline_parts):
 
 
 def test_the_jobs_of_a_sweep_are_one_run_each_in_one_group(command_line, offline_parts):
-    process = command_line("-m", "size=smoke", "eval=[clean]", "logger=wandb", "seed=0,1", "hydra.launcher.workers=2")
+    process = command_line("-m", "size=smoke", "eval=[clean]", *LOGGER, "seed=0,1", "hydra.launcher.workers=2")
     assert process.returncode == 0, process.stderr
     (sweep,) = command_line.runs.glob("sweeps/*")
     runs = [path.parent for path in command_line.runs.glob("*/result.json")]
@@ -185,7 +175,7 @@ def opened(composed, tmp_path):
     return make
 
 
-def log(run: Run, record: Record, *, patience: float = 5.0, steps: range = range(3), **options) -> Wandb:
+def log(run: Run, record: Record, *, patience: float = PATIENCE, steps: range = range(3), **options) -> Wandb:
     """What the engine does with the logger."""
     logger = Wandb(run, record.values["config"], patience=patience, **(OPTIONS | options))
     curves = Curves(logger.writer, run.id)
@@ -218,7 +208,7 @@ def test_with_a_key_the_run_is_online(opened, account, capsys):
 
 def test_two_jobs_at_once_are_two_runs(opened, offline_parts):
     made = [opened(f"seed={seed}") for seed in (1, 2)]
-    loggers = [Wandb(run, record.values["config"], patience=5, **OPTIONS) for run, record in made]
+    loggers = [Wandb(run, record.values["config"], patience=PATIENCE, **OPTIONS) for run, record in made]
     for logger, (_, record) in zip(loggers, made, strict=True):
         logger.finish(record.values)
     parts = [part for run, _ in made for part in offline_parts(run.folder)]
@@ -231,9 +221,8 @@ def test_a_silent_server_holds_no_job_up(opened, silent_server, monkeypatch, off
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", silent_server)
     run, record = opened()
-    begin = time.monotonic()
+    monkeypatch.setattr(wandb, "LOCAL_SECONDS", PATIENCE)
     log(run, record, patience=1)
-    assert time.monotonic() - begin < 12  # 3 where the machine is idle
     (part,) = offline_parts(run.folder)
     assert part.exit_codes == [0]
     assert len([line for line in part.history if "train/loss" in line]) == 3
@@ -262,42 +251,40 @@ def pretend(monkeypatch, tmp_path: Path, text: str) -> None:
 def test_a_wandb_that_cannot_be_imported_is_left_out(opened, monkeypatch, tmp_path, capsys):
     pretend(monkeypatch, tmp_path, "raise ImportError('libfoo.so: cannot open shared object file')")
     log(*opened())
-    assert capsys.readouterr().err == "W&B is left out: libfoo.so: cannot open shared object file\n"
+    assert capsys.readouterr().err == "W&B is not used: libfoo.so: cannot open shared object file\n"
 
 
 def test_a_wandb_that_hangs_is_left_behind(opened, monkeypatch, tmp_path, capsys):
-    pretend(monkeypatch, tmp_path, "import time\ntime.sleep(1000)")
+    pretend(monkeypatch, tmp_path, "import signal\nsignal.pause()")
     monkeypatch.setattr(wandb, "LOCAL_SECONDS", 1)
-    begin = time.monotonic()
     logger = log(*opened(), patience=0.1, steps=range(20000))
-    assert time.monotonic() - begin < 5
-    assert "W&B did not end within 1.2 s and was left behind; the run itself is whole" in capsys.readouterr().err
-    assert logger.writer.process.wait(5) == -signal.SIGKILL
+    assert "W&B did not end within 1.2 s and was killed; the run itself is complete" in capsys.readouterr().err
+    assert logger.writer.process.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_a_writer_that_is_killed_is_no_loss(opened, capsys):
     run, record = opened()
-    logger = Wandb(run, record.values["config"], patience=5, **OPTIONS)
+    logger = Wandb(run, record.values["config"], patience=PATIENCE, **OPTIONS)
     curves = Curves(logger.writer, run.id)
     curves.log_metrics({"train/loss": 1.0}, 0)
     os.kill(logger.writer.process.pid, signal.SIGKILL)
     for step in range(1000):
         curves.log_metrics({"train/loss": 1.0}, step)
     logger.finish(record.values)
-    assert "W&B ended before the run did (exit code -9); the run itself is whole" in capsys.readouterr().err
+    assert "W&B ended before the run did (exit code -9); the run itself is complete" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_no_loss(opened, capsys):
     run, record = opened()
     (run.folder / "wandb").write_text("in the way")
     log(run, record)
-    assert "W&B is left out: [Errno 17] File exists" in capsys.readouterr().err
+    assert "W&B is not used: [Errno 17] File exists" in capsys.readouterr().err
 
 
 def test_a_process_that_cannot_start_is_no_loss(opened, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     log(*opened())
-    assert "W&B is left out: [Errno 2] No such file or directory" in capsys.readouterr().err
+    assert "W&B is not used: [Errno 2] No such file or directory" in capsys.readouterr().err
 
 
 def test_what_was_not_measured_has_no_number():
@@ -313,11 +300,11 @@ def test_what_was_not_measured_has_no_number():
 
 def test_the_mode_follows_the_key_and_the_environment(monkeypatch):
     assert why_offline("auto") == why_offline("online") == "there is no API key, wandb login stores one"
-    assert why_offline("offline") == "as asked"
+    assert why_offline("offline") == "as requested"
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert why_offline("auto") is why_offline("online") is None
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert why_offline("auto") == "as asked"
+    assert why_offline("auto") == "as requested"
     assert why_offline("online") is None
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.delenv("WANDB_MODE")
@@ -357,7 +344,7 @@ def test_sync_uploads_parts_in_their_order(opened, server, monkeypatch, tmp_path
     assert "there is no API key for https://api.wandb.ai: wandb login stores one" in capsys.readouterr().err
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    assert sync("--timeout", "60", *runs) == 1
+    assert sync("--timeout", str(PATIENCE), *runs) == 1
     said = capsys.readouterr().err
     assert f"{first.folder.name}: uploading 2 parts" in said
     assert f"{third.folder.name}: failed: " in said

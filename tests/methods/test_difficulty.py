@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.waiting import PATIENCE, wait_for
 from trust_exp import engine
 from trust_exp.data import sources
 from trust_exp.data.ranking import Ranking, check_fits, class_order, read_ranking
@@ -235,10 +236,9 @@ def test_two_processes_that_are_stopped_end_with_the_same_rankings(command_line_
     whole, stopped = command_line_in(tmp_path / "whole"), command_line_in(tmp_path / "stopped")
     assert whole(*given).returncode == 0
     process = stopped.start(*given)
-    while not list((tmp_path / "stopped").glob("*/checkpoint.ckpt")):
-        assert process.poll() is None
+    wait_for(lambda: list((tmp_path / "stopped").glob("*/checkpoint.ckpt")), process)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert not (stopped.folder() / "weights.pt").exists(), "the run was over before it was stopped"
     assert "resuming from step" in stopped(*given).stderr

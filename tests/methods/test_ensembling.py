@@ -20,6 +20,12 @@ def model():
     return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3))
 
 
+def begun(config: EnsemblingConfig) -> TemporalEnsemble:
+    ensemble = TemporalEnsemble(config)
+    ensemble.begin(INDEX, classes=3, steps=10)
+    return ensemble
+
+
 def test_the_weight_grows_from_start_to_end():
     assert ramp(0.39, 0.4, 0.8) == 0
     assert ramp(0.4, 0.4, 0.8) == pytest.approx(math.exp(-5))
@@ -28,7 +34,7 @@ def test_the_weight_grows_from_start_to_end():
 
 
 def test_the_penalty_is_the_squared_distance_to_the_mean_of_what_was_predicted(model):
-    ensemble = TemporalEnsemble(EnsemblingConfig(weight=7, momentum=0.8, start=0, end=0.5), INDEX, 3, steps=10)
+    ensemble = begun(EnsemblingConfig(weight=7, momentum=0.8, start=0, end=0.5))
     means = {}
     for step in range(8):
         index = INDEX[torch.tensor([[1, 3], [0, 2], [3, 0]][step % 3])]
@@ -48,7 +54,7 @@ def test_the_penalty_is_the_squared_distance_to_the_mean_of_what_was_predicted(m
 
 
 def test_nothing_is_predicted_before_it_begins(model):
-    ensemble = TemporalEnsemble(EnsemblingConfig(start=0.5, end=0.9), INDEX, 3, steps=10)
+    ensemble = begun(EnsemblingConfig(start=0.5, end=0.9))
     broken = nn.Sequential()
     assert ensemble.penalty(broken, 4, INDEX[:2], torch.randn(2, 5), torch.randn(2, 3)).tolist() == [0, 0]
     assert not ensemble.mean.any()

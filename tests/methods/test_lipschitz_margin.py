@@ -10,7 +10,6 @@ from torch import Tensor
 
 from trust_exp.build import build
 from trust_exp.data.digits import Digits
-from trust_exp.methods.base import polynomial
 from trust_exp.methods.lipschitz_margin.core import (
     calibrated_scale,
     cll_binary_loss,
@@ -19,6 +18,7 @@ from trust_exp.methods.lipschitz_margin.core import (
     gloro_loss,
     lmt_loss,
 )
+from trust_exp.methods.schedules import polynomial
 
 
 def example(classes: int = 5, batch: int = 7, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from trust_exp.build import build, target_of
 from trust_exp.data.batch import as_floats
 from trust_exp.data.digits import Digits
 from trust_exp.engine import execute_and_record
 from trust_exp.errors import Interrupted, UserError
+from trust_exp.identity import run_id
 from trust_exp.job import Job
 from trust_exp.methods.prototype.module import ProtoNmf
 from trust_exp.models.prototypes import PrototypeModel, without
-from trust_exp.models.trained import trained_network
-from trust_exp.references import at_paths
+from trust_exp.networks import load_state, make_network
 from trust_exp.results import experiments
 from trust_exp.runs import Run, open_run
 
@@ -46,16 +46,20 @@ def made(config, source) -> Run:
 
 
 def model_of(made: Run, config) -> PrototypeModel:
-    data = Digits("digits")
-    plain = build(at_paths(config, "model"), shape=data.info.shape, classes=10)
-    model = target_of(config["method"]).network(plain, data.info, config["method"])
-    model.load_state_dict(torch.load(made.weights, weights_only=True)["state_dict"])
+    model = make_network(config, Digits("digits").info)
+    load_state(model, made.weights)
     return model.eval()
+
+
+def classifier_of(source: Run) -> nn.Module:
+    network = make_network((source.read("config.json") or {})["config"], Digits("digits").info)
+    load_state(network, source.weights)
+    return network.eval()
 
 
 @torch.no_grad()
 def test_the_logits_are_those_of_the_network_on_every_test_image(made, config, source):
-    network = trained_network((1, 8, 8), 10, source.folder).eval()
+    network = classifier_of(source)
     model = model_of(made, config())
     images = as_floats(Digits("digits").arrays("test").images)
     tokens, logits = model.reader(images)
@@ -105,6 +109,42 @@ def test_what_is_told(made):
         "prototypes_intervened.png",
     }
     assert all((made.folder / figure).stat().st_size > 5000 for figure in result["figures"])
+
+
+def test_the_eval_solves_for_any_classifier_what_the_method_does(made, composed_in, source, tmp_path):
+    """Of the same options the same digits, but no copy of the network's weights."""
+    shutil.copytree(source.folder, tmp_path / source.folder.name)
+    options = "solve: {compare: [1], steps: 20}"
+    common = ("method=standard", "dataset=digits", *NETWORK, "fit.epochs=2", "eval=[prototypes]")
+    asked = composed_in(tmp_path, *common, FEW.replace("}", f", {options}}}"))
+    run = Run(tmp_path / source.folder.name)
+    execute_and_record(Job(asked, run, []))
+    found, expected = ((one.read("result.json") or {})["metrics"] for one in (run, made))
+    assert found == expected, "the rows of clean accuracy too"
+
+
+def test_what_explains_already_is_refused_options_and_what_is_no_sum_its_prototypes(composed, stored, source):
+    common = ("dataset=digits", f"source={source.folder}")
+    with pytest.raises(UserError, match=r"eval\.prototypes\.solve is for networks without prototypes; this one has"):
+        composed("method=protonmf", *common, "eval=[prototypes]", "eval.prototypes.solve.prototypes=5")
+    config = composed("method=protopnet", *common, "eval=[prototypes]")
+    run = stored(config)
+    with pytest.raises(UserError, match="the last step of ProtoPNet is no linear layer"):
+        execute_and_record(Job(config, run, []))
+    assert run.status() == "done"
+
+
+def test_runs_of_before_keep_their_ids_and_their_network(composed, tmp_path, made, config):
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    given = ("method=protonmf", "dataset=digits", *(NETWORK[0], *NETWORK[2:]), f"checkpoint={tmp_path / 'w.pth'}")
+    more = ("method.compare=[2]", "method.residual=energy", "method.restarts=3")
+    assert run_id(composed(*given)) == "9d4eb7dcc6"
+    assert run_id(composed(*given, *more)) == "ca338a8179"
+    older = config()
+    older["method"] = {key: value for key, value in older["method"].items() if key != "residual"}
+    assert run_id(older) == run_id(config())
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(model_of(made, older)(images), model_of(made, config())(images))
 
 
 @torch.no_grad()

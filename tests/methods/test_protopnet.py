@@ -267,7 +267,8 @@ def test_a_cycle_that_is_gone_is_one_sentence(made, config, tmp_path):
     ("given", "message"),
     [
         (["method.optimizer.milestones=[0.5]"], "method.optimizer.milestones has no effect here"),
-        (["eval=[prototypes]"], "eval=prototypes is of prototypes; method=protopnet gives none"),
+        (["method.optimizer.schedule=cosine"], "method.optimizer.schedule has no effect here: method.decay_every sets"),
+        (["eval=[prototypes]"], "eval=prototypes needs"),
         (["fit.epochs=1"], "2 cycles of ProtoPNet take 7 optimiser steps at least; this training has 6"),
         (["method.last=0"], "method.last must be at least 1"),
     ],

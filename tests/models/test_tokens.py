@@ -107,7 +107,7 @@ def test_the_tokens_of_a_network_with_a_class_token_can_be_chosen():
             torch.testing.assert_close(read, tokens[:, 1:].mean(1) if chosen == "patches" else tokens[:, 0])
             same = torch.allclose(read @ reader.weight.mT + reader.bias, logits, atol=1e-5)
             assert same == (chosen != "patches"), "the mean of the patches makes another classifier"
-    with pytest.raises(UserError, match=r"method\.tokens=patches is for networks with a class token"):
+    with pytest.raises(UserError, match=r"tokens=patches is for networks with a class token"):
         TokenReader(cifar_resnet((3, 32, 32), 10, 8), (3, 32, 32), "patches")
 
 

@@ -66,9 +66,9 @@ def test_a_half_written_file_is_named(runs, share):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": 0}, "is of schema 0; this version reads schema 1"),
-        ({"schema": 99}, "is of schema 99"),
-        ({"schema": None}, "is of schema None"),
+        ({"schema": 0}, "has schema 0; this version reads schema 1"),
+        ({"schema": 99}, "has schema 99"),
+        ({"schema": None}, "has schema None"),
         ({"config": None}, "lacks config"),
         ({"metrics": [1], "rows": None}, "lacks metrics, rows"),
     ],
@@ -128,7 +128,7 @@ def test_a_result_whose_config_json_is_lost_still_counts(runs):
 def test_a_dead_run_is_interrupted_and_a_living_one_runs(runs):
     folder = write(runs, "cll-digits-00000000ff", status="running")
     (result,) = collect(runs, ["00000000ff"]).results
-    assert (result.values["status"], result.values["error"]) == ("interrupted", "its process ended without a word")
+    assert (result.values["status"], result.values["error"]) == ("interrupted", "its process ended without a result")
     with lock(Run(folder)):
         (result,) = collect(runs, ["00000000ff"]).results
         assert result.values["status"] == "running"
@@ -192,7 +192,7 @@ def test_a_selection(runs, selection, wanted):
 
 @pytest.mark.parametrize("selection", [["method=gloro"], ["status=failed"], ["nothing"]])
 def test_a_selection_that_fits_nothing_is_said(runs, selection):
-    with pytest.raises(UserError, match="fits none of the 3 runs"):
+    with pytest.raises(UserError, match="matches none of the 3 runs"):
         collect(runs, selection)
 
 

@@ -13,14 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
 from hydra_plugins.trust_exp.searchpath import ExperimentsSource
-from trust_exp.compose import check
+from trust_exp.compose import check, composing
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, eval_id, run_id
-from trust_exp.messages import explain
+from trust_exp.messages import sentence_for
 from trust_exp.results import experiments
 from trust_exp.results.collect import Found
 from trust_exp.results.comparison import Number, fill, is_whole, value_of
-from trust_exp.results.composing import compose_row, composing
+from trust_exp.results.composing import compose_row
 from trust_exp.schema import CONF, ROOT
 
 TABLES = {name: experiments.read(name) for name in experiments.names()}
@@ -120,7 +120,7 @@ def test_a_row_composes_unless_it_chooses_what_does_not_exist(name, row):
             assert set(re.findall(r"(\w+) '", lost)) <= {"method", "dataset", "model"}
             with pytest.raises(MissingConfigException) as raised:
                 compose("config", [f"+experiments/{name}={row.name}"])
-            assert "does not exist" in str(explain(raised.value))
+            assert "does not exist" in str(sentence_for(raised.value))
         else:
             for size in ("full", "smoke"):
                 checked = compose_row(row, size)
@@ -270,8 +270,8 @@ def test_an_unknown_table_is_said_with_the_nearest():
     ("file", "text", "sentence"),
     [
         ("table_1.yaml", "title: T\n", "lacks columns, source"),
-        ("table_1.yaml", "- 1\n", "holds no keys and values"),
-        ("table_1.yaml", "title: [\n", "is no YAML"),
+        ("table_1.yaml", "- 1\n", "does not hold keys and values"),
+        ("table_1.yaml", "title: [\n", "is not valid YAML"),
         ("table_1.yaml", "title: T\nsource: S\ncolumns: {}\nsorce: x\n", "sorce means nothing here"),
         ("table_1.yaml", "title: T\nsource: S\ncolumns: {a: A}\nrows: [c]\n", "names c, which is not in"),
         ("table_1.yaml", "title: T\nsource: S\ncolumns: {a: A}\nruns_of: paper/t\n", "runs_of must name another table"),

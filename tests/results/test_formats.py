@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from trust_exp.results.comparison import Cell, Number, Row, Table
+from trust_exp.results.comparison import Cell, Number, Table, TableRow
 from trust_exp.results.formats import FORMATS, to_console, to_csv, to_html, to_latex, to_markdown
 
 NASTY = "a &\nb_c <script>alert(1)</script> | 5% $x$ {y} #1 \\z ~ ^ `q` *s*"
@@ -16,7 +16,7 @@ CLEAN, K = "clean/accuracy", "certify/lipschitz"
 
 @pytest.fixture
 def table():
-    full = Row(
+    full = TableRow(
         name="full",
         label="CLL, 4C3F",
         group="CIFAR-10",
@@ -28,7 +28,7 @@ def table():
         seeds=(0, 1, 2),
         runs=("a", "b", "c"),
     )
-    small = Row(
+    small = TableRow(
         name="small",
         label=NASTY,
         group="CIFAR-10",
@@ -39,7 +39,7 @@ def table():
         seeds=(0,),
         runs=("d",),
     )
-    waiting = Row(
+    waiting = TableRow(
         name="waiting",
         label="SOC",
         group="CIFAR-100",

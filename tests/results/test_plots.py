@@ -9,7 +9,7 @@ from matplotlib import image
 from trust_exp.errors import UserError
 from trust_exp.results import comparison, experiments, plots
 from trust_exp.results.collect import Found
-from trust_exp.results.comparison import Cell, Number, Row
+from trust_exp.results.comparison import Cell, Number, TableRow
 from trust_exp.results.plots import Curve, Figure, Matrix, Panel, Point, plot
 from trust_exp.viz.curves import draw_curves
 
@@ -246,7 +246,7 @@ def test_the_class_of_a_row_beside_the_others(own):
 
 
 def test_a_printed_number_of_a_class_stands_in_its_cell(own, monkeypatch):
-    row = Row("r", "A = {cat}", {"m[dog]": Cell(Number(0.5, None, 1))}, x="cat")
+    row = TableRow("r", "A = {cat}", {"m[dog]": Cell(Number(0.5, None, 1))}, x="cat")
     matrix = plots._matrix([plots._Member(row, {"cat": Number(20.0, None, 1)})], "m", 100.0)
     assert matrix == Matrix(["cat"], ["cat", "dog"], [[Number(20.0, None, 1), None]], [[None, Number(50.0, None, 1)]])
 

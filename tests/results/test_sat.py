@@ -8,7 +8,7 @@ from trust_exp.data.sources.cifar import SUPER_CLASSES
 from trust_exp.identity import cell_id
 from trust_exp.results import experiments
 from trust_exp.results.composing import compose_row, composing
-from trust_exp.results.series import find, rows_of
+from trust_exp.results.series import find_row, rows_of
 from trust_exp.schema import CONF
 
 TABLES = {name: experiments.read(name) for name in experiments.names() if name.startswith("sat/")}
@@ -163,7 +163,7 @@ def test_the_part_that_is_attacked_grows_with_x():
         for row in table.rows:
             if not isinstance(row.paper.x, int | float) or name == "sat/figure_3_8":
                 continue
-            _, content = find(experiments.EXPERIMENTS / name, row.name)
+            _, content = find_row(experiments.EXPERIMENTS / name, row.name)
             words = dict(word.split("=", 1) for word in content.get("source", []))
             share = content.get("method", {}).get("subset", {}).get("fraction", words.get("method.subset.fraction"))
             assert float(share or 1) == pytest.approx(row.paper.x / 100)

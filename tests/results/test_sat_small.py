@@ -2,8 +2,9 @@
 
 import pytest
 
+from trust_exp.compose import composing
 from trust_exp.results import experiments
-from trust_exp.results.composing import compose_row, composing
+from trust_exp.results.composing import compose_row
 from trust_exp.results.series import rows_of
 
 TABLES = {name: experiments.read(name) for name in experiments.names() if name.startswith("sat_small/")}

@@ -7,9 +7,9 @@ from hydra import compose
 from hydra.core.object_type import ObjectType
 
 from hydra_plugins.trust_exp.searchpath import ExperimentsSource
+from trust_exp.compose import composing
 from trust_exp.errors import UserError
 from trust_exp.results import series
-from trust_exp.results.composing import composing
 from trust_exp.schema import ROOT
 
 SERIES = """# @package _global_
@@ -46,12 +46,12 @@ def test_each_row_has_its_own_values_in_their_types(folder):
 
 def test_rows_are_found_by_name_and_a_series_is_none(folder):
     assert [name for _, name, _ in series.rows_in(folder)] == ["many_3", "many_0_5", "many_cat_dog", "one"]
-    path, content = series.find(folder, "many_cat_dog")
+    path, content = series.find_row(folder, "many_cat_dog")
     assert (path.name, content["seed"]) == ("many.yaml", "Cat-Dog")
-    assert series.find(folder, "one")[0].name == "one.yaml"
+    assert series.find_row(folder, "one")[0].name == "one.yaml"
     for name in ("many", "many_4", "on", "two"):
-        assert series.find(folder, name) is None
-    assert series.find(folder / "nowhere", "one") is None
+        assert series.find_row(folder, name) is None
+    assert series.find_row(folder / "nowhere", "one") is None
 
 
 def test_a_file_that_changes_is_read_anew(folder):
@@ -65,13 +65,13 @@ def test_a_file_that_changes_is_read_anew(folder):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("series: 3\n", "series must name lists"),
-        ("series: {a: []}\n", "series must name lists"),
-        ("series: {a: [1, 2], b: [1]}\n", r"must be equally long; got a 2, b 1"),
-        ("series: {a: [0.1, 0-1]}\n", "names the rows, so its values must differ"),
+        ("series: 3\n", "series must hold lists"),
+        ("series: {a: []}\n", "series must hold lists"),
+        ("series: {a: [1, 2], b: [1]}\n", r"must have the same length; got a 2, b 1"),
+        ("series: {a: [0.1, 0-1]}\n", "must differ, as they name the rows"),
         ("series: {a: [1]}\nb: ${series.c}\n", "series has no c; it has a"),
-        ("series: [\n", "is no YAML"),
-        ("- 1\n", "holds no keys and values"),
+        ("series: [\n", "is not valid YAML"),
+        ("- 1\n", "does not hold keys and values"),
     ],
 )
 def test_a_series_that_is_wrong_is_named(tmp_path, text, sentence):
@@ -84,7 +84,7 @@ def test_a_series_that_is_wrong_is_named(tmp_path, text, sentence):
 def test_two_files_must_not_make_the_same_row(tmp_path):
     (tmp_path / "a.yaml").write_text("series: {n: [b_1]}\n")
     (tmp_path / "a_b.yaml").write_text("series: {n: [1]}\n")
-    with pytest.raises(UserError, match=r"a_b\.yaml makes a row a_b_1, and so does .*a\.yaml"):
+    with pytest.raises(UserError, match=r"a_b\.yaml and .*a\.yaml both define the row a_b_1"):
         list(series.rows_in(tmp_path))
 
 

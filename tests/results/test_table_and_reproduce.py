@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.waiting import PATIENCE
 from trust_exp import cli
 from trust_exp.commands import reproduce
 from trust_exp.identity import eval_id, run_id
@@ -131,14 +132,14 @@ def test_an_odd_result_is_named_and_the_rest_is_shown(trust_exp, configs, tmp_pa
     [
         (["table", "cll/table_4"], "the table 'cll/table_4' does not exist; did you mean cll/table_4_"),
         (["table", TABLE, "--size", "huge"], "the size 'huge' does not exist"),
-        (["table", TABLE, "nonsense"], "'nonsense' is no key=value"),
+        (["table", TABLE, "nonsense"], "'nonsense' is not key=value"),
         (["table", TABLE, "size=small"], "size=small: use --size instead"),
         (["table", TABLE, "--out", "/nowhere/t.md"], "cannot write /nowhere/t.md: No such file or directory"),
         (["table", "--out", "t.md"], "--format, --out and --size need a table"),
         (["table", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table: its description has no part 'figure'"),
-        (["table", SINGLE, "--out", "f.png", "--format", "md"], "--format md is no picture"),
+        (["table", SINGLE, "--out", "f.png", "--format", "md"], "--format md is not a picture format"),
         (["table", SINGLE, "--out", "/nowhere/f.png"], "cannot write /nowhere/f.png: No such file or directory"),
-        (["reproduce", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table, of which no figure is drawn"),
+        (["reproduce", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table and has no figure"),
         (["reproduce", SINGLE, "--out", "f.md"], "--out must end in .png; got f.md"),
         (["table", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
         (["reproduce", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
@@ -191,7 +192,7 @@ def test_table_draws_a_figure_of_what_is_stored(trust_exp, single, tmp_path):
     code, out, err = trust_exp("table", SINGLE, "--out", str(tmp_path / "f.png"))
     assert (code, out) == (0, f"wrote {tmp_path / 'f.png'}\n")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
-    assert err.startswith("not measured, so not in the figure: a_airplane, a_automobile, a_bird, a_deer, ")
+    assert err.startswith("not in the figure, as not measured: a_airplane, a_automobile, a_bird, a_deer, ")
     _, out, _ = trust_exp("table", SINGLE)
     assert "25.0" in out
     assert "-12.8" in out, "less than the 37.8 that are printed"
@@ -294,14 +295,15 @@ def test_reproduce_ends_with_the_code_of_its_sweep_after_the_table(trust_exp, sw
 
 
 CHILD = """
-import signal, sys, time
+import signal, sys
 def stop(number, frame):
     print("told", number, flush=True)
     sys.exit(130)
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
-time.sleep(60)
+while True:
+    signal.pause()
 """
 PARENT = """
 import sys
@@ -318,7 +320,7 @@ def test_what_stops_reproduce_stops_its_sweep_and_is_waited_for(tmp_path, number
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=PATIENCE)
     assert out.split() == ["told", str(int(number)), "code", "130"]
     assert err.startswith(f"TRUST_EXP_RUNS={tmp_path} ")
 
@@ -349,7 +351,7 @@ def test_a_figure_is_reproduced_and_the_second_time_nothing_runs(tmp_path):
             "--runs",
             str(tmp_path),
         ]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
     first, again = reproduced(), reproduced()
     assert first.returncode == again.returncode == 0

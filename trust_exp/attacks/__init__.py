@@ -1,1 +1,1 @@
-"""Attacks on any classifier: APGD with one radius per image, and the official AutoAttack."""
+"""Attacks on any classifier: PGD, APGD with one radius per image, and AutoAttack."""

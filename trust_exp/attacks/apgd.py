@@ -1,17 +1,18 @@
 """Auto-PGD: projected gradient ascent that halves its own step size (Croce & Hein 2020, Algorithm 1).
 
-Differs from the official code where that loses strength: :func:`error_log_odds` has a gradient at every margin, and
-``_PROGRESS`` keeps rounding from counting as progress. Without the two it is the same algorithm, which is tested.
+Two changes make it stronger than the official code: :func:`error_log_odds` has a gradient at every margin, and
+``_PROGRESS`` keeps rounding from counting as progress. Without them it is the same algorithm (tested).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
-from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
+from trust_exp.attacks.arguments import Threat, check_per_image
+from trust_exp.attacks.ball import Ball, rowwise
 from trust_exp.attacks.mode import attack_mode
 from trust_exp.errors import check_choice, check_range
 from trust_exp.rng import keyed_generator
@@ -19,8 +20,8 @@ from trust_exp.rng import keyed_generator
 Loss = Literal["ce", "dlr", "dlr_targeted"]
 
 _MOMENTUM = 0.75
-# Relative rise of a loss that counts as progress. Smaller ones are rounding or a crawl along the sphere, which would
-# keep the step size large to the end; with them left out the losses reached are a little higher, not lower.
+# Least relative rise of the loss that counts as progress. Smaller ones are rounding or a crawl along the sphere; they
+# would keep the step size large to the end, and ignoring them gives slightly higher final losses.
 _PROGRESS = 1e-6
 _LEAST_CLASSES = {"ce": 1, "dlr": 3, "dlr_targeted": 4}
 
@@ -31,36 +32,34 @@ def apgd(
     y: Tensor,
     epsilon: float | Tensor,
     *,
-    norm: Norm = "L2",
     steps: int = 100,
     loss: Loss = "ce",
     target: Tensor | None = None,
     start: Tensor | None = None,
-    domain: Domain = (0.0, 1.0),
     generator: torch.Generator | None = None,
     rho: float = 0.75,
+    **threat: Unpack[Threat],
 ) -> Tensor:
     """Adversarial examples by Auto-PGD; an image is broken where ``model(x_adv).argmax(1) != y``.
 
-    A broken image stops at the next checkpoint of the step-size schedule, and its last misclassified iterate is
-    returned; an image that holds returns the iterate of highest loss. Images that are misclassified as they are, or
-    whose radius is 0, are returned unchanged.
+    A broken image stops at the next checkpoint of the step-size schedule and returns its last misclassified iterate;
+    a robust image returns its iterate of highest loss. Images that are misclassified from the start, or have radius 0,
+    are returned unchanged.
 
     Args:
         model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
         x: clean images or points, [B, ...], float32 or float64, inside the domain; B may be 0.
         y: labels, [B], int64.
         epsilon: radius in the units of x, finite, >= 0; a tensor [B] gives every image its own.
-        norm: "L2" or "Linf".
         steps: gradient steps, >= 1; the model is evaluated steps + 2 times.
         loss: "ce", in a form that does not saturate; "dlr", which needs 3 classes; "dlr_targeted", which needs 4.
-        target: for "dlr_targeted", and only there: classes to go to, [B], int64, none of them the label. Any other
-            class than the label breaks an image all the same.
+        target: target classes, [B], int64, none of them the label; for "dlr_targeted" only. An image counts as broken
+            in any class but its label.
         start: first iterate, [B, ...], projected onto the ball; None: random, at distance epsilon.
-        domain: range of the data, to which iterates are clamped; None: no clamping.
-        generator: source of the random start, best on the CPU; None: one with a fixed seed. The global state is never
-            used.
+        generator: source of the random start, best on the CPU; None: one with a fixed seed. The global random state is
+            never used.
         rho: the step size is halved if at most this fraction of the steps since the last checkpoint raised the loss.
+        threat: ``norm`` ("L2" if not given) and ``domain``, see :class:`Threat`.
 
     Returns:
         x_adv, shape and dtype of x; ‖x_adv − x‖ <= epsilon and inside the domain.
@@ -74,16 +73,15 @@ def apgd(
     check_range("steps", steps, least=1)
     if not 0 < rho <= 1:
         raise ValueError(f"rho must be in (0, 1]; got {rho}")
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise ValueError(f"y must be int64 of shape [{len(x)}]; got {y.dtype} {list(y.shape)}")
+    check_per_image("y", y, x, torch.int64)
     if start is not None and start.shape != x.shape:
         raise ValueError(f"start must have the shape of x, {list(x.shape)}; got {list(start.shape)}")
     with attack_mode(model):
-        ball = Ball.around(x, epsilon, norm=norm, domain=domain)
+        ball = Ball.around(x, epsilon, **threat)
         x_adv, labels = ball.center.clone(), _labels(y, target, loss)
         if len(x_adv) == 0:
             return x_adv
-        # Drawn for the whole batch: an image's start must not depend on which of the others are classified correctly.
+        # Drawn for the whole batch, so that an image's start does not depend on which others are classified correctly.
         first = ball.sample(generator or keyed_generator("apgd")) if start is None else ball.project(start.clone())
         rows = _attackable(model, ball, labels, loss)
         if len(rows):
@@ -94,7 +92,7 @@ def apgd(
 def checkpoints(steps: int) -> list[int]:
     """Iterations after which the step size may be halved: 22, 41, 57, ... of 100 steps.
 
-    The paper's rule for every length; the official code truncates the gaps instead, and so differs below 100 steps.
+    This is the paper's rule for every length; the official code truncates the gaps and so differs below 100 steps.
 
     Source: Croce & Hein 2020: p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06).
     """
@@ -107,19 +105,19 @@ def checkpoints(steps: int) -> list[int]:
 
 
 def error_log_odds(logits: Tensor, y: Tensor) -> Tensor:
-    """log(1 − p_y) − log(p_y) per image, [B], for logits [B, N]: the cross entropy without its saturation.
+    """log(1 − p_y) − log(p_y) per image, [B], for logits [B, N]: cross-entropy without the saturation.
 
-    The cross entropy is softplus of it. An ascent that only compares losses and normalises gradients, as APGD does, is
-    the same for both; but in float32 the cross entropy is flat from a margin of 17 on, its gradient 0 from 104 on.
+    Cross-entropy is its softplus. For an ascent that only compares losses and normalises gradients, as APGD does, the
+    two are equivalent; but in float32 cross-entropy is flat beyond a margin of 17 and its gradient is 0 beyond 104.
     """
     differences = logits - logits.gather(1, y[:, None])
     return differences.scatter(1, y[:, None], -torch.inf).logsumexp(1)
 
 
 def difference_of_logits_ratio(logits: Tensor, y: Tensor) -> Tensor:
-    """Negative margin over the gap of largest and third largest logit, [B], >= -1 and positive where wrong.
+    """Negative margin divided by the gap between largest and third largest logit, [B], >= -1; positive where wrong.
 
-    Logits [B, N], N >= 3; neither their scale nor a shift changes it.
+    Logits [B, N], N >= 3; invariant to their scale and shift.
 
     Source: Croce & Hein 2020, the DLR loss.
     """
@@ -130,9 +128,9 @@ def difference_of_logits_ratio(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def targeted_difference_of_logits_ratio(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Logit of the target minus that of the label over the gap of the largest logit and the mean of third and fourth.
+    """Target logit minus label logit, divided by the gap between the largest logit and the mean of third and fourth.
 
-    [B] for logits [B, N], N >= 4; neither their scale nor a shift changes it. Positive only where wrong.
+    [B] for logits [B, N], N >= 4; invariant to their scale and shift. Positive only where wrong.
 
     Source: Croce & Hein 2020, the targeted DLR loss.
     """
@@ -149,13 +147,13 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 def check_classes(loss: Loss, classes: int) -> None:
-    """Raise ValueError if the loss needs more classes than there are."""
+    """Raise ValueError if the model has too few classes for the loss."""
     if classes < (least := _LEAST_CLASSES[loss]):
         raise ValueError(f"loss={loss!r} needs at least {least} classes; the model has {classes}; use loss='ce'")
 
 
 def _labels(y: Tensor, target: Tensor | None, loss: Loss) -> Tensor:
-    """[B, 1], or [B, 2] with the target: what the losses take after the logits."""
+    """Arguments of the losses after the logits: labels [B, 1], or labels and targets [B, 2]."""
     if (target is not None) != (loss == "dlr_targeted"):
         given = "none" if target is None else "one"
         raise ValueError(f"loss='dlr_targeted' needs a target, no other loss takes one; got {given} with loss={loss!r}")
@@ -208,7 +206,7 @@ def _climb(
 
 @dataclass(frozen=True)
 class Score:
-    """What the model says of the points that an ascent has come to."""
+    """Loss, gradient and verdict at the current points of an ascent."""
 
     loss: Tensor  # [B]
     gradient: Tensor  # [B, ...]
@@ -217,15 +215,15 @@ class Score:
 
 @dataclass
 class _Climb:
-    """Where the ascent stands; every field has one row per image that is still attacked."""
+    """State of an ascent; every field has one row per image that is still attacked."""
 
-    row: Tensor  # the image's place in the batch
+    row: Tensor  # place in the batch
     ball: Ball
     labels: Tensor  # [B, 1] or [B, 2]
     point: Tensor
     previous: Tensor
     gradient: Tensor
-    loss: Tensor  # at the last point visited, before any return to the best one
+    loss: Tensor  # at the last point visited, before any reset to the best one
     best_point: Tensor
     best_gradient: Tensor
     best_loss: Tensor
@@ -255,17 +253,17 @@ class _Climb:
             step=2 * ball.radius,
             rises=torch.zeros_like(row),
             checked_loss=score.loss,
-            halved=torch.ones_like(score.wrong),  # the first interval started with the full step: nothing to compare
+            halved=torch.ones_like(score.wrong),  # the first interval has the full step and no loss to compare with
         )
 
     def advance(self, momentum: float) -> None:
-        """Gradient step, then momentum, each projected (the paper's gradient step)."""
+        """A gradient step, then momentum, each projected (the paper's update)."""
         ahead = self.ball.project(self.point + self.step * self.ball.steepest(self.gradient))
         moved = self.point + momentum * (ahead - self.point) + (1 - momentum) * (self.point - self.previous)
         self.previous, self.point = self.point, self.ball.project(moved)
 
     def record(self, score: Score) -> None:
-        """Take in loss, gradient and verdict at the new point."""
+        """Record loss, gradient and verdict at the new point."""
         better = score.loss > self.best_loss
         self.best_point = rowwise(better, self.point, self.best_point)
         self.best_gradient = rowwise(better, score.gradient, self.best_gradient)
@@ -276,7 +274,7 @@ class _Climb:
         self.loss, self.gradient = score.loss, score.gradient
 
     def adapt(self, interval: int, rho: float) -> None:
-        """Halve the step and go back to the best point where the climb stalls (the paper's conditions 1 and 2)."""
+        """Where the ascent stalls, halve the step and return to the best point (the paper's conditions 1 and 2)."""
         oscillates = self.rises <= rho * interval  # the paper has <; ties follow the official code
         stuck = ~self.halved & (self.best_loss <= self.checked_loss)
         self.halved = oscillates | stuck
@@ -286,7 +284,7 @@ class _Climb:
         self.checked_loss, self.rises = self.best_loss, torch.zeros_like(self.rises)
 
     def without_broken(self, x_adv: Tensor) -> "_Climb":
-        """Write the broken images to ``x_adv`` and go on with the others."""
+        """Write broken images to ``x_adv``; the state of the others."""
         if not self.broken.any():
             return self
         x_adv[self.row[self.broken]] = self.breaking[self.broken]

@@ -1,25 +1,25 @@
-"""Auto-PGD with every decision of the code released with AutoAttack, but images leave when they are broken.
+"""Auto-PGD as released with AutoAttack, decision by decision, except that broken images leave at once.
 
-:func:`trust_exp.attacks.apgd.apgd` is the stronger one; this one gives the verdicts that papers report.
+It gives the verdicts that papers report; :func:`trust_exp.attacks.apgd.apgd` is stronger.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trust_exp.attacks.apgd import Score, checkpoints
+from trust_exp.attacks.arguments import ImageOptions, under_attack
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
-from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.noise import ball_noise, names_of
+from trust_exp.attacks.noise import ball_noise
 
 _MOMENTUM = 0.75
 _RHO = 0.75
 _TINY = 1e-12
-_FEW = 32  # images, at most, whose targets share a batch
+_FEW = 32  # up to so many images, all targets share a batch
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -30,32 +30,25 @@ def apgd_ce(
     y: Tensor,
     epsilon: float,
     *,
-    norm: Norm = "Linf",
     steps: int = 100,
-    seed: int = 0,
-    index: Tensor | None = None,
-    domain: Domain = (0.0, 1.0),
+    **options: Unpack[ImageOptions],
 ) -> Tensor:
-    """AutoAttack's first attack: one run on the cross entropy.
+    """AutoAttack's first attack: one run on the cross-entropy.
 
     Args:
         model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
-        x: images that are classified correctly, [B, ...], float32 or float64, inside the domain.
+        x: correctly classified images, [B, ...], float32 or float64, inside the domain.
         y: their labels, [B], int64.
         epsilon: radius in the units of x, finite, > 0.
-        norm: "L2" or "Linf".
         steps: gradient steps, >= 1.
-        seed: of the random starts.
-        index: names of the images for the random starts, [B], int64; None: their places in the batch.
-        domain: range of the data, to which iterates are clamped; None: no clamping.
+        options: ``norm``, ``domain``, ``seed`` and ``index``, see :class:`ImageOptions`.
 
     Returns:
         Shape and dtype of x: the first misclassified iterate, or the image itself.
 
     Source: Croce & Hein 2020, Algorithm 1, as released.
     """
-    with attack_mode(model):
-        ball, y, index = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone(), names_of(x, index)
+    with under_attack(model, x, y, epsilon, **options) as (ball, y, index, seed):
         start = _start(ball, index, seed, "apgd-ce", 0)
         return _climb(model, _cross_entropy, ball, y, y, start, steps)
 
@@ -66,22 +59,18 @@ def apgd_t(
     y: Tensor,
     epsilon: float,
     *,
-    norm: Norm = "Linf",
     targets: int = 9,
     steps: int = 100,
-    seed: int = 0,
-    index: Tensor | None = None,
-    domain: Domain = (0.0, 1.0),
+    **options: Unpack[ImageOptions],
 ) -> Tensor:
-    """AutoAttack's second attack: a run on the targeted DLR loss for each of the most likely wrong classes.
+    """AutoAttack's second attack: one run on the targeted DLR loss per target, the most likely wrong classes first.
 
     Args:
-        targets: runs, one per class; at most the number of classes less 1, and there must be 4 classes.
+        targets: number of target classes, at most N - 1; the model needs at least 4 classes.
 
-    The others, and what is returned, as for :func:`apgd_ce`.
+    Other arguments and return value as in :func:`apgd_ce`.
     """
-    with attack_mode(model):
-        ball, y, index = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone(), names_of(x, index)
+    with under_attack(model, x, y, epsilon, **options) as (ball, y, index, seed):
         with torch.no_grad():
             ranked = model(ball.center).argsort(1, descending=True)
         x_adv, left = ball.center.clone(), torch.arange(len(y), device=y.device)
@@ -98,16 +87,16 @@ def apgd_t(
 
 
 def together(images: int, targets: int) -> int:
-    """How many of the targets that are left to climb to at once: one, or all where so few images make small batches."""
+    """Number of targets to attack at once: all that are left if the images are few and batches small, else one."""
     return targets if images <= _FEW else 1
 
 
 def leave(x_adv: Tensor, left: Tensor, found: Tensor, broken: Tensor) -> Tensor:
-    """Write to ``x_adv`` what the first target that broke an image found; the images that hold.
+    """Write to ``x_adv`` the point of the first target that broke each image; the images that no target broke.
 
     Args:
         x_adv: [B, ...].
-        left: the images, int64 [K], places in x_adv.
+        left: the attacked images, int64 [K], places in x_adv.
         found, broken: points [R K, ...] and whether they break the image, bool [R K]; target by target.
     """
     runs = len(found) // len(left)
@@ -117,13 +106,13 @@ def leave(x_adv: Tensor, left: Tensor, found: Tensor, broken: Tensor) -> Tensor:
 
 
 def _start(ball: Ball, index: Tensor, *key: int | str) -> Tensor:
-    """Random points at distance epsilon, cut by the domain."""
+    """Random points at distance epsilon, clipped to the domain."""
     noise = ball_noise(ball, index, *key)
     return cut(ball.center + ball.radius * noise / _length(noise, ball.norm), ball.domain)
 
 
 def cut(point: Tensor, domain: Domain) -> Tensor:
-    """The point with every pixel pulled into the domain. The released code cuts no closer to epsilon than that."""
+    """``point`` clipped to the domain. Like the released code, it makes no allowance for rounding at epsilon."""
     return point if domain is None else point.clamp(*domain)
 
 
@@ -137,7 +126,7 @@ def _cross_entropy(logits: Tensor, y: Tensor, _: Tensor) -> Tensor:
 
 
 def _targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Logit of the target less that of the label, over how far the logits spread, [B] (Croce & Hein 2020, Eq. 7)."""
+    """Target logit minus label logit, divided by the spread of the logits, [B] (Croce & Hein 2020, Eq. 7)."""
     top = logits.topk(4, dim=1).values
     gain = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
     return gain / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
@@ -173,21 +162,21 @@ def _climb(model: nn.Module, loss: Loss, ball: Ball, y: Tensor, target: Tensor, 
 
 @dataclass
 class _Climb:
-    """Where the ascent stands; every tensor has one row per image that is not broken yet."""
+    """State of an ascent; every tensor has one row per image that is not broken yet."""
 
     norm: Norm
     domain: Domain
-    row: Tensor  # the image's place in the batch
+    row: Tensor  # place in the batch
     center: Tensor
     radius: Tensor  # [B, 1, ...]
-    low: Tensor  # lowest and highest values within reach, for Linf
+    low: Tensor  # lowest and highest values within the ball, for Linf
     high: Tensor
     label: Tensor
     target: Tensor
     point: Tensor
     previous: Tensor
     gradient: Tensor
-    loss: Tensor  # at the last point visited, before any return to the best one
+    loss: Tensor  # at the last point visited, before any reset to the best one
     best_point: Tensor
     best_gradient: Tensor
     best_loss: Tensor
@@ -213,14 +202,16 @@ class _Climb:
             point=start,
             previous=start,
             gradient=start,
-            loss=zero,  # not the start's: the released code compares the first step's loss with 0
+            loss=zero,  # not that of the start: the released code compares the first step's loss with 0
             best_point=start,
             best_gradient=start,
             best_loss=zero,
             step=2 * ball.radius,
             rises=torch.zeros_like(y),
             checked_loss=zero,
-            halved=torch.ones_like(y, dtype=torch.bool),  # the first interval had the full step: nothing to compare
+            halved=torch.ones_like(
+                y, dtype=torch.bool
+            ),  # the first interval has the full step and no loss to compare with
         )
 
     def begin_at(self, score: Score) -> None:
@@ -228,7 +219,7 @@ class _Climb:
         self.best_loss = self.checked_loss = score.loss
 
     def advance(self, momentum: float) -> None:
-        """Gradient step, then momentum, each pulled back into ball and domain."""
+        """A gradient step, then momentum, each pulled back into ball and domain."""
         gradient = self.gradient
         direction = gradient.sign() if self.norm == "Linf" else gradient / _length(gradient, self.norm)
         ahead = self._pull(self.point + self.step * direction)
@@ -242,7 +233,7 @@ class _Climb:
         return cut(self.center + delta * (self.radius / _length(delta, self.norm)).clamp(max=1), self.domain)
 
     def record(self, score: Score) -> None:
-        """Take in loss and gradient at the new point."""
+        """Record loss and gradient at the new point."""
         better = score.loss > self.best_loss
         self.best_point = rowwise(better, self.point, self.best_point)
         self.best_gradient = rowwise(better, score.gradient, self.best_gradient)
@@ -251,7 +242,7 @@ class _Climb:
         self.loss, self.gradient = score.loss, score.gradient
 
     def adapt(self, interval: int) -> None:
-        """Halve the step and go back to the best point where the climb stalls (the paper's conditions 1 and 2)."""
+        """Where the ascent stalls, halve the step and return to the best point (the paper's conditions 1 and 2)."""
         stuck = ~self.halved & (self.best_loss <= self.checked_loss)
         self.halved = (self.rises <= _RHO * interval) | stuck
         self.step = rowwise(self.halved, self.step / 2, self.step)
@@ -260,7 +251,7 @@ class _Climb:
         self.checked_loss, self.rises = self.best_loss, torch.zeros_like(self.rises)
 
     def without(self, wrong: Tensor, x_adv: Tensor) -> "_Climb":
-        """Write the images that are wrong here to ``x_adv`` and go on with the others."""
+        """Write the images that are misclassified here to ``x_adv``; the state of the others."""
         if not wrong.any():
             return self
         x_adv[self.row[wrong]] = self.point[wrong]

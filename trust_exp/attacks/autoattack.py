@@ -1,7 +1,7 @@
-"""AutoAttack (Croce & Hein 2020) behind one function, with one verdict per image and attack.
+"""AutoAttack (Croce & Hein 2020) as one function, with one verdict per image and attack.
 
-The package's own attacks take every decision as the official library does, but leave an image as soon as it is broken,
-and draw an image's random numbers from a generator of its own. The library itself is the reference.
+The package's own attacks decide as the official library does, but leave an image as soon as it is broken and draw its
+random numbers from a generator of its own. The library is the reference.
 """
 
 import importlib
@@ -11,16 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from trust_exp.attacks.apgd_released import apgd_ce, apgd_t
-from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
+from trust_exp.attacks.arguments import ImageOptions, check_per_image, under_attack
+from trust_exp.attacks.ball import Ball, Norm, rowwise
 from trust_exp.attacks.fab import fab
-from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.noise import names_of
 from trust_exp.attacks.square import square
 from trust_exp.errors import UserError, check_choice
 
@@ -28,18 +27,18 @@ log = logging.getLogger(__name__)
 
 Version = Literal["standard", "fast"]
 Implementation = Literal["own", "official"]
-Attack = Callable[[Ball, Tensor, Tensor], Tensor]  # balls, labels and names of images -> claimed points
+Attack = Callable[[Ball, Tensor, Tensor], Tensor]  # balls, labels and names of images -> candidate points
 
 
 @dataclass(frozen=True)
 class AutoAttackResult:
-    """What held and what broke; every tensor is on the device of the images, in their order.
+    """The verdicts; every tensor is on the device of the images, in their order.
 
     Attributes:
         correct: [B] bool, the clean prediction is right.
-        survived: for each attack in the order run, [B] bool: still right after it and all before it.
-        x_adv: shape and dtype of x; where an image was broken a point that breaks it, elsewhere the image itself.
-        implementation: what ran, e.g. "trust_exp 0.1.0" or "pyautoattack 0.2.0".
+        survived: for each attack, in order, [B] bool: still right after it and all attacks before it.
+        x_adv: shape and dtype of x; a point that breaks the image, or the image itself if none was found.
+        implementation: name and version of the code that ran, e.g. "trust_exp 0.1.0" or "pyautoattack 0.2.0".
     """
 
     correct: Tensor
@@ -56,13 +55,13 @@ class AutoAttackResult:
 def attacks_of(
     version: Version, classes: int, *, norm: Norm = "Linf", shape: Sequence[int] | None = None
 ) -> tuple[str, ...]:
-    """Names of the attacks that run, in order; "fast" is the standard version without FAB and Square.
+    """Names of the attacks, in order; "fast" is the standard version without FAB and Square.
 
     Args:
         version: "standard" or "fast".
         classes: number of logits, >= 2.
         norm: "L2" or "Linf".
-        shape: shape of one image; None: an image of at least 5 x 5 pixels.
+        shape: shape of an image; None: an image of at least 5 x 5 pixels.
 
     Raises:
         ValueError: if version is unknown or there is only one class.
@@ -70,12 +69,12 @@ def attacks_of(
     check_choice("version", version, get_args(Version))
     if classes < 2:
         raise ValueError(f"AutoAttack needs at least 2 classes; the model has {classes}")
-    # APGD-T's loss needs the fourth largest logit. With two or three classes the cross entropy goes towards the only
-    # rivals anyway, and FAB is run untargeted, over all of them at once.
+    # APGD-T's loss needs the fourth largest logit. With two or three classes cross-entropy goes towards the only rivals
+    # anyway, and FAB runs untargeted, over all of them at once.
     gradient, boundary = (("apgd-ce", "apgd-t"), "fab-t") if classes >= 4 else (("apgd-ce",), "fab")
     if version == "fast":
         return gradient
-    # For L2 Square tiles the image by fifths of its height: there are none in a vector or below 5 pixels.
+    # For L2 Square tiles the image by fifths of its height, which a vector or an image below 5 pixels does not have.
     tiled = shape is None or (len(shape) == 3 and min(shape[1:]) >= 5)
     return (*gradient, boundary, "square") if norm == "Linf" or tiled else (*gradient, boundary)
 
@@ -86,57 +85,45 @@ def autoattack(
     y: Tensor,
     epsilon: float,
     *,
-    norm: Norm = "Linf",
     version: Version = "standard",
-    seed: int = 0,
     batch_size: int = 250,
-    domain: Domain = (0.0, 1.0),
     implementation: Implementation = "own",
-    index: Tensor | None = None,
     skip: Tensor | None = None,
+    **options: Unpack[ImageOptions],
 ) -> AutoAttackResult:
-    """Run AutoAttack, attack after attack, each on the images that held so far.
+    """Run AutoAttack, attack after attack, each on the images that are still robust.
 
-    Every break is checked again: the point must lie in ball (up to 1e-6 relative) and domain, is pulled into them if
-    rounding left it outside, and counts only if the model is wrong there. Autocast is off meanwhile, and the global
-    random states are left as they were.
+    Every break is checked: the point must lie in ball (up to 1e-6 relative) and domain, is pulled into them if rounding
+    left it outside, and counts only if the model is wrong there. Autocast is off meanwhile, and the global random
+    states are restored.
 
     Args:
         model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
-        x: images [B, C, H, W] or anything else [B, ...], float32 or float64, inside the domain.
+        x: images, [B, C, H, W] or any other [B, ...], float32 or float64, inside the domain.
         y: labels, [B], int64.
-        epsilon: radius in the units of x, finite, >= 0; 0 means the clean prediction.
-        norm: "Linf" or "L2".
+        epsilon: radius in the units of x, finite, >= 0; 0: the clean prediction.
         version: "standard", or "fast" without FAB and Square, which rarely change a verdict and take most of the time.
-        seed: of the random starts.
-        batch_size: images per batch; to the official library it matters for the random draws too.
-        domain: range of the data; None: unbounded.
-        implementation: "own": the package's attacks, which decide as the official ones do, with random numbers per
-            image, so that no verdict depends on the other images. "official": the library, with the verdicts of its
-            ``run_standard_evaluation`` for equal seed and batch size.
-        index: names of the images for their own random numbers, [B], int64, e.g. their places in the data set; None:
-            their places in x. The library does not use them.
-        skip: images that are not attacked and count as robust if they are classified correctly, [B] bool; None: none.
+        batch_size: images per batch; in the official library the random draws depend on it.
+        implementation: "own": the package's attacks, with random numbers per image, so that no verdict depends on the
+            other images. "official": the library, with the verdicts of its ``run_standard_evaluation`` for equal seed
+            and batch size; it ignores ``index``.
+        skip: images that are not attacked and count as robust if classified correctly, [B] bool; None: none.
+        options: ``norm``, ``domain``, ``seed`` and ``index``, see :class:`ImageOptions`.
 
     Raises:
-        UserError: if the official library is asked for and not installed.
+        UserError: if implementation is "official" and the library is not installed.
         ValueError: if an argument is out of range, or the model has fewer than 2 classes.
     """
     check_choice("implementation", implementation, get_args(Implementation))
     if batch_size < 1 or len(x) == 0:
         raise ValueError(f"AutoAttack needs at least one image and batch_size >= 1; got {len(x)} and {batch_size}")
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise ValueError(f"y must be int64 of shape [{len(x)}]; got {y.dtype} {list(y.shape)}")
-    index = names_of(x, index)
-    skip = torch.zeros_like(y, dtype=torch.bool) if skip is None else skip.to(y.device)
-    for name, given, dtype in (("index", index, torch.int64), ("skip", skip, torch.bool)):
-        if given.shape != y.shape or given.dtype != dtype:
-            raise ValueError(f"{name} must be {dtype} of shape [{len(x)}]; got {given.dtype} {list(given.shape)}")
+    skip = torch.zeros(len(x), dtype=torch.bool, device=y.device) if skip is None else skip.to(y.device)
+    check_per_image("skip", skip, x, torch.bool)
     library, ran = _library() if implementation == "official" else (None, f"trust_exp {installed_version('trust_exp')}")
-    with attack_mode(model), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        ball, y = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone()
+    attacked = under_attack(model, x, y, epsilon, **options)
+    with attacked as (ball, y, index, seed), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         logits = torch.cat([model(batch) for batch in ball.center.split(batch_size)])
-        names = attacks_of(version, logits.shape[1], norm=norm, shape=x.shape[1:])
+        names = attacks_of(version, logits.shape[1], norm=ball.norm, shape=x.shape[1:])
         correct = logits.argmax(1) == y
         if epsilon == 0:
             return AutoAttackResult(correct, dict.fromkeys(names, correct), ball.center, ran)
@@ -160,15 +147,15 @@ def _in_turn(
     attacked: Tensor,
     batch_size: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Each attack on the survivors of those before it, batched as in the official loop."""
+    """Run each attack on the survivors of the previous ones, batched as in the official loop."""
     alive, x_adv, survived = attacked.clone(), ball.center.clone(), {}
     for name, perturb in attacks.items():
         left = alive.nonzero().squeeze(1)
         for rows in left.split(batch_size) if len(left) else ():
             allowed = ball[rows]
-            claimed = perturb(allowed, y[rows], index[rows.cpu()])
-            # Only what lies outside is moved: on a quantised model the last bit of a point may be what breaks it.
-            point = rowwise(allowed.contains(claimed), claimed, allowed.project(claimed))
+            candidate = perturb(allowed, y[rows], index[rows.cpu()])
+            # Only points outside are moved: on a quantised model the last bit of a point may be what breaks the image.
+            point = rowwise(allowed.contains(candidate), candidate, allowed.project(candidate))
             broken = allowed.contains(point) & (model(point).argmax(1) != y[rows])
             x_adv[rows[broken]] = point[broken]
             alive[rows[broken]] = False
@@ -178,13 +165,13 @@ def _in_turn(
 
 
 def _own_attacks(model: nn.Module, epsilon: float, seed: int, classes: int) -> dict[str, Attack]:
-    """The package's attacks by name, with the numbers of the official standard version."""
+    """The package's attacks by name, with the settings of the official standard version."""
     targets = min(9, classes - 1)
 
-    def on_balls(attack: Callable[..., Tensor], **options: Any) -> Attack:
+    def on_balls(attack: Callable[..., Tensor], **own: Any) -> Attack:
         def perturb(ball: Ball, y: Tensor, index: Tensor) -> Tensor:
-            common = {"norm": ball.norm, "domain": ball.domain, "seed": seed, "index": index}
-            return attack(model, ball.center, y, epsilon, **common, **options)
+            options = ImageOptions(norm=ball.norm, domain=ball.domain, seed=seed, index=index)
+            return attack(model, ball.center, y, epsilon, **options, **own)
 
         return perturb
 
@@ -199,7 +186,7 @@ def _own_attacks(model: nn.Module, epsilon: float, seed: int, classes: int) -> d
 
 @dataclass(frozen=True)
 class _UnitView:
-    """The data as the library needs them: float32 images in [0, 1], moved and scaled equally in every direction."""
+    """The data as the library needs them: float32 images in [0, 1], shifted and scaled uniformly."""
 
     low: float
     width: float
@@ -210,7 +197,7 @@ class _UnitView:
     @classmethod
     def of(cls, ball: Ball, epsilon: float, classes: int) -> "_UnitView":
         if ball.domain is None:
-            # Room around the balls as well, for FAB walks outside them before it comes back.
+            # With room around the balls, as FAB walks outside them before it comes back.
             low, high = ball.center.min().item(), ball.center.max().item()
             room = (high - low) / 2 + 2 * epsilon
             low, high = low - room, high + room
@@ -227,7 +214,7 @@ class _UnitView:
 
     def wrap(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         def forward(unit: Tensor) -> Tensor:
-            if len(unit) == 0:  # Square asks so on a tie, and many models cannot flatten an empty batch
+            if len(unit) == 0:  # Square does this on a tie, and many models cannot flatten an empty batch
                 return unit.new_zeros(0, self.classes)
             logits: Tensor = model(self.decode(unit))
             return logits.float()
@@ -238,7 +225,7 @@ class _UnitView:
 def _official_attacks(
     library: Callable[..., Any], model: nn.Module, ball: Ball, epsilon: float, seed: int, classes: int
 ) -> dict[str, Attack]:
-    """The library's attacks by name, with the numbers of its standard version."""
+    """The library's attacks by name, with the settings of its standard version."""
     view = _UnitView.of(ball, epsilon, classes)
     # "custom" so that the constructor neither prints nor presets; these arguments exist in both distributions.
     suite = library(
@@ -252,7 +239,7 @@ def _official_attacks(
     suite.apgd.n_restarts = 1
     suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
     suite.fab.targeted = classes >= 4
-    # Untargeted, FAB stands in for the targeted attacks: the library's five restarts instead of nine targets.
+    # Untargeted FAB stands in for the targeted runs: the library's five restarts instead of nine targets.
     suite.fab.n_restarts = 1 if suite.fab.targeted else 5
     suite.apgd.logger = suite.apgd_targeted.logger = _DebugLog()
 
@@ -269,7 +256,7 @@ def _official_attacks(
 
 
 class _DebugLog:
-    """Sends what the library reports, by whichever method it does, to this module's log at level DEBUG."""
+    """Sends the library's reports, through either of its methods, to this module's log at level DEBUG."""
 
     def warning(self, message: str) -> None:
         log.debug(message)
@@ -283,12 +270,14 @@ def _global_random_state_kept() -> Iterator[None]:
     initialized = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if initialized else []):
         yield
-    if not initialized:  # there its seed waits in a queue: put back what a later start of CUDA would have used
+    if (
+        not initialized
+    ):  # the library's seed waits in a queue: replace it by the one a later start of CUDA would have used
         torch.cuda.manual_seed_all(torch.initial_seed())
 
 
 def _library() -> tuple[Callable[..., Any], str]:
-    for name in ("pyautoattack", "autoattack"):  # the second is the authors' repository, installed with git
+    for name in ("pyautoattack", "autoattack"):  # the second is the authors' repository
         try:
             library = importlib.import_module(name).AutoAttack
         except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Norm balls around a batch: the threat model, and the geometry that depends on its norm."""
+"""The threat model: a norm ball around each image, and the geometry that depends on the norm."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,7 +14,7 @@ Domain = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Ball:
-    """The points an attack may visit: one ball per image, cut by the data's domain. Build it with :meth:`around`.
+    """The points an attack may visit: one ball per image, clipped to the data's domain. Build it with :meth:`around`.
 
     Attributes:
         center: clean images, [B, ...], float32 or float64, inside the domain.
@@ -29,8 +29,8 @@ class Ball:
     domain: Domain
 
     @classmethod
-    def around(cls, x: Tensor, epsilon: float | Tensor, *, norm: Norm, domain: Domain) -> "Ball":
-        """Balls of radius ``epsilon`` (one number, or [B]: one per image) around a copy of ``x``, [B, ...].
+    def around(cls, x: Tensor, epsilon: float | Tensor, *, norm: Norm = "L2", domain: Domain = (0.0, 1.0)) -> "Ball":
+        """Balls around a copy of ``x``, [B, ...], with one radius ``epsilon`` for all, or one per image ([B]).
 
         Raises:
             ValueError: if x is not a float batch inside the domain, or epsilon, norm or domain is out of range.
@@ -47,13 +47,13 @@ class Ball:
         return Ball(self.center[rows], self.radius[rows], self.norm, self.domain)
 
     def project(self, point: Tensor) -> Tensor:
-        """Pull ``point``, [B, ...], into ball and domain; afterwards ‖point − center‖ <= radius in exact arithmetic.
+        """Pull ``point``, [B, ...], into ball and domain, so that ‖point − center‖ <= radius in exact arithmetic.
 
-        For L2 the ball comes first and the box second, as in Croce & Hein 2020: inside both, not always the nearest.
-        NaN stays NaN.
+        For L2 the ball comes first and the domain second, as in Croce & Hein 2020: the result lies in both, but is not
+        always the nearest such point. NaN stays NaN.
         """
         delta = point - self.center
-        # A few units in the last place inwards, so that a norm measured elsewhere never exceeds epsilon by rounding.
+        # A few ulps inwards, so that a norm computed elsewhere never exceeds epsilon by rounding.
         radius = self.radius * (1 - 4 * torch.finfo(point.dtype).eps)
         if self.norm == "Linf":
             delta = delta.clamp(-radius, radius)
@@ -63,12 +63,12 @@ class Ball:
         near = self.center + delta
         if self.domain is not None:
             near = near.clamp(*self.domain)
-        # The sum is rounded to nearest, for a small radius far beyond the ball; one float back is inside again.
+        # With a small radius the rounded sum can lie far outside the ball; one float back is inside again.
         overshoots = (near - self.center).abs() > delta.abs()
         return torch.where(overshoots, torch.nextafter(near, self.center), near)
 
     def contains(self, point: Tensor) -> Tensor:
-        """Whether ‖point − center‖ <= radius up to 1e-6 relative and the domain holds, [B] bool; False for NaN."""
+        """Whether each point lies in ball (up to 1e-6 relative) and domain, [B] bool; False for NaN."""
         delta = point - self.center
         length = _peak(delta) if self.norm == "Linf" else _length(delta)
         inside = (length <= self.radius * (1 + 1e-6)).flatten()
@@ -78,12 +78,12 @@ class Ball:
         return inside
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Direction of unit norm along which a linear function rises most; zero where the gradient is 0 or NaN."""
+        """Unit-norm direction of steepest ascent for a linear function; zero where the gradient is 0 or NaN."""
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         return gradient.sign() if self.norm == "Linf" else _unit(gradient, _length(gradient))
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Random point at distance ``radius``, then cut by the domain: Gaussian direction for L2, uniform for Linf.
+        """Random point at distance ``radius``, clipped to the domain: Gaussian direction for L2, uniform for Linf.
 
         Drawn on the generator's device in float32, so a CPU generator gives the same points on every device.
         """
@@ -97,10 +97,10 @@ class Ball:
         return self.project(self.center + self.radius * noise)
 
     def sample_inside(self, generator: torch.Generator) -> Tensor:
-        """Random point of the ball, then cut by the domain; drawn as in :meth:`sample`.
+        """Random point inside the ball, clipped to the domain; drawn as in :meth:`sample`.
 
-        Uniform for Linf. For L2 a Gaussian direction and a distance uniform in [0, radius], as attacks in training
-        start: nearer to the centre than a point that is uniform in volume.
+        Uniform for Linf. For L2 a Gaussian direction and a distance uniform in [0, radius], the usual start of attacks
+        in training: nearer to the centre than a point uniform in volume.
         """
         draw = torch.randn if self.norm == "L2" else torch.rand
         noise = draw(self.center.shape, generator=generator, device=generator.device).to(self.center)
@@ -122,7 +122,7 @@ def _peak(v: Tensor) -> Tensor:
 
 
 def _length(v: Tensor) -> Tensor:
-    # Scaled by the largest entry: squares of float32 gradients below 1e-19 would vanish.
+    # Scaled by the largest entry, as squares of float32 gradients below 1e-19 underflow.
     peak = _peak(v).clamp_min(torch.finfo(v.dtype).tiny)
     return peak * (v / peak).square().sum(tuple(range(1, v.ndim)), keepdim=True).sqrt()
 
@@ -137,9 +137,9 @@ def _radii(x: Tensor, epsilon: float | Tensor) -> Tensor:
         radius = radius.expand(len(x))
     if radius.shape != x.shape[:1]:
         raise ValueError(f"epsilon must be a number or of shape [{len(x)}]; got shape {list(radius.shape)}")
-    refused = radius[~(radius.isfinite() & (radius >= 0))]
-    if len(refused):
-        raise ValueError(f"epsilon must be finite and at least 0; got {refused[0].item()}")
+    invalid = radius[~(radius.isfinite() & (radius >= 0))]
+    if len(invalid):
+        raise ValueError(f"epsilon must be finite and at least 0; got {invalid[0].item()}")
     return radius
 
 

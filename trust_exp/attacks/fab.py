@@ -1,22 +1,24 @@
-"""The fast adaptive boundary attack (Croce & Hein 2020a), which looks for the nearest point across the boundary.
+"""The fast adaptive boundary attack (Croce & Hein 2020a): searches the nearest point across the decision boundary.
 
-With the decisions of the code released with AutoAttack, but less work: an image leaves as soon as a point within
-epsilon breaks it, points are projected without sorting, and no gradients of parameters are taken.
+It decides as the code released with AutoAttack, with less work: an image leaves as soon as a point within epsilon
+breaks it, points are projected without sorting, and no parameter gradients are computed.
 """
+
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trust_exp.attacks.apgd_released import cut, leave, together
+from trust_exp.attacks.arguments import ImageOptions, under_attack
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
-from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.noise import ball_noise, names_of
+from trust_exp.attacks.noise import ball_noise
 
 _OVERSHOOT = 1.05
 _BACKWARD = 0.9  # how far a point across the boundary is pulled back towards the image
-_BIAS = 0.1  # largest weight of the step that starts at the image
-_FLAT = 1e-8  # smaller slopes do not move a pixel
+_BIAS = 0.1  # largest weight of the step from the image
+_FLAT = 1e-8  # smaller slopes move no pixel
 
 
 def fab(
@@ -25,37 +27,30 @@ def fab(
     y: Tensor,
     epsilon: float,
     *,
-    norm: Norm = "Linf",
     targets: int | None = 9,
     restarts: int = 5,
     steps: int = 100,
-    seed: int = 0,
-    index: Tensor | None = None,
-    domain: Domain = (0.0, 1.0),
+    **options: Unpack[ImageOptions],
 ) -> Tensor:
-    """Points within epsilon that break the images, where the attack finds them.
+    """Points within epsilon that break the images, where the attack finds any.
 
     Args:
         model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
-        x: images that are classified correctly, [B, ...], float32 or float64, inside the domain.
+        x: correctly classified images, [B, ...], float32 or float64, inside the domain.
         y: their labels, [B], int64.
         epsilon: radius in the units of x, finite, > 0.
-        norm: "L2" or "Linf".
-        targets: how many of the most likely wrong classes get a run, < N; None: runs towards the nearest boundary.
-        restarts: runs where there are no targets; the first starts at the image, the others at random.
+        targets: number of target classes, the most likely wrong ones, one run each, < N; None: untargeted runs towards
+            the nearest boundary.
+        restarts: untargeted runs; the first starts at the image, the others at random.
         steps: steps of a run, >= 1.
-        seed: of the random starts.
-        index: names of the images for the random starts, [B], int64; None: their places in the batch.
-        domain: range of the data; None: unbounded.
+        options: ``norm``, ``domain``, ``seed`` and ``index``, see :class:`ImageOptions`.
 
     Returns:
         Shape and dtype of x: a misclassified point within epsilon, or the image itself.
 
     Source: Croce & Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack".
     """
-    with attack_mode(model):
-        ball, y = Ball.around(x, epsilon, norm=norm, domain=domain), y.clone()
-        index = names_of(x, index)
+    with under_attack(model, x, y, epsilon, **options) as (ball, y, index, seed):
         with torch.no_grad():
             ranked = model(ball.center).argsort(1, descending=True)
         x_adv, left = ball.center.clone(), torch.arange(len(y), device=y.device)
@@ -82,14 +77,14 @@ def _others(label: Tensor, classes: int) -> Tensor:
 
 
 def _random_start(ball: Ball, index: Tensor, seed: int, run: int) -> Tensor:
-    """Half a radius away, cut by the domain."""
+    """Random points at distance epsilon / 2, clipped to the domain."""
     noise = ball_noise(ball, index, seed, "fab", run)
     start = ball.center + ball.radius * noise / _like(_norm(noise.flatten(1), ball.norm), noise) / 2
     return cut(start, ball.domain)
 
 
 def _run(model: nn.Module, ball: Ball, y: Tensor, rivals: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Which images a run breaks, [B] bool, and where, [B, ...]; ``rivals``, [B, M]: the classes it may go to."""
+    """One run: the images it breaks, [B] bool, and the points, [B, ...]; ``rivals``, [B, M], are the target classes."""
     broken, found = torch.zeros_like(y, dtype=torch.bool), ball.center.clone()
     row, center, point = torch.arange(len(y), device=y.device), ball.center, start
     for _ in range(steps):
@@ -110,7 +105,7 @@ def _run(model: nn.Module, ball: Ball, y: Tensor, rivals: Tensor, start: Tensor,
 
 
 def _linearised(model: nn.Module, point: Tensor, y: Tensor, rivals: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """The nearest boundary to first order: the rival's logit less the label's, [B], and its gradient, [B, D]."""
+    """Nearest boundary to first order: the rival's logit minus the label's, [B], and its gradient, [B, D]."""
     point = point.detach().requires_grad_()
     logits = model(point).to(point.dtype)
     gaps = logits.gather(1, rivals) - logits.gather(1, y[:, None])
@@ -126,7 +121,7 @@ def _linearised(model: nn.Module, point: Tensor, y: Tensor, rivals: Tensor, norm
 
 
 def _step(point: Tensor, center: Tensor, gap: Tensor, slope: Tensor, norm: Norm, domain: Domain) -> Tensor:
-    """Steps from the point and from the image onto the linearised boundary, mixed and overshot."""
+    """Mix of the steps from the point and from the image onto the linearised boundary, with overshoot."""
     p, c = point.flatten(1), center.flatten(1)
     both = torch.cat((p, c))
     excess = torch.cat((gap, gap + ((c - p) * slope).sum(1)))
@@ -142,16 +137,16 @@ def _step(point: Tensor, center: Tensor, gap: Tensor, slope: Tensor, norm: Norm,
 def to_hyperplane(point: Tensor, normal: Tensor, excess: Tensor, norm: Norm, domain: Domain) -> Tensor:
     """Shortest move, [B, D], from points inside the domain onto {z: normal (z - point) + excess = 0} inside it.
 
-    A pixel moves against its slope, in proportion to it (L2) or as far as the others (Linf), until it meets the end of
-    the domain: sum_i g_i min(t, r_i) = |excess| has to be solved for t. The left side is concave and piecewise linear,
-    so Newton's method climbs from 0 to the exact solution in a few passes; no sorting. Where even all pixels at their
-    ends do not reach the hyperplane, that corner is returned.
+    A pixel moves against its slope, in proportion to it (L2) or as far as the others (Linf), until it meets the edge of
+    the domain: solve sum_i g_i min(t, r_i) = |excess| for t. The left side is concave and piecewise linear, so Newton's
+    method climbs from 0 to the exact solution in a few passes, without sorting. If the hyperplane is out of reach even
+    with all pixels at their edges, that corner is returned.
 
     Args:
         point: [B, D].
         normal: [B, D].
         excess: [B].
-        norm: "L2" or "Linf": by which the move is shortest.
+        norm: norm that the move minimises, "L2" or "Linf".
         domain: range of the data; None: unbounded.
     """
     down = normal * torch.where(excess >= 0, -1.0, 1.0)[:, None].to(normal)
@@ -164,8 +159,8 @@ def to_hyperplane(point: Tensor, normal: Tensor, excess: Tensor, norm: Norm, dom
     if domain is None:
         return down.sign() * (time * speed).nan_to_num(0.0)
     room = torch.where(down > 0, domain[1] - point, point - domain[0])
-    until, ends = room / speed, size * room  # when a pixel meets its end, and what it has gained by then
-    mask = torch.empty_like(room)  # of numbers: on a CPU they are several times as fast as booleans
+    until, ends = room / speed, size * room  # when a pixel meets its edge, and its gain by then
+    mask = torch.empty_like(room)  # a float mask: on a CPU several times as fast as a boolean one
     while True:
         blocked = (ends * torch.le(until, time, out=mask)).sum(1, keepdim=True)
         later = (wanted - blocked) / (gain * torch.gt(until, time, out=mask)).sum(1, keepdim=True)
@@ -173,7 +168,7 @@ def to_hyperplane(point: Tensor, normal: Tensor, excess: Tensor, norm: Norm, dom
         if not (later > time).any():
             break
         time = torch.maximum(time, later)
-    return down.sign() * torch.fmin(time * speed, room)  # where nothing moves, 0 times whatever time is
+    return down.sign() * torch.fmin(time * speed, room)  # fmin: without a slope, time * speed may be NaN
 
 
 def _norm(v: Tensor, norm: str) -> Tensor:

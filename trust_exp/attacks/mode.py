@@ -1,4 +1,4 @@
-"""The state a model is in while it is attacked."""
+"""The state of a model under attack."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +12,10 @@ from trust_exp.modes import evaluating
 
 @contextmanager
 def attack_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, frozen parameters and gradients enabled, also below ``Trainer.test``; all restored on exit.
+    """Evaluation mode, frozen parameters, gradients enabled (even under ``Trainer.test``); all restored on exit.
 
-    Afterwards, and after an exception too, every module has its own training flag back and every parameter its own
-    ``requires_grad``; ``.grad`` and batch-norm statistics were never touched. Inference tensors must be cloned inside
-    before they meet autograd.
+    On exit, also by an exception, every module gets back its training flag and every parameter its ``requires_grad``.
+    ``.grad`` and batch-norm statistics are never touched. Clone inference tensors inside before autograd sees them.
     """
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

@@ -1,23 +1,24 @@
 """Square Attack (Andriushchenko et al. 2020): random search over square windows of the perturbation, no gradients.
 
-With the decisions of the code released with AutoAttack. All images are asked the same windows; a query that would not
-change an image is not made.
+It decides as the code released with AutoAttack. All images share the same windows; a query that would not change an
+image is skipped.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from trust_exp.attacks.apgd_released import cut
-from trust_exp.attacks.ball import Ball, Domain, Norm
-from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.noise import image_noise, names_of
+from trust_exp.attacks.arguments import ImageOptions, under_attack
+from trust_exp.attacks.ball import Ball
+from trust_exp.attacks.noise import image_noise
 from trust_exp.rng import keyed_generator
 
-_SHARE = 0.8  # of the image that the first windows cover
+_SHARE = 0.8  # part of the image that the first windows cover
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the share is halved
 _TINY = 1e-12
 
@@ -31,47 +32,39 @@ def square(
     y: Tensor,
     epsilon: float,
     *,
-    norm: Norm = "Linf",
     queries: int = 5000,
-    seed: int = 0,
-    index: Tensor | None = None,
-    domain: Domain = (0.0, 1.0),
+    **options: Unpack[ImageOptions],
 ) -> Tensor:
-    """Points within epsilon that break the images, where the search finds them.
+    """Points within epsilon that break the images, where the search finds any.
 
     Args:
         model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
-        x: images that are classified correctly, [B, C, H, W], for L2 at least 5 x 5 pixels; or for Linf anything else
-            [B, ...], float32 or float64, inside the domain.
+        x: correctly classified images, [B, C, H, W], at least 5 x 5 pixels for L2; for Linf also any other [B, ...];
+            float32 or float64, inside the domain.
         y: their labels, [B], int64.
         epsilon: radius in the units of x, finite, > 0.
-        norm: "L2" or "Linf".
         queries: windows tried per image.
-        seed: of the windows and signs.
-        index: names of the images for their own random signs, [B], int64; None: their places in the batch.
-        domain: range of the data; None: unbounded.
+        options: ``norm``, ``domain``, ``seed`` and ``index``, see :class:`ImageOptions`.
 
     Returns:
-        Shape and dtype of x: a misclassified point, or where none was found the point of least margin.
+        Shape and dtype of x: a misclassified point, or the point of least margin if none was found.
 
     Source: Andriushchenko et al. 2020, Algorithms 1 to 3, with the numbers of AutoAttack.
     """
-    with attack_mode(model), torch.no_grad():
-        images = x if x.ndim == 4 else x.reshape(len(x), -1, 1, 1)
-        ball, y = Ball.around(images, epsilon, norm=norm, domain=domain), y.clone()
-        index = names_of(x, index)
+    images = x if x.ndim == 4 else x.reshape(len(x), -1, 1, 1)
+    with under_attack(model, images, y, epsilon, **options) as (ball, y, index, seed), torch.no_grad():
 
         def margin(points: Tensor, label: Tensor) -> Tensor:
             logits = model(points.view(-1, *x.shape[1:])).to(points.dtype)
             right = logits.gather(1, label[:, None]).squeeze(1)
             return right - logits.scatter(1, label[:, None], -torch.inf).amax(1)
 
-        search = _search_linf if norm == "Linf" else _search_l2
+        search = _search_linf if ball.norm == "Linf" else _search_l2
         return search(margin, ball, y, queries, seed, index).view_as(x)
 
 
 def _search_linf(margin: Margin, ball: Ball, y: Tensor, queries: int, seed: int, index: Tensor) -> Tensor:
-    """Every pixel stands at the lowest or the highest value within reach; a query moves a window to one of them."""
+    """Every pixel is at the lowest or highest value within the ball; a query moves a window to one of them."""
     low, high = (cut(ball.center + side * ball.radius, ball.domain) for side in (-1, 1))
     channels, height, width = ball.center.shape[1:]
     stripes = image_noise(torch.rand, (channels, 1, width), index, seed, "square").to(ball.center)
@@ -88,14 +81,14 @@ def _search_linf(margin: Margin, ball: Ball, y: Tensor, queries: int, seed: int,
         up = (draw[2:] > 0.5).view(-1, 1, 1).to(low.device)
         moved = torch.where(up, high[window], low[window])[row]
         changes = (moved != best[window][row]).flatten(1).any(1)
-        asked, moved = row[changes], moved[changes]
-        if len(asked) == 0:
+        changed, moved = row[changes], moved[changes]
+        if len(changed) == 0:
             continue
-        points = best[asked]
+        points = best[changed]
         points[window] = moved
-        found = margin(points, y[asked])
-        better = (found < least[asked]) | (found <= 0)
-        kept = asked[better]
+        found = margin(points, y[changed])
+        better = (found < least[changed]) | (found <= 0)
+        kept = changed[better]
         best[kept], least[kept] = points[better], found[better]
         if (found <= 0).any():
             row = row[least[row] > 0]
@@ -103,7 +96,7 @@ def _search_linf(margin: Margin, ball: Ball, y: Tensor, queries: int, seed: int,
 
 
 def _search_l2(margin: Margin, ball: Ball, y: Tensor, queries: int, seed: int, index: Tensor) -> Tensor:
-    """A query takes the perturbation out of one window and adds two opposite pyramids to another."""
+    """A query removes the perturbation from one window and adds two opposite pyramids to another."""
     channels, height, width = ball.center.shape[1:]
     corners = list(_tiles(height, width))
     generator = keyed_generator(seed, "square")
@@ -120,7 +113,7 @@ def _search_l2(margin: Margin, ball: Ball, y: Tensor, queries: int, seed: int, i
     draws = torch.rand(queries, 5, generator=generator)
     for query, (side, draw) in enumerate(zip(sides, draws, strict=True), len(corners)):
         broken = least <= 0
-        if broken.any():  # the tensors below have a row for each image that holds
+        if broken.any():  # the tensors below have one row per robust image
             found_at[row[broken]] = point[broken]
             ball = ball[~broken]
             row, point, least, y, signs = (value[~broken] for value in (row, point, least, y, signs))
@@ -138,7 +131,7 @@ def _search_l2(margin: Margin, ball: Ball, y: Tensor, queries: int, seed: int, i
 
 
 def _moved(delta: Tensor, first: Window, second: Window, pyramids: Tensor, radius: Tensor) -> Tensor:
-    """The perturbation with the length of both windows, and what is left of epsilon, in the first; changes delta."""
+    """Move the length of both windows, and the unused part of epsilon, into the first; changes delta."""
     spare = (radius.square() - _squares(delta, (1, 2, 3))).clamp(min=0) / delta.shape[1]
     length = _squares(delta[first])
     shape = pyramids + delta[first] / (length.sqrt() + _TINY)
@@ -150,7 +143,7 @@ def _moved(delta: Tensor, first: Window, second: Window, pyramids: Tensor, radiu
 
 
 def _at_radius(ball: Ball, delta: Tensor) -> Tensor:
-    """Points at distance epsilon in the directions of delta, then cut by the domain."""
+    """Points at distance epsilon in the directions of delta, clipped to the domain."""
     return cut(ball.center + delta * (ball.radius / (_squares(delta, (1, 2, 3)).sqrt() + _TINY)), ball.domain)
 
 
@@ -168,7 +161,7 @@ def _pyramids(side: int, turned: bool) -> Tensor:
 
 
 def _pyramid(height: int, width: int) -> Tensor:
-    """Nested rectangles around the middle, the k-th from within adding 1/k^2, [height, width], of length 1."""
+    """Nested rectangles around the centre, the k-th from inside adds 1/k^2; [height, width], of length 1."""
     levels = torch.zeros(height, width)
     top, left = height // 2, width // 2
     for k in range(max(height, width) // 2 + 1):
@@ -177,7 +170,7 @@ def _pyramid(height: int, width: int) -> Tensor:
 
 
 def _tiles(height: int, width: int) -> Iterator[Window]:
-    """Windows of a fifth of the height, row by row, from where five of them would be in the middle."""
+    """Windows of a fifth of the height, row by row; the first five rows are centred."""
     side = height // 5
     begin = (height - 5 * side) // 2
     for top in range(begin, begin + height // side * side, side):
@@ -190,7 +183,7 @@ def _window(top: int, left: int, side: int) -> Window:
 
 
 def _sides(queries: int, pixels: int) -> Iterator[float]:
-    """Side of a window that covers the share of the image that is due, query by query."""
+    """Side of the window for each query, from the schedule of shares of the image."""
     for query in range(queries):
         share = _SHARE / 2 ** sum(query > mark for mark in _HALVINGS)
         yield math.sqrt(share * pixels)

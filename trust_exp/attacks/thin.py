@@ -1,7 +1,7 @@
-"""A faster gradient of the image through a network's first convolution, on a CPU.
+"""A faster gradient with respect to the image through a network's first convolution, on a CPU.
 
-oneDNN pads the channels of that gradient to a full register, so one or three of them cost as much as sixteen. It is
-also a matrix product and a sum over overlapping windows, which is 1.7 to 6 times as fast (benchmarks/README.md).
+oneDNN pads the channels of this gradient to a full register, so one or three of them cost as much as sixteen. A matrix
+product and a sum over overlapping windows give the same, 1.7 to 6 times as fast (benchmarks/README.md).
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_CHANNELS = 4  # of the input at most; with eight of them oneDNN is the faster one
+_CHANNELS = 4  # most input channels for which this is faster; at eight oneDNN wins
 
 
 class _ThinConvolution(torch.autograd.Function):
-    """A convolution whose weight is no variable."""
+    """A convolution with a constant weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -36,13 +36,13 @@ class _ThinConvolution(torch.autograd.Function):
 
 @contextmanager
 def thin_convolutions(model: nn.Module) -> Iterator[None]:
-    """Let the convolutions of ``model`` with few input channels take that gradient; their outputs stay the same bits.
+    """Use this gradient in the convolutions of ``model`` that have few input channels; outputs stay bit-equal.
 
-    For a network whose parameters need no gradient. Left alone are layers on other devices, of other kinds, with other
-    padding than zeros, in groups, with a forward of their own; and all layers under autocast or in a compiled model.
+    For networks whose parameters need no gradient. Unchanged are layers on other devices or of other kinds, with
+    padding other than zeros, with groups or with their own forward; and all layers under autocast or when compiled.
     """
     with ExitStack() as undo:
-        if not hasattr(model, "_orig_mod"):  # compiled: it would be compiled anew
+        if not hasattr(model, "_orig_mod"):  # a compiled model would be recompiled
             for layer in model.modules():
                 if _is_thin(layer):
                     layer.forward = _forward_of(layer)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""``trust-exp data``: which data sets there are; prepares, checks and shows them. Imports torch only to show."""
+"""``trust-exp data``: list, import, verify and show data sets. Only ``show`` imports torch."""
 
 import argparse
 import os
@@ -17,10 +17,10 @@ from rich.text import Text
 from trust_exp.build import build
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.list import described
+from trust_exp.compose import composing
+from trust_exp.console import console
 from trust_exp.data import sources, store
 from trust_exp.errors import UserError, check_range, unknown
-from trust_exp.results.composing import composing
-from trust_exp.results.table import console
 from trust_exp.runs import write_out
 from trust_exp.schema import CONF, check_options, to_plain
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trust_exp.viz.contact_sheet import Sheet
 
 WIDE = 140  # columns that the table of data sets needs
-LABELS = {"classification": "classes", "segmentation": "pixels", "detection": "boxes"}
+LABELS = {"classification": "classes", "segmentation": "pixels", "detection": "boxes", "anomaly": "normal class"}
 
 
 def add(commands: Commands) -> None:
@@ -41,19 +41,19 @@ def add(commands: Commands) -> None:
     data = commands.add_parser("data", help="list, import, verify and show data sets").add_subparsers(
         dest="what", required=True, metavar="list|import|verify|show"
     )
-    listing = data.add_parser("list", help="the data sets, which of them are there, and how to get the others")
+    listing = data.add_parser("list", help="all data sets, which are present, and how to get the others")
     listing.set_defaults(action=lambda given: list_data(given.root))
-    importing = data.add_parser("import", help="check files that are on disk and prepare them")
+    importing = data.add_parser("import", help="check and prepare files on disk")
     importing.add_argument("name", help="the data set, e.g. mnist")
-    importing.add_argument("folder", type=Path, help="where its files are")
+    importing.add_argument("folder", type=Path, help="folder of its files")
     importing.set_defaults(action=lambda given: import_data(given.name, given.folder, given.root))
-    verifying = data.add_parser("verify", help="compare what is prepared with its checksums, and read every image")
+    verifying = data.add_parser("verify", help="compare prepared data with their checksums, and read every image")
     verifying.add_argument("name", help="the data set, e.g. mnist")
     verifying.set_defaults(action=lambda given: verify_data(given.name, given.root))
-    showing = data.add_parser("show", help="draw some images with their labels into a PNG file")
+    showing = data.add_parser("show", help="draw images with their labels into a PNG file")
     showing.add_argument("name", help="the data set, e.g. mnist")
-    showing.add_argument("--out", type=Path, help="the file (default: <name>.png here, if there is none yet)")
-    showing.add_argument("--count", type=int, default=24, help="how many images (default: 24)")
+    showing.add_argument("--out", type=Path, help="the file (default: <name>.png, if it does not exist)")
+    showing.add_argument("--count", type=int, default=24, help="number of images (default: 24)")
     showing.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     showing.add_argument("overrides", nargs="*", default=[], metavar="dataset.key=value", help="as for run.py")
     showing.set_defaults(action=show_data)
@@ -66,7 +66,7 @@ def add(commands: Commands) -> None:
 
 @dataclass(frozen=True)
 class Choice:
-    """A file of conf/dataset, and the sources of its data; what is embedded has none."""
+    """A file of conf/dataset and the sources of its data; embedded data sets have none."""
 
     name: str
     about: str
@@ -75,17 +75,17 @@ class Choice:
 
     @property
     def task(self) -> str:
-        """What its labels are."""
+        """The task that its labels serve."""
         return str(self.values.get("task", "classification"))
 
     @property
     def own(self) -> bool:
-        """Whether the data are those of the user."""
+        """Whether the data are the user's own."""
         return any(not source.images for source in self.sources)
 
 
 def read_choice(name: str) -> Choice:
-    """What conf/dataset says of a data set.
+    """Read a data set's file in conf/dataset.
 
     Raises:
         UserError: if there is none of that name.
@@ -100,13 +100,13 @@ def read_choice(name: str) -> Choice:
 
 
 def yaml_values(path: Path) -> dict[str, Any]:
-    """What stands in a file of conf/, nothing composed or resolved."""
+    """The values of a file in conf/, neither composed nor resolved."""
     values: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
     return values
 
 
 def state(choice: Choice, root: Path) -> str:
-    """Where the data are, in a few words; looks at no contents."""
+    """Where the data are, in a few words; does not read them."""
     if not choice.sources:
         return "embedded"
     if choice.own:
@@ -147,7 +147,7 @@ def _row(choice: Choice, root: Path) -> tuple[str, ...]:
     ends = ("; ".join(dict.fromkeys(texts)) for texts in (ways, licences))
     try:
         size, where = _size(choice, root), state(choice, root)
-    except UserError:  # of a manifest that cannot be read
+    except UserError:  # the manifest cannot be read
         size, where = "", "damaged"
     return *first, _published(choice), size, where, *ends
 
@@ -163,7 +163,7 @@ def _published(choice: Choice) -> str:
 
 
 def _size(choice: Choice, root: Path) -> str:
-    """What the set takes on disk: what was prepared takes; about as published if it is not there or is streamed."""
+    """Size on disk: of the prepared files; an estimate (~) if the set is missing or streamed."""
     megabytes, about = 0.0, ""
     for source in choice.sources:
         prepared = store.is_prepared(root, source.name)
@@ -177,7 +177,7 @@ def _size(choice: Choice, root: Path) -> str:
 
 
 def _share(manifest: Mapping[str, Any] | None, source: sources.Source) -> float:
-    """Which part of the published images is there; all of it before it is prepared."""
+    """The fraction of the published images that is present; 1 before the set is prepared."""
     found = store.counts(manifest) if manifest else source.images
     return sum(found.get(part, 0) for part in source.images) / sum(source.images.values())
 
@@ -186,11 +186,11 @@ def _share(manifest: Mapping[str, Any] | None, source: sources.Source) -> float:
 
 
 def import_data(name: str, folder: Path, root: Path) -> None:
-    """Prepare a data set from the files under ``folder``, and say what was found there."""
+    """Prepare a data set from the files under ``folder``, and print what was found."""
     found = prepared_from(read_choice(name), "imported from a folder")
     if len(found) > 1:
         names = " and ".join(source.name for source in found)
-        raise UserError(f"{name} cannot be imported from a folder, as it is made of others; import {names}")
+        raise UserError(f"{name} cannot be imported from a folder, as it combines other sets; import {names}")
     prepared = sources.import_dataset(found[0].name, folder, root)
     manifest = store.read_manifest(prepared)
     print(f"imported {found[0].name} into {prepared}")
@@ -206,10 +206,10 @@ def import_data(name: str, folder: Path, root: Path) -> None:
 
 
 def prepared_from(choice: Choice, done: str) -> Sequence[sources.Source]:
-    """The sources of a set that has some and is nobody's own.
+    """The sources of a set that is neither embedded nor the user's own.
 
     Raises:
-        UserError: if there is nothing that could be ``done``.
+        UserError: if it is; ``done`` says what cannot be done with it.
     """
     if choice.own:
         way = f"it is served from where it is: dataset={choice.name} dataset.path=<path>"
@@ -221,7 +221,7 @@ def prepared_from(choice: Choice, done: str) -> Sequence[sources.Source]:
 
 
 def _print_counts(manifest: Mapping[str, Any], source: sources.Source) -> bool:
-    """Print how many images each part has, and had when it was published; whether they all are there."""
+    """Print the number of images in each part, present and published; returns whether all are present."""
     found = store.counts(manifest)
     for part in dict.fromkeys([*source.images, *found]):
         count = found.get(part, 0)
@@ -231,7 +231,7 @@ def _print_counts(manifest: Mapping[str, Any], source: sources.Source) -> bool:
 
 
 def verify_data(name: str, root: Path) -> None:
-    """Compare what is prepared with its checksums; of a streamed set also read every file of its index."""
+    """Compare prepared data with their checksums; for a streamed set also read every file of its index."""
     for source in prepared_from(read_choice(name), "verified"):
         if not store.is_prepared(root, source.name):
             way = f"trust-exp data import {source.name} <folder>"
@@ -239,17 +239,17 @@ def verify_data(name: str, root: Path) -> None:
         manifest = store.verify(root, source.name)
         if source.streams:
             _check_files(manifest, root)
-        print(f"{source.name} in {root} is whole")
+        print(f"{source.name} in {root} is complete")
         _print_counts(manifest, source)
 
 
 def _check_files(manifest: Mapping[str, Any], root: Path) -> None:
-    """Decode every image that the index names, and see that every label map is there.
+    """Decode every image of the index, and check that every label map exists.
 
     Raises:
-        UserError: naming the first that is missing, damaged or changed.
+        UserError: if a file is missing, damaged or changed; names the first.
     """
-    from trust_exp.data.images import check_images
+    from trust_exp.data.readers.images import check_images
 
     name, folder = manifest["name"], Path(manifest["folder"])
     again = f"prepare it again with: trust-exp data import {name} <folder>"
@@ -259,7 +259,7 @@ def _check_files(manifest: Mapping[str, Any], root: Path) -> None:
     for part in store.counts(manifest):
         index = store.open_part(root, name, part)
         for path, size in zip(index["paths"].tolist(), index["sizes"].tolist(), strict=True):
-            images[folder / os.fsdecode(path)] = tuple(size)  # once, though parts may overlap
+            images[folder / os.fsdecode(path)] = tuple(size)  # each once, as parts may overlap
         for path in index["maps"].flat if "maps" in index else ():
             if path and not (folder / os.fsdecode(path)).is_file():
                 raise UserError(f"{folder / os.fsdecode(path)} is missing; {again}")
@@ -273,14 +273,14 @@ def _check_files(manifest: Mapping[str, Any], root: Path) -> None:
 
 
 def show_data(given: argparse.Namespace) -> None:
-    """Draw images of a data set with their labels, and print where."""
+    """Draw images of a data set with their labels, and print the path of the file."""
     check_range("--count", given.count, least=1)
     choice, out = read_choice(given.name), given.out or Path(f"{given.name}.png")
     if given.out is None and out.exists():
-        raise UserError(f"{out} is there already; --out {out} writes over it, another --out beside it")
+        raise UserError(f"{out} exists already; --out {out} overwrites it, another --out keeps it")
     for text in given.overrides:
         if not text.lstrip("+~").startswith("dataset."):
-            raise UserError(f"{text!r} is no dataset.key=value")
+            raise UserError(f"{text!r} is not dataset.key=value")
     if state(choice, given.root).endswith("missing"):
         raise UserError(f"{given.name} is not in {given.root}; trust-exp data list says how to get it")
     from trust_exp.viz.contact_sheet import draw_contact_sheet
@@ -297,7 +297,7 @@ def show_data(given: argparse.Namespace) -> None:
 
 
 def open_data(name: str, root: Path, overrides: Sequence[str]) -> "DataModule":
-    """The data set as a run with these overrides would have it."""
+    """Build the data set as a run with these overrides would."""
     with composing():
         node = to_plain(compose(f"dataset/{name}", list(overrides)), "dataset")
     options = {**check_options(node, "dataset"), "_target_": node["_target_"]}
@@ -306,7 +306,7 @@ def open_data(name: str, root: Path, overrides: Sequence[str]) -> "DataModule":
 
 
 def chosen_rows(data: "DataModule", split: "Split", count: int) -> "Tensor":
-    """Rows to show, int64 [M]: as many of each class as may be, in their order; without classes evenly over the set."""
+    """Rows to show, int64 [M]: balanced over classes and sorted by class; evenly spaced if there are no classes."""
     import torch
 
     from trust_exp.data.subset import balanced_subset
@@ -324,7 +324,7 @@ def chosen_rows(data: "DataModule", split: "Split", count: int) -> "Tensor":
 
 
 def main_classes(data: "DataModule", split: "Split") -> "Tensor | None":
-    """The class of each sample that is served, int64 [N]; of those in its boxes the rarest; None of pixels."""
+    """The class of each sample, int64 [N]; for boxes the rarest class in the image; None for pixel labels."""
     import torch
 
     from trust_exp.data.stream import StreamDataModule
@@ -338,11 +338,11 @@ def main_classes(data: "DataModule", split: "Split") -> "Tensor | None":
 
 
 def rarest(labels: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":
-    """Of the labels of each image the one that is rarest in all, int64 [N]; -1 for an image without any.
+    """For each image, its label that is rarest in the whole set, int64 [N]; -1 for an image without labels.
 
     Args:
         labels: int [T], image after image.
-        counts: int [N], how many are each image's.
+        counts: int [N], number of labels per image.
     """
     import numpy as np
 
@@ -352,7 +352,7 @@ def rarest(labels: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":
 
 
 def sheet(batch: "AnyBatch", info: "DatasetInfo") -> "Sheet":
-    """What a contact sheet shows of a batch."""
+    """The contact sheet of a batch."""
     from trust_exp.data.batch import BoxBatch, DenseBatch
     from trust_exp.viz.contact_sheet import Labels, framed_sheet, mapped_sheet, plain_sheet
 

@@ -1,4 +1,4 @@
-"""``trust-exp doctor``: what this machine has and what works on it."""
+"""``trust-exp doctor``: versions, devices, data sets, SLURM and W&B on this machine."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ from trust_exp import __version__
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.data import read_choice, state
 from trust_exp.commands.list import described
+from trust_exp.console import console
 from trust_exp.loggers.credentials import has_key
 from trust_exp.results.record import PACKAGES
-from trust_exp.results.table import console
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 
 
 def examine(root: Path) -> None:
-    """Print what this machine has and what works on it."""
+    """Print versions and devices, and whether data sets, SLURM and W&B can be used."""
     table = Table(title="trust-exp doctor", title_justify="left", show_header=False, box=None)
     table.add_column(no_wrap=True)
     table.add_column()
@@ -70,8 +70,8 @@ def _slurm() -> str:
         return "not usable: sbatch is not on the PATH"
     if not os.environ.get("SLURM_CONF") and not Path("/etc/slurm/slurm.conf").exists():
         return "not usable: there is no /etc/slurm/slurm.conf, and SLURM_CONF is not set"
-    told = subprocess.run(["sinfo", "--noheader", "--format=%P %a %D"], capture_output=True, text=True, timeout=20)
-    return f"usable: {told.stdout.strip()}" if told.returncode == 0 else f"not usable: {told.stderr.strip()}"
+    answer = subprocess.run(["sinfo", "--noheader", "--format=%P %a %D"], capture_output=True, text=True, timeout=20)
+    return f"usable: {answer.stdout.strip()}" if answer.returncode == 0 else f"not usable: {answer.stderr.strip()}"
 
 
 def _wandb() -> str:

@@ -1,4 +1,4 @@
-"""``trust-exp list``: what can be chosen, and what fits a choice."""
+"""``trust-exp list``: the choices of each group, and those that fit a given choice."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,10 +6,10 @@ from rich.table import Table
 
 from trust_exp import choices
 from trust_exp.commands import Commands
+from trust_exp.console import console
 from trust_exp.contract import Part, misfit, misfit_of_eval, part
 from trust_exp.errors import UserError, unknown
 from trust_exp.recipes import models_of, recipes
-from trust_exp.results.table import console
 
 GROUPS = ("method", "dataset", "model", "eval", "logger", "size", "accelerator", "hydra/launcher")
 COMPARED = ("method", "model", "dataset", "eval")
@@ -37,15 +37,18 @@ def described(group: str) -> Iterator[tuple[str, str]]:
 
 
 def described_recipes() -> Iterator[tuple[str, str]]:
-    """The recipes, each with the models that it is for and where it comes from."""
+    """The recipes, each with the models that it is for and its origin."""
     for name in recipes():
         source = str(choices.read_choice("recipe", name).values.get("recipe", ""))
         known = choices.exists("dataset", name.split("/")[1])
-        yield name, f"{', '.join(models_of(name))}: {source if known else f'{source} (its data set is to come)'}"
+        yield (
+            name,
+            f"{', '.join(models_of(name))}: {source if known else f'{source} (its data set does not exist yet)'}",
+        )
 
 
 def list_choices(only: str | None, wanted: Sequence[str] = ()) -> None:
-    """Print what can be chosen; with ``wanted``, such as ``dataset=camvid``, what fits that.
+    """Print the choices; with ``wanted``, such as ``dataset=camvid``, only those that fit.
 
     Raises:
         UserError: if there is no such group or choice.
@@ -71,11 +74,11 @@ def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def _read(wanted: Sequence[str]) -> dict[str, Part]:
-    """The choices that something is to fit, by their groups; ``dataset.task=`` is that of the data set."""
+    """The given choices by group; ``dataset.task=`` sets the task of the data set."""
     texts = dict(text.partition("=")[::2] for text in wanted)
     task = texts.pop("dataset.task", None)
-    if odd := [key for key in texts if key not in COMPARED]:
-        raise unknown("--for", odd[0], COMPARED)
+    if unknown_keys := [key for key in texts if key not in COMPARED]:
+        raise unknown("--for", unknown_keys[0], COMPARED)
     found = {group: _part(group, name) for group, name in texts.items()}
     if task is not None:
         if "dataset" not in found:
@@ -90,7 +93,7 @@ def _part(group: str, name: str) -> Part:
 
 
 def _fits(group: str, name: str, fixed: dict[str, Part]) -> bool:
-    """Whether a choice makes a run with those that are fixed and some others."""
+    """Whether a choice forms a valid run with the fixed choices and some choice of each other group."""
     candidates = {**dict.fromkeys(COMPARED), **fixed, group: _part(group, name)}
     asked = candidates.pop("eval")
     pools = [[found] if found else _all(other) for other, found in candidates.items()]
@@ -104,6 +107,6 @@ def _fits(group: str, name: str, fixed: dict[str, Part]) -> bool:
 
 
 def _all(group: str) -> list[Part]:
-    """One choice for each different thing that choices of a group say of themselves: enough to know what fits."""
+    """One choice for each distinct combination of tasks, needs and gives, which is all that fitting depends on."""
     parts = (_part(group, name) for name in choices.names(group))
     return list({(each.tasks, each.needs, each.gives): each for each in parts}.values())

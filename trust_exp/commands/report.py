@@ -28,13 +28,13 @@ def add(commands: Commands) -> None:
         type=float,
         default=30.0,
         metavar="MB",
-        help="most that all figures may take; those of the newest runs come first (default: 30)",
+        help="space for all figures, newest runs first (default: 30)",
     )
     parser.set_defaults(action=report)
 
 
 def report(given: argparse.Namespace) -> None:
-    """Write the page, and say what is in it and what could not be read.
+    """Write the page; print what it contains and what could not be read.
 
     Raises:
         UserError: if there is no run, or the file cannot be written.
@@ -45,16 +45,16 @@ def report(given: argparse.Namespace) -> None:
     found = collect(given.runs, given.selection)
     about = About(str(given.runs), given.selection, now(), platform.node(), __version__)
     if not found.results:
-        complain(found.odd)
+        report_unreadable(found.odd)
         raise UserError(f"there are no runs in {given.runs}; python run.py method=cll dataset=digits makes one")
     written = write_report(found, about, given.out, given.figures_mb)
-    complain(written.odd)
+    report_unreadable(written.odd)
     others = "".join(f", {n} {status}" for status, n in sorted(written.statuses.items()) if status != "done")
     n = sum(written.statuses.values())
     print(f"report:  {given.out} ({n} run{'s' * (n != 1)}{others}, {written.size / 1e6:.1f} MB)")
 
 
-def complain(odd: list[str]) -> None:
-    """Name what could not be read."""
-    for sentence in odd:
-        print(f"odd:     {sentence}", file=sys.stderr)
+def report_unreadable(sentences: list[str]) -> None:
+    """Print what could not be read."""
+    for sentence in sentences:
+        print(f"skipped: {sentence}", file=sys.stderr)

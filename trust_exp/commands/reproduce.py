@@ -1,4 +1,4 @@
-"""``trust-exp reproduce``: run what a paper's table still lacks, as one sweep, and print the table."""
+"""``trust-exp reproduce``: run the missing cells of a paper's table as one sweep, and print the table."""
 
 import argparse
 import os
@@ -10,14 +10,15 @@ from typing import Any
 
 from trust_exp.commands import Commands, add_runs
 from trust_exp.commands.table import PICTURE, add_overrides, add_size, check_overrides, draw, stored
+from trust_exp.compose import composing
+from trust_exp.console import say
 from trust_exp.errors import UserError, check_choice
 from trust_exp.identity import cell_id
 from trust_exp.results import experiments
 from trust_exp.results.collect import collect
 from trust_exp.results.comparison import fill, is_whole, place
-from trust_exp.results.composing import check_row_overrides, check_size, compose_row, composing
+from trust_exp.results.composing import check_row_overrides, check_size, compose_row
 from trust_exp.results.formats import to_console
-from trust_exp.results.table import say
 from trust_exp.schema import CONF, ROOT
 from trust_exp.signals import handing_on
 
@@ -26,23 +27,23 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "reproduce",
-        help="run what a paper's table still lacks, and print the table",
+        help="run the missing cells of a paper's table, and print the table",
         description="Runs the cells of a paper's table that no stored run has measured, as one sweep, and prints "
         "paper, measured and difference, or draws them.",
         epilog="Example: trust-exp reproduce cll/figure_4_4 --size smoke",
     )
     parser.add_argument("name", help="the table, e.g. cll/table_4_2; trust-exp table lists them")
     add_size(parser, "smoke, small or full (default: full)", "full")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 on (default: 1)")
-    parser.add_argument("--out", type=Path, help="draw the figure into this file, a .png, from what is measured then")
-    parser.add_argument("--launcher", help="process or slurm (default: that of conf/config.yaml)")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, counted from 0 (default: 1)")
+    parser.add_argument("--out", type=Path, help="also draw the figure into this .png file")
+    parser.add_argument("--launcher", help="process or slurm (default: as in conf/config.yaml)")
     add_runs(parser)
     add_overrides(parser)
     parser.set_defaults(action=act)
 
 
 def act(given: argparse.Namespace) -> None:
-    """Run what is missing and print the table; exits with the code of the sweep."""
+    """Run the missing cells and print the table; exits with the code of the sweep."""
     check_overrides(given.overrides)
     check_size(given.size)
     if given.seeds < 1:
@@ -72,19 +73,21 @@ def act(given: argparse.Namespace) -> None:
 
 
 def check_picture(out: Path, experiment: experiments.Experiment) -> None:
-    """Raise UserError before anything is run for a picture that could not be drawn."""
+    """Raise UserError if the figure could not be drawn, before anything runs."""
     if out.suffix != PICTURE:
-        raise UserError(f"--out must end in {PICTURE}; got {out}: for other forms use trust-exp table --out afterwards")
+        raise UserError(
+            f"--out must end in {PICTURE}; got {out}: for other formats use trust-exp table --out afterwards"
+        )
     if experiment.figure is None:
-        raise UserError(f"{experiment.name} is a table, of which no figure is drawn; leave out --out")
+        raise UserError(f"{experiment.name} is a table and has no figure; leave out --out")
 
 
 def runnable(
     experiment: experiments.Experiment, size: str, overrides: Sequence[str]
 ) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """Rows that can run, with their identity and configuration; says why the others cannot.
+    """The rows that can run, with their identity and configuration; prints why the others cannot.
 
-    Two rows may be the same experiment (a paper prints it twice); then the first stands for both.
+    If two rows are the same experiment (a paper prints it twice), only the first is returned.
     """
     rows: dict[str, tuple[str, Mapping[str, Any]]] = {}
     seen: set[str] = set()
@@ -104,7 +107,7 @@ def runnable(
 def lacking(
     cells: Mapping[str, tuple[str, Mapping[str, Any]]], runs: Path, seeds: Sequence[int]
 ) -> list[tuple[str, int]]:
-    """Row and seed of each run that is not done, or lacks an eval that the row asks for."""
+    """Row and seed of each run that is not done or lacks one of the row's evals."""
     if not runs.is_dir():
         return [(row, seed) for row in cells for seed in seeds]
     done = place(collect(runs).results).cells
@@ -118,7 +121,7 @@ def lacking(
 
 
 def command(given: argparse.Namespace, table: str, rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """The sweep over rows and seeds; what of it is done is skipped by the runs themselves."""
+    """The command of the sweep over rows and seeds; runs that are done skip themselves."""
     words = [sys.executable, str(ROOT / "run.py"), "-m", f"+experiments/{table}={','.join(rows)}"]
     words += [f"seed={','.join(map(str, seeds))}", f"size={given.size}"]
     words += [f"hydra/launcher={given.launcher}"] if given.launcher else []
@@ -126,8 +129,8 @@ def command(given: argparse.Namespace, table: str, rows: Sequence[str], seeds: S
 
 
 def sweep(words: Sequence[str], runs: Path) -> int:
-    """Run the command in a process group of its own and return its code; this process waits, whatever it is told."""
-    place = {"TRUST_EXP_RUNS": str(runs)}  # not an override: a path may hold what Hydra takes for its grammar
+    """Run the command in its own process group and return its exit code; signals are passed on to it."""
+    place = {"TRUST_EXP_RUNS": str(runs)}  # not an override, as a path may contain characters of Hydra's grammar
     say(shlex.join([*(f"{key}={value}" for key, value in place.items()), *words]))
     with handing_on() as start:
         code = start(words, process_group=0, env={**os.environ, **place}).wait()

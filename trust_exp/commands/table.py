@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table as Grid
 
 from trust_exp.commands import Commands, add_runs
+from trust_exp.console import console, say
 from trust_exp.errors import UserError
 from trust_exp.results import experiments
 from trust_exp.results.collect import Collection, Found, collect
@@ -15,7 +16,6 @@ from trust_exp.results.comparison import fill
 from trust_exp.results.composing import check_row_overrides
 from trust_exp.results.formats import FORMATS
 from trust_exp.results.plots import plot
-from trust_exp.results.table import console, say
 from trust_exp.runs import write_out
 
 PICTURE = ".png"
@@ -29,13 +29,13 @@ def add(commands: Commands) -> None:
         "table",
         help="a paper's numbers beside those of stored runs",
         description="Prints a paper's table, and beside each number what stored runs have measured, or draws its "
-        "figure from them; without a name, the tables that there are.",
+        "figure from them; without a name, lists all tables.",
         epilog="Examples: trust-exp table cll/table_4_2 --format md; trust-exp table sat/figure_3_10 --out figure.png",
     )
     parser.add_argument("name", nargs="?", help="the table, e.g. cll/table_4_2")
-    parser.add_argument("--format", choices=tuple(FORMATS), help="default: by the ending of --out, else console")
-    parser.add_argument("--out", type=Path, help="write it into this file; .png draws the figure")
-    add_size(parser, "show the numbers of this size; default: the fullest that is measured, for each row")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="default: from the suffix of --out, else console")
+    parser.add_argument("--out", type=Path, help="write the table to this file; .png draws the figure")
+    add_size(parser, "show numbers of this size (default: for each row the largest size measured)")
     add_runs(parser)
     add_overrides(parser)
     parser.set_defaults(action=act)
@@ -47,18 +47,22 @@ def add_size(parser: argparse.ArgumentParser, text: str, default: str | None = N
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add the changes to every row."""
+    """Add the overrides of all rows."""
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="change every row; its numbers then say so"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="override a value in all rows; the table then marks its numbers",
     )
 
 
 def check_overrides(overrides: list[str]) -> None:
-    """Raise UserError for what is no override, or is an option of the command."""
+    """Raise UserError for an invalid override, or one that has an option of its own."""
     for text in overrides:
         key, equals, _ = text.partition("=")
         if not equals and not text.startswith("~"):
-            raise UserError(f"{text!r} is no key=value")
+            raise UserError(f"{text!r} is not key=value")
         if option := OWN_OPTIONS.get(key.lstrip("+")):
             raise UserError(f"{text}: use {option} instead")
 
@@ -71,12 +75,14 @@ def act(given: argparse.Namespace) -> None:
             raise UserError("--format, --out and --size need a table, such as cll/table_4_2; trust-exp table lists all")
         list_tables(given.runs)
         return
-    experiments.read(given.name)  # a wrong name is said before the results are read
+    experiments.read(given.name)  # fail on a wrong name before reading the results
     check_row_overrides(given.name, given.size or "full", given.overrides)
     results = stored(given.runs).results
     if given.out is not None and given.out.suffix == PICTURE:
         if given.format:
-            raise UserError(f"--format {given.format} is no picture; leave it out, or give --out another ending")
+            raise UserError(
+                f"--format {given.format} is not a picture format; leave out --format, or give --out another suffix"
+            )
         draw(given, results, given.size)
         return
     table = fill(given.name, results, given.size, given.overrides)
@@ -92,11 +98,11 @@ def act(given: argparse.Namespace) -> None:
 
 
 def draw(given: argparse.Namespace, results: Sequence[Found], size: str | None) -> None:
-    """Draw the figure into ``--out``, and name the rows that are not in it."""
+    """Draw the figure into ``--out``, and name the rows that are missing from it."""
     figure = plot(given.name, results, size, given.overrides)
     if figure.missing:
-        say(f"not measured, so not in the figure: {', '.join(figure.missing)}")
-    from trust_exp.viz.curves import draw_curves  # here, as matplotlib takes long to import
+        say(f"not in the figure, as not measured: {', '.join(figure.missing)}")
+    from trust_exp.viz.curves import draw_curves  # imported here, as matplotlib is slow to import
 
     with tempfile.TemporaryDirectory() as folder:
         write_out(given.out, draw_curves(Path(folder) / given.out.name, figure).read_bytes())
@@ -104,7 +110,7 @@ def draw(given: argparse.Namespace, results: Sequence[Found], size: str | None) 
 
 
 def stored(runs: Path) -> Collection:
-    """All results in a folder of runs; none, if there is no such folder yet. What cannot be read is named."""
+    """All results in a folder of runs, none if there is no such folder; prints what cannot be read."""
     if not runs.is_dir():
         say(f"there is no folder of runs at {runs} yet; see --runs and TRUST_EXP_RUNS")
         return Collection()
@@ -115,7 +121,7 @@ def stored(runs: Path) -> Collection:
 
 
 def list_tables(runs: Path) -> None:
-    """Print the tables that there are, and how much of each is measured."""
+    """Print all tables, and how many rows of each are measured."""
     results = stored(runs).results
     grid = Grid(box=None, pad_edge=False)
     for column in ("table", "source", "measured", "cannot run yet", ""):

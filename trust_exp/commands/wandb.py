@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trust_exp.commands import Commands, add_runs
+from trust_exp.console import say
 from trust_exp.errors import UserError
 from trust_exp.loggers.credentials import has_key, server
 from trust_exp.loggers.sync import parts_to_upload, upload
 from trust_exp.messages import RunFailed
 from trust_exp.results.collect import Collection, Found, collect
 from trust_exp.results.dashboard import default_entity, publish, report_of, require, specification
-from trust_exp.results.table import say
 from trust_exp.runs import Run, is_locked, write_out
 
 SELECTION = "run ids, names, patterns (cll-*), or key=value[,value] (method=cll); default: all runs"
@@ -29,9 +29,9 @@ def add(commands: Commands) -> None:
 
 def add_sync(kinds: Commands) -> None:
     """Describe ``trust-exp wandb sync``."""
-    parser = kinds.add_parser("sync", help="upload the runs that were written offline, in the order of their start")
+    parser = kinds.add_parser("sync", help="upload offline runs in the order in which they started")
     add_selection(parser)
-    parser.add_argument("--timeout", type=float, default=300, help="seconds to give each run (default: 300)")
+    parser.add_argument("--timeout", type=float, default=300, help="time limit per run in seconds (default: 300)")
     parser.set_defaults(action=lambda given: sync(given.selection, given.runs, given.timeout))
 
 
@@ -53,15 +53,15 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def sync(selection: Sequence[str], runs: Path, seconds: float) -> None:
-    """Upload what the selected runs have written offline.
+    """Upload the selected runs that were written offline.
 
     Raises:
-        UserError: if there is no key.
-        RunFailed: if a run could not be uploaded; the others are.
+        UserError: if there is no API key.
+        RunFailed: if a run could not be uploaded, after trying the others.
     """
     waiting = {result.folder: parts for result in read(selection, runs) if (parts := parts_to_upload(result.folder))}
     for folder in [folder for folder in waiting if is_locked(Run(folder))]:
-        say(f"{folder.name}: is running; left for later")
+        say(f"{folder.name}: is running; skipped")
         del waiting[folder]
     if not waiting:
         say("there is nothing to upload")
@@ -84,8 +84,8 @@ def dashboard(given: argparse.Namespace) -> None:
     """Build the report of the selected results; send it, or show what would be sent.
 
     Raises:
-        UserError: if wandb-workspaces is missing, no run is done, or there is no key to send it with.
-        RunFailed: if W&B does not take it.
+        UserError: if wandb-workspaces is missing, no run is done, or there is no API key.
+        RunFailed: if W&B rejects it.
     """
     if given.out and not given.dry_run:
         raise UserError("--out goes with --dry-run: it writes the specification instead of sending it")

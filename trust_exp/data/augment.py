@@ -1,4 +1,4 @@
-"""Random changes of a whole batch of images at once, on whatever device it lies.
+"""Random changes of a whole batch of images at once, on any device.
 
 Drawing and applying are apart: the draw depends on a generator alone, so a step gives the same images on every device,
 after every resume and for every number of processes.
@@ -30,7 +30,7 @@ GAUSSIAN = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # in OpenCV a table, not a 
 
 
 class Parameters(NamedTuple):
-    """What happens to each of N images."""
+    """The changes of each of N images."""
 
     top: Tensor  # int64 [N]: first row of the crop in the padded image
     left: Tensor  # int64 [N]: first column
@@ -40,7 +40,7 @@ class Parameters(NamedTuple):
     angle: Tensor  # float32 [N]: degrees, counter-clockwise
     blur: Tensor  # bool [N]
     turn: Tensor  # float32 [N]: of the hue, in turns of the colour circle
-    crop: Tensor  # float32 [N, RESIZED_CROP_NUMBERS or 0], on the CPU: what a resized, scaled or shifted crop needs
+    crop: Tensor  # float32 [N, RESIZED_CROP_NUMBERS or 0], on the CPU: numbers for a resized, scaled or shifted crop
 
     def part(self, rows: slice) -> "Parameters":
         """The parameters of some of the images."""

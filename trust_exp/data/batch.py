@@ -1,4 +1,4 @@
-"""What flows from data to methods: a batch, and the arrays that batches are cut from."""
+"""Batches, and the arrays in memory that they are cut from."""
 
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
@@ -16,13 +16,13 @@ Split = Literal["train", "val", "test"]
 class Batch(NamedTuple):
     """Samples of one step: image float32 [B, ...] in the data's own units (images: [0, 1]), label and index int64 [B].
 
-    ``index`` is the position in the whole split, whatever part of it is served, so that what is found out about a
-    sample can be kept under its index. Validation samples that are held out keep their position in the training split.
+    ``index`` is the position in the whole split, also where only a part is served, so that results for a sample can be
+    stored under it. Held-out validation samples keep their position in the training split.
     """
 
     image: Tensor
     label: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no one needs of a batch
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which batches do not need
 
 
 class DenseBatch(NamedTuple):
@@ -39,11 +39,11 @@ class DenseBatch(NamedTuple):
 
 
 class BoxBatch(NamedTuple):
-    """Images with boxes: of M places each image uses the first few.
+    """Images with boxes: each image uses the first few of M places.
 
     ``image`` float32 [B, C, H, W]; ``label`` int64 [B, M], the class in a box, UNKNOWN where there is none; ``index``
     int64 [B]; ``boxes`` float32 [B, M, 4] (left, top, right, bottom in pixels of the served image); ``difficult`` bool
-    [B, M]: not to be counted.
+    [B, M]: not counted in evaluation.
     """
 
     image: Tensor
@@ -61,7 +61,7 @@ class Arrays:
     """Samples in memory: images uint8 [N, C, H, W] or float32 [N, D], and their labels.
 
     ``labels`` are int64 [N], or int8 or int16 [N, H, W] of dense data; ``concepts`` int8 or int16 [N, L, H, W];
-    ``index`` int64 [N], positions in the whole split; by default all of it.
+    ``index`` int64 [N], positions in the whole split, by default 0 to N - 1.
     """
 
     images: Tensor
@@ -78,7 +78,7 @@ class Arrays:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all of it."""
+        """Memory of all tensors."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
     def select(self, rows: Tensor) -> "Arrays":
@@ -90,7 +90,7 @@ class Arrays:
         return type(self)(**{name: tensor.to(device) for name, tensor in self._tensors().items()})
 
     def batch(self) -> "Batch | DenseBatch":
-        """All of it as a batch, images as floats."""
+        """All samples as one batch, images as floats."""
         image = as_floats(self.images)
         if self.labels.dim() == 1:
             return Batch(image, self.labels, self.index)

@@ -7,7 +7,7 @@ import torch
 
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
 from trust_exp.data.module import PreparedDataModule
-from trust_exp.data.sources.cifar import COARSE
+from trust_exp.data.super_classes import COARSE
 
 
 class Cifar100(PreparedDataModule):
@@ -15,7 +15,7 @@ class Cifar100(PreparedDataModule):
 
     Args:
         labels: ``fine`` or ``coarse``.
-        common: as of ``PreparedDataModule``.
+        common: see ``PreparedDataModule``.
     """
 
     def __init__(self, name: str, *, labels: str = "fine", **common: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from trust_exp.data import store
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
 from trust_exp.data.module import ArrayDataModule, Prepared
-from trust_exp.data.sources.cifar import SUPER_CLASSES, super_class
+from trust_exp.data.super_classes import SUPER_CLASSES, super_class
 
 
 class CifarPlusOne(ArrayDataModule):
@@ -22,7 +22,7 @@ class CifarPlusOne(ArrayDataModule):
     Args:
         extra: the super-class, by the thesis' name (Fig. A.3) or CIFAR-100's.
         made_of: the names of the two sources.
-        common: as of ``DataModule``.
+        common: see ``DataModule``.
 
     Raises:
         UserError: if there is no such super-class; from ``prepare_data`` and ``load``, if data are missing or damaged.

@@ -1,22 +1,22 @@
-"""What can be chosen about a data set, and what is known of one before it is loaded. No torch here."""
+"""Schemas of the options of data sets, and the facts about one before it is loaded. No torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar
 
 from omegaconf import MISSING
 
+from trust_exp.data.super_classes import super_class
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.schema import free, late, reference
+from trust_exp.schema import added_later, outside_identity, reference
+from trust_exp.tasks import TASKS, Task
 
-UNKNOWN = -1  # in a label map: not labelled, says nothing
-NOTHING = -2  # in a map of concepts: labelled, and none of them is there
-
-Task = Literal["classification", "segmentation", "detection"]
+UNKNOWN = -1  # in a label map: not labelled
+NOTHING = -2  # in a map of concepts: labelled, but with none of them
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One map of concepts of a pixel: several layers may have concepts of the same kind, as labels may overlap."""
+    """One map of concepts; where labels overlap, several layers have concepts of the same kind."""
 
     kind: str  # object, part, material, ...
     concepts: tuple[str, ...]
@@ -24,9 +24,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set: its classes, the maps of concepts that come with its images, its range.
+    """Facts about a data set: its classes, the maps of concepts of its images, its range.
 
-    ``shape`` is that of one sample, (C, H, W) or (D,); ``domain`` the range that an attack must stay in, or None.
+    ``shape`` is that of one sample, (C, H, W) or (D,); ``domain`` is the range that attacks stay in, or None.
     """
 
     name: str
@@ -48,13 +48,13 @@ class AugmentConfig:
     flip: bool = False  # left and right, with probability 1/2
     jitter: float = 0.0  # brightness, contrast, saturation: factors in [1 - jitter, 1 + jitter]
     rotate: float = 0.0  # degrees to either side
-    resized_crop: list[float] | None = late(None)  # area of a crop that is then resized, as fractions: [0.08, 1]
-    ratio: list[float] = late(lambda: [3 / 4, 4 / 3])  # width over height of that crop
-    scale: list[float] | None = late(None)  # size of the whole image before a crop: [0.5, 2]
-    size: list[int] | None = late(None)  # height and width of that crop; None: of what is served
-    shift: float = late(0.0)  # of the crop, as a fraction of the image, to each side
-    hue: float = late(0.0)  # turn of the colour circle, to each side
-    blur: float = late(0.0)  # probability of a Gaussian blur of 5x5 pixels
+    resized_crop: list[float] | None = added_later(None)  # area of a crop that is then resized, as fractions: [0.08, 1]
+    ratio: list[float] = added_later(lambda: [3 / 4, 4 / 3])  # width over height of that crop
+    scale: list[float] | None = added_later(None)  # size of the whole image before a crop: [0.5, 2]
+    size: list[int] | None = added_later(None)  # height and width of that crop; None: those of the served images
+    shift: float = added_later(0.0)  # of the crop, as a fraction of the image, to each side
+    hue: float = added_later(0.0)  # turn of the colour circle, to each side
+    blur: float = added_later(0.0)  # probability of a Gaussian blur of 5x5 pixels
 
     def __post_init__(self) -> None:
         check_range("dataset.augment.pad", self.pad, least=0)
@@ -83,27 +83,29 @@ def _check_interval(key: str, value: list[float] | None, most: float | None = No
 
 @dataclass
 class DataConfig:
-    """Schema of conf/dataset. Fields marked ``free`` do not change what is trained."""
+    """Schema of conf/dataset. Fields marked ``outside_identity`` do not change what is trained."""
+
+    tasks: ClassVar[tuple[Task, ...]] = tuple(TASKS)  # the values that ``task`` may have
 
     _target_: str = MISSING
     name: str = MISSING
-    task: str = late("classification")  # what its labels are
+    task: str = added_later("classification")  # the kind of its labels
     batch_size: int = 128  # of one optimiser step, over all devices
-    eval_batch_size: int = free(500)
+    eval_batch_size: int = outside_identity(500)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     limit_train: int | None = None  # at most this many samples, the same number of each class
     limit_test: int | None = None
-    keep_on_device: bool = free(True)  # in the accelerator's memory if it fits
-    classes: list[str] | None = late(None)  # only these, by name or number, numbered anew in this order
-    index_file: str | None = reference(came_late=True)  # only the training samples whose numbers stand in this file
-    fraction: float | None = late(None)  # only this part of the training samples, the same part of each class
-    imbalance: float | None = late(None)  # first training class over the last: sizes fall exponentially
-    hold_out: float | None = late(None)  # this part of the training samples, of each class, for validation instead
+    keep_on_device: bool = outside_identity(True)  # in the accelerator's memory if it fits
+    classes: list[str] | None = added_later(None)  # only these, by name or number, renumbered in this order
+    index_file: str | None = reference(came_late=True)  # only the training samples that this file lists
+    fraction: float | None = added_later(None)  # only this fraction of the training samples of each class
+    imbalance: float | None = added_later(None)  # first training class over the last: sizes fall exponentially
+    hold_out: float | None = added_later(None)  # fraction of the training samples of each class to validate on instead
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
             check_range(f"dataset.{key}", getattr(self, key), least=1)
-        check_choice("dataset.task", self.task, get_args(Task))
+        check_choice("dataset.task", self.task, self.tasks)
         check_range("dataset.fraction", self.fraction, above=0, most=1)
         check_range("dataset.imbalance", self.imbalance, least=1)
         if self.hold_out is not None and not 0 < self.hold_out < 1:
@@ -112,13 +114,13 @@ class DataConfig:
 
 @dataclass
 class PreparedConfig(DataConfig):
-    """Schema of the data sets that are prepared from files. The parts are those that their owners published."""
+    """Schema of the data sets that are prepared from files; parts have their published names."""
 
     train: list[str] = field(default_factory=lambda: ["train"])  # parts to train on
     test: list[str] = field(default_factory=lambda: ["test"])  # parts to evaluate on
-    path: str | None = None  # where the files are, if not in the folder of the data
-    source: str | None = None  # what the files are of, if the set is not called so
-    val: list[str] = late(list)  # parts for validation
+    path: str | None = None  # of the files, if they are not under paths.data
+    source: str | None = None  # the name of the source, if it is not that of the data set
+    val: list[str] = added_later(list)  # parts to validate on
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,15 +139,15 @@ class PreparedConfig(DataConfig):
 
 @dataclass
 class StreamConfig(PreparedConfig):
-    """Schema of the data sets that are read from their files as they are needed."""
+    """Schema of the data sets whose files are read during training."""
 
-    image_size: list[int] = field(default_factory=lambda: [224, 224])  # height and width of what is served
+    image_size: list[int] = field(default_factory=lambda: [224, 224])  # height and width of the served images
     resize: int | None = None  # shorter side before the crop; None: the least that covers image_size
     crop: bool = False  # each image to its box before all else, for sets that have one
-    stretch: bool = late(False)  # the whole image resized to image_size, whatever its shape; resize means nothing then
-    copies: int = late(0)  # of each training image, turned, skewed or sheared once and for all; 0: the image itself
-    workers: int | None = free(None)  # processes that decode; None: one a core
-    eval_batch_size: int = free(64)
+    stretch: bool = added_later(False)  # resize the whole image to image_size; resize is then ignored
+    copies: int = added_later(0)  # of each training image, turned, skewed or sheared once; 0: the image itself
+    workers: int | None = outside_identity(None)  # processes that decode; None: one a core
+    eval_batch_size: int = outside_identity(64)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,6 +166,8 @@ class StreamConfig(PreparedConfig):
 @dataclass
 class TwoMoonsConfig(DataConfig):
     """Schema of dataset=two_moons (Losch 2024, B.2)."""
+
+    tasks = ("classification",)
 
     points: int = 2000
     test_points: int = 20000
@@ -191,19 +195,21 @@ class Cifar100Config(PreparedConfig):
 class CifarPlusOneConfig(DataConfig):
     """Schema of dataset=cifar10plus1 (Losch 2024, sec. 3.3.2)."""
 
+    tasks = ("classification",)
+
     made_of: list[str] = field(default_factory=list)  # the two sets
     extra: str = "rodent"  # super-class of CIFAR-100 that is added, by the thesis' name (Fig. A.3) or its own
 
     def __post_init__(self) -> None:
-        from trust_exp.data.sources.cifar import super_class  # here, as sources are built on this module
-
         super().__post_init__()
         super_class(self.extra)
 
 
 @dataclass
 class StreetScenesConfig(DataConfig):
-    """Schema of dataset=street_scenes: generated, so there is as much of it as is asked for."""
+    """Schema of dataset=street_scenes, which is generated in any number."""
+
+    tasks = ("segmentation", "classification")
 
     images: int = 2000
     test_images: int = 500
@@ -213,6 +219,5 @@ class StreetScenesConfig(DataConfig):
         super().__post_init__()
         check_range("dataset.images", self.images, least=1)
         check_range("dataset.test_images", self.test_images, least=1)
-        check_choice("dataset.task", self.task, ("segmentation", "classification"))
         if len(self.image_size) != 2 or min(self.image_size) < 16:
             raise UserError(f"dataset.image_size must be [height, width], at least 16; got {self.image_size}")

@@ -1,7 +1,8 @@
 """Changed copies of training images that stay the same in all epochs, as ProtoPNet makes them before training.
 
 A copy is turned, skewed or sheared, one kind after the other, so a number of copies that three divides has as many of
-each; then mirrored half the time. What a change leaves empty is cut off, and the rest resized to the image's own size.
+each; then mirrored half the time. Areas that a change leaves empty are cut off, and the rest is resized to the size of
+the image.
 
 Source: Chen et al. 2019 and their img_aug.py over Augmentor, whose strengths these are. Angles are whole degrees there,
 and every copy goes through a JPEG file.
@@ -27,7 +28,7 @@ TILTED = 3 / 4  # of the skewed copies; the others have one corner moved
 
 
 def copy_numbers(images: int, copies: int, seed: int) -> Tensor:
-    """What is drawn for the copies, float32 [copies * images, COPY_NUMBERS]: first one of each image, then another."""
+    """Random numbers of the copies, float32 [copies * images, COPY_NUMBERS]; copy by copy, of all images."""
     drawn = torch.rand(copies * images, COPY_NUMBERS, generator=keyed_generator(seed, "copies"))
     drawn[:, 0] = torch.arange(copies).repeat_interleave(images) % 3
     return drawn

@@ -84,16 +84,16 @@ class Remote:
 def fetch(remote: Remote, folder: str | Path, *, timeout: float = 20.0) -> Path:
     """Download a file into ``folder``, unless it is there with the right checksum; returns its path.
 
-    What has come is kept in ``<name>.part`` and completed by the next call, also after a kill or Ctrl-C. Of several
-    processes that want the same file one downloads and the others wait for it.
+    A partial download is kept in ``<name>.part`` and completed by the next call, also after a kill or Ctrl-C. If
+    several processes need the same file, one downloads it and the others wait.
 
     Args:
-        remote: what to download.
-        folder: where to; made if need be.
+        remote: the file to download.
+        folder: the target folder; created if needed.
         timeout: seconds without an answer or data after which the connection counts as dropped.
 
     Raises:
-        UserError: what could not be fetched and why; if the file is not the published one, it is deleted.
+        UserError: naming the file and the reason; a file that is not the published one is deleted.
     """
     folder = Path(folder)
     path = folder / remote.name
@@ -101,7 +101,7 @@ def fetch(remote: Remote, folder: str | Path, *, timeout: float = 20.0) -> Path:
         if _defect(remote, path) is None:  # before the lock, as the folder may be read-only
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f".{remote.name}.lock"):  # without locks the checksum finds a mix of two downloads
+        with locked(folder / f".{remote.name}.lock"):  # without locks the checksum detects a mix of two downloads
             if _defect(remote, path) is not None:
                 part = folder / f"{remote.name}.part"
                 _download(remote, part, timeout)
@@ -112,7 +112,7 @@ def fetch(remote: Remote, folder: str | Path, *, timeout: float = 20.0) -> Path:
 
 
 def _defect(remote: Remote, path: Path) -> str | None:
-    """What keeps the file at ``path`` from being the published one; None if it is that."""
+    """How the file at ``path`` differs from the published one; None if it does not."""
     size = _size(path)
     if size is None:
         return "it is not there"
@@ -151,7 +151,7 @@ def _download(remote: Remote, part: Path, timeout: float) -> None:
 
 
 def _receive(remote: Remote, part: Path, timeout: float) -> None:
-    """Append to ``part`` what one connection brings, or start it anew if the server cannot continue."""
+    """Append the data of one connection to ``part``, or start again if the server cannot continue."""
     answer, done = _ask(remote, _size(part) or 0, timeout)
     with answer, part.open("ab" if done else "wb") as file:
         coming: int | None = getattr(answer, "length", None)
@@ -161,7 +161,7 @@ def _receive(remote: Remote, part: Path, timeout: float) -> None:
                 file.write(block)
                 done += len(block)
                 if remote.bytes is not None and done > remote.bytes:
-                    return  # another file: its length will say so, there is no need to fill the disk
+                    return  # another file, which its length will show: do not fill the disk with it
                 bar.update(done // MB)
     if coming is not None and total is not None and done < total:
         raise ConnectionError(f"the connection broke after {done} of {total} bytes")
@@ -185,7 +185,7 @@ def _ask(remote: Remote, start: int, timeout: float) -> tuple[Any, int]:
 
 
 def _open(url: str, start: int, timeout: float) -> Any:
-    """Open an url with what urllib needs for http, https and file; it follows no redirect to a file."""
+    """Open a URL by urllib's handlers of http, https and file only; it follows no redirect to a file."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -218,12 +218,12 @@ def _reason(error: BaseException | str) -> str:
 def unpack(archive: str | Path, to: str | Path, *, limit: int = UNPACKED_LIMIT) -> Path:
     """Unpack a tar, gzip-compressed tar or zip file as the folder ``to``, which is returned.
 
-    The folder appears by a rename, so what is there is whole; one that is there and not empty is kept as it is. Plain
+    The folder appears by a rename, so it is always complete; an existing one that is not empty is kept. Plain
     files and folders only: archives of data need no links.
 
     Args:
-        archive: told by its first bytes, not by its name.
-        to: the new folder; folders above it are made if need be.
+        archive: its kind follows from its first bytes, not from its name.
+        to: the new folder; folders above it are created if needed.
         limit: the most bytes that its files may have together.
 
     Raises:
@@ -306,4 +306,4 @@ def _publish(temporary: Path, to: Path) -> None:
         os.rename(temporary, to)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise  # else another process was first, and what it unpacked is whole
+            raise  # otherwise another process was first, and its folder is complete

@@ -1,12 +1,16 @@
-"""Views: which part of an image is served, how large and how turned, for a whole batch at once.
+"""Views: the part of an image that is served, its size and its rotation, for a whole batch at once.
 
 A view is an affine map [2, 3] from a pixel of the served image to its place in the source: (x, y) of a pixel's centre,
 which is half a pixel from its corner, goes to (a x + b y + c, d x + e y + f). That is PIL's convention. So one view
 serves a batch on any device, by ``warp``, as well as one image in a worker process, by
 ``image.transform((width, height), Transform.AFFINE, view.flatten().tolist(), Resampling.BILINEAR)``.
 
-Views are drawn from numbers that the caller gives: ``uniform``, float32 [N, K], independent and uniform in [0, 1), on
-the CPU. Sizes are (height, width); those of the sources are int64 [N, 2], as every source may have its own.
+The caller gives the random numbers: ``uniform``, float32 [N, K], independent and uniform in [0, 1), on the CPU. Sizes
+are (height, width); those of the sources are int64 [N, 2], as every source may have its own.
+
+Not torchvision's ``transforms.v2`` with ``tv_tensors``: they draw one change a call, from the global generator, so a
+batch would be a loop. On a CPU that is as fast for a resized crop of images and maps, and takes twice as long for a
+scaled and turned one and for boxes; on a GPU it would start kernels image by image.
 """
 
 import math
@@ -116,9 +120,9 @@ def shifted_views(
     Args:
         uniform: [N, SHIFTED_NUMBERS].
         sizes: of the images.
-        size: of what is served.
-        scale: bounds of the factor, one for both axes; above 1 the image is larger than what is served.
-        shift: of the image, down and to the right, uniform up to this fraction of what is served in either direction.
+        size: of the served image.
+        scale: bounds of the factor, one for both axes; above 1 the image is larger than the served one.
+        shift: of the image in x and y, uniform up to this fraction of the served size in either direction.
         flip: mirror left and right with probability 1/2.
 
     Returns:
@@ -141,13 +145,13 @@ def rotated_views(angle: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """Matrices [N, 2, 2] that lead from an image turned by ``angle`` [N], degrees counter-clockwise, to its source."""
+    """Matrices [N, 2, 2] from an image turned by ``angle`` [N], degrees counter-clockwise, to its source."""
     cos, sin = angle.deg2rad().cos(), angle.deg2rad().sin()
     return torch.stack([torch.stack([cos, -sin], dim=1), torch.stack([sin, cos], dim=1)], dim=1)
 
 
 def _views(linear: Tensor, point: Tensor, source: Tensor) -> Tensor:
-    """Views with the linear part [N, 2, 2] that lead from ``point`` (x, y) of what is served to ``source``."""
+    """Views with the linear part [N, 2, 2] that map ``point`` (x, y) of the served image to ``source``."""
     return torch.cat([linear, (source - _applied(linear, point)).unsqueeze(-1)], dim=2)
 
 
@@ -157,7 +161,7 @@ def _applied(linear: Tensor, points: Tensor) -> Tensor:
 
 
 def _mirrored(views: Tensor, flip: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """The views with what is served mirrored left and right, where ``flip`` (bool [N]) says so."""
+    """The views with the served image mirrored left and right where ``flip`` (bool [N]) is true."""
     if flip is None:
         return views
     x, y, constant = views.unbind(2)
@@ -182,16 +186,16 @@ def warp(
     fill: float = 0,
     within: Tensor | None = None,
 ) -> Tensor:
-    """What the views show of the images, by PIL's rules: nothing but the source's own pixels is mixed.
+    """Sample the views from the images by PIL's rules: only the source's own pixels are mixed.
 
-    A place beyond the source gives ``fill``; half a pixel inside its border there is nothing to mix with, and the
-    outermost pixel counts. Nothing is smoothed before an image becomes smaller.
+    A place outside the source gives ``fill``; within half a pixel of its border the outermost pixel counts alone.
+    Images are not smoothed before they become smaller.
 
     Args:
         images: [N, C, H, W], of any type if ``nearest``, else float.
         views: [N, 2, 3].
-        size: of what is served.
-        nearest: take the pixel that a place lies in, as label maps need; else mix the four nearest bilinearly.
+        size: of the served images.
+        nearest: take the pixel that a place lies in, as label maps need; else interpolate bilinearly.
         fill: of the images' type.
         within: boxes (left, top, width, height; [N, 4]) in the sources whose own pixels alone are mixed.
 
@@ -215,7 +219,7 @@ def warp(
 
 
 def _places(views: Tensor, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where the pixels of what is served lie in the source: x and y, float32 [N, *size]."""
+    """The places in the source of the served pixels: x and y, float32 [N, *size]."""
     (a, b, c), (d, e, f) = (row.unbind(1) for row in views.float().to(device)[..., None, None].unbind(1))
     x = torch.arange(size[1], device=device) + 0.5
     y = (torch.arange(size[0], device=device) + 0.5).unsqueeze(1)
@@ -223,18 +227,18 @@ def _places(views: Tensor, size: tuple[int, int], device: torch.device) -> tuple
 
 
 def warp_boxes(boxes: Tensor, views: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Boxes of the sources as they lie in what the views show, cut at its border.
+    """Boxes of the sources in the served images, clipped at the border.
 
-    A turned box becomes the upright one around it. Whether a box stays is decided by its centre, before the cut, as
-    abeardear/pytorch-YOLO-v1 does it.
+    A turned box becomes the upright one around it. A box stays if its centre, before clipping, is in the image, as in
+    abeardear/pytorch-YOLO-v1.
 
     Args:
         boxes: float [N, M, 4]: left, top, right, bottom in pixels.
         views: [N, 2, 3].
-        size: of what is served.
+        size: of the served images.
 
     Returns:
-        The boxes, float [N, M, 4], and which of them have their centre in what is served, bool [N, M].
+        The boxes, float [N, M, 4], and which of them have their centre in the served image, bool [N, M].
     """
     inverse, constant = torch.linalg.inv(views[:, :, :2].double()), views[:, :, 2]
     corners = boxes[..., [0, 1, 2, 1, 0, 3, 2, 3]].unflatten(2, (4, 2))

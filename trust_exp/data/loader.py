@@ -1,4 +1,4 @@
-"""Which batch holds which samples; and batches straight from arrays in memory: no workers, no Python per sample."""
+"""The samples of each batch; and batches from arrays in memory, without workers or Python per sample."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ class Loader:
         device: where batches are delivered.
         rank, world: this process and the number of processes.
         seed: of order and augmentation.
-        position: training batches already consumed, asked when an iterator yields its first batch.
+        position: gives the number of training batches already consumed; called before the first batch of an iterator.
         augment: applied to training batches.
 
     Raises:
@@ -118,7 +118,7 @@ class ArrayLoader(Loader):
         self.arrays = arrays
 
     def __iter__(self) -> Iterator[AnyBatch]:
-        nothing = Planned(torch.arange(0), None)  # so that this process takes part in what follows the batches
+        nothing = Planned(torch.arange(0), None)  # as other processes wait for this one after each batch
         for rows, step in self._plan() or [nothing]:
             batch = self.arrays.select(rows.to(self.arrays.images.device)).to(self.device)
             if step is not None and self.augment is not None:

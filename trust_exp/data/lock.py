@@ -1,4 +1,8 @@
-"""One process at a time."""
+"""A lock between processes, over ``flock``.
+
+Not filelock: it polls where flock waits in the kernel; and where a file system has no locks it fails, or falls back to
+a file that a killed process leaves locked.
+"""
 
 import contextlib
 import fcntl
@@ -9,12 +13,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """While no other process holds the lock file ``path``; it ends with the process, however that ends.
+    """Hold the lock file ``path``; waits for other processes. The lock ends with the process, even if that is killed.
 
-    Yields whether there is a lock at all: some file systems have none.
+    Yields whether the file system has locks; without them this does not wait.
 
     Raises:
-        OSError: if the file cannot be made.
+        OSError: if the file cannot be created.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:

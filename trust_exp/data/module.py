@@ -1,4 +1,4 @@
-"""The LightningDataModules: what every one promises, and those that serve from memory."""
+"""LightningDataModules: the interface of all, and those that serve from memory."""
 
 import hashlib
 import math
@@ -14,38 +14,39 @@ from torch import Tensor
 from trust_exp.data import sources, store
 from trust_exp.data.augment import Augment
 from trust_exp.data.batch import AnyBatch, Arrays, DatasetInfo, Split
-from trust_exp.data.config import AugmentConfig, Task
+from trust_exp.data.config import AugmentConfig
 from trust_exp.data.loader import ArrayLoader
 from trust_exp.data.provenance import split_facts
 from trust_exp.data.subset import Subset, balanced_subset, held_out, long_tail
 from trust_exp.errors import UserError
+from trust_exp.tasks import TASKS, Task
 
 
 class DataModule(L.LightningDataModule):
-    """What a run needs of a data set, wherever its samples are served from.
+    """The interface of all data sets, wherever their samples are served from.
 
     Args:
-        name: what the user calls the data set, for messages.
+        name: of the data set in messages.
         batch_size: of one optimiser step, over all processes.
         eval_batch_size: of one evaluation batch, in one process.
         augment: changes of training images, an AugmentConfig or its fields.
-        limit_train, limit_test: at most this many samples, see ``balanced_subset``; ``limit_train`` leaves the same
-            part of the validation samples.
-        keep_on_device: hold what is served from memory in the accelerator's memory where it fits.
-        classes, index_file, fraction: which samples, see ``Subset``.
-        imbalance: of what is left of the training samples, see ``long_tail``; None: all of it.
-        hold_out: this part of the whole training split is served as val, see ``held_out``, and never as train: the
-            other choices among training samples are made among the rest, and of them only ``classes`` and
-            ``limit_train`` concern val.
-        task: what the labels are.
+        limit_train, limit_test: serve at most this many samples, see ``balanced_subset``; ``limit_train`` also limits
+            val, to the same fraction.
+        keep_on_device: keep the samples in the accelerator's memory if they fit.
+        classes, index_file, fraction: a choice of samples, see ``Subset``.
+        imbalance: make the chosen training samples long-tailed, see ``long_tail``.
+        hold_out: serve this fraction of the training split as val and never as train, see ``held_out``. The other
+            options choose among the samples that are left for training; only ``classes`` and ``limit_train`` also
+            apply to val.
+        task: the kind of labels.
         root: folder of all data.
-        seed: of the run: order and augmentation, never which samples there are.
+        seed: of the order and the augmentation; it does not change which samples are served.
 
     Raises:
-        UserError: if data that are no images are to be augmented.
+        UserError: if augmentation is set for data that are not images.
     """
 
-    has_val = False  # whether the set has a validation part of its own
+    has_val = False  # whether the set has its own validation part
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class DataModule(L.LightningDataModule):
 
     @property
     def info(self) -> DatasetInfo:
-        """What the data are; of prepared data known once they are prepared."""
+        """Classes, shape, range and task of the samples that are served; prepares the data if needed."""
         if self._info is None:
             info = self.describe()
             if info.task != self.task:
@@ -91,7 +92,7 @@ class DataModule(L.LightningDataModule):
         return self._info
 
     def describe(self) -> DatasetInfo:
-        """What all of the data are."""
+        """The same of the whole data set, before any choice of classes."""
         raise NotImplementedError
 
     @property
@@ -100,22 +101,20 @@ class DataModule(L.LightningDataModule):
         return ("train", "val", "test") if self.has_val or self.hold_out is not None else ("train", "test")
 
     def parent(self, split: Split) -> Split:
-        """The split that the samples of ``split`` are numbered in: train for those held out of it.
+        """The split that numbers the samples of ``split``: train for held-out samples, else ``split`` itself.
 
         Raises:
-            UserError: for val where there is none, or where there are two.
+            UserError: if there is no val, or two.
         """
         if self.has_val and self.hold_out is not None:
-            raise UserError(
-                f"dataset={self.name} has a validation part; dataset.hold_out={self.hold_out:g} would make another"
-            )
+            raise UserError(f"dataset={self.name} has its own validation part; omit dataset.hold_out={self.hold_out:g}")
         if split not in self.splits:
             raise UserError(
                 f"dataset={self.name} has no validation part; dataset.hold_out=0.1 makes one of the training samples"
             )
         return "train" if split == "val" and not self.has_val else split
 
-    def source(self) -> dict[str, Any]:
+    def origin(self) -> dict[str, Any]:
         """Where the data come from, with checksums; two runs with equal sources have seen equal data."""
         if self.hold_out is None:
             return self.facts()
@@ -124,7 +123,7 @@ class DataModule(L.LightningDataModule):
         return {**self.facts(), "held_out": {"samples": len(rows), "checksum": checksum}}
 
     def facts(self) -> dict[str, Any]:
-        """The same of the files, whatever is held out; {} of data that are embedded."""
+        """Facts about the files, for ``source``; {} for embedded data."""
         return {}
 
     def eval_loader(self, split: Split, rows: Tensor | None = None, batch_size: int | None = None) -> Any:
@@ -142,7 +141,7 @@ class DataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def encoded(self, split: Split, groups: Sequence[Tensor], encode: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-        """What ``encode`` makes of groups of images, one group after the other, all in this process; float32 [M, ...].
+        """Encodings of groups of images, one group after the other, all in this process; float32 [M, ...].
 
         Args:
             groups: the images of each, int64 [M], M > 0, places among those served; read in one pass.
@@ -158,7 +157,7 @@ class DataModule(L.LightningDataModule):
             while filled < len(group):
                 if not len(found):
                     found = encode(next(batches).image).float()
-                if not filled:  # it is filled in place, as it may be most of the memory
+                if not filled:  # filled in place, as it may take most of the memory
                     out = found.new_empty(len(group), *found.shape[1:])
                 taken = found[: len(group) - filled]
                 out[filled : filled + len(taken)] = taken
@@ -167,33 +166,53 @@ class DataModule(L.LightningDataModule):
             del out
 
     def served(self, split: Split) -> Tensor:
-        """The samples that are served, int64 [M]: their positions in the whole split, in the order of evaluation."""
+        """Positions in the whole split of the samples that are served, int64 [M], in the order of evaluation."""
         raise NotImplementedError
 
     def all_labels(self, split: Split) -> Tensor:
-        """Labels of all samples of a split that is a ``parent``, int64 [N]; without a class for each image [N, ...]."""
+        """All labels of a whole split (train, test or the set's own val): int64 [N], or [N, ...] of pixels or boxes."""
         raise NotImplementedError
 
     def whole_labels(self, split: Split) -> Tensor:
-        """Labels of all samples of images with a class, served or not, int64 [N], as of ``describe``."""
-        return self.all_labels(self.parent(split))
+        """Labels of all samples, served or not, int64 [N], numbered as ``describe`` names the classes.
+
+        Raises:
+            UserError: if images do not have one class each.
+        """
+        labels = self.all_labels(self.parent(split))
+        if labels.dim() != 1:
+            raise UserError(f"dataset={self.name} has {TASKS[self.task]}, not {TASKS['classification']}")
+        return labels
 
     def labels(self, split: Split) -> Tensor:
-        """The same counted among the chosen classes, int64 [N]; -1 for those of other classes."""
+        """Labels of all samples, numbered among the chosen classes, int64 [N]; -1 for those of other classes.
+
+        Raises:
+            UserError: if images do not have one class each.
+        """
         return self.subset.renumbered(self.whole_labels(split), self.describe())
 
     def served_labels(self, split: Split) -> Tensor:
-        """Labels of the samples that are served, int64 [M], as of ``labels``."""
+        """Labels of the samples that are served, int64 [M], as of ``labels``.
+
+        Raises:
+            UserError: if images do not have one class each.
+        """
         return self.labels(split)[self.served(split)]
 
+    def label_arrays(self, split: Split) -> list[np.ndarray]:
+        """All labels of a whole split, of every kind, for their checksum; the first has a row for each sample."""
+        return [self.all_labels(split).numpy()]
+
     def sample_facts(self) -> dict[str, Any]:
-        """What a file with numbers of training samples must agree in, and where the data came from."""
-        return {**split_facts(self.describe().name, self.whole_labels("train").numpy()), "source": self.source()}
+        """Facts that identify the training samples, for files that refer to them by number; and their source."""
+        return {**split_facts(self.describe().name, *self.label_arrays("train")), "source": self.origin()}
 
     def _chosen(self, split: Split, labels: Tensor) -> Tensor:
-        """The rows that are served, int64 [M], increasing; ``labels`` as of ``all_labels`` of the ``parent``."""
+        """Rows that are served, int64 [M], increasing. ``labels``: ``all_labels`` of the ``parent``."""
         among = self._among(split, labels)
-        rows = self.subset.rows(split, labels, self.describe(), among)
+        facts = None if self.subset.index_file is None else self.sample_facts()
+        rows = self.subset.rows(split, labels, self.describe(), among, facts)
         limit = self._val_limit(len(among)) if split == "val" else self.limits[split]
         if limit is not None and limit < len(rows):
             rows = rows[balanced_subset(labels[rows], limit)]
@@ -212,7 +231,7 @@ class DataModule(L.LightningDataModule):
         return held if split == "val" else rows[~torch.isin(rows, held)]
 
     def _val_limit(self, samples: int) -> int | None:
-        """How many of so many validation samples are served: the part of them that ``limit_train`` is of training."""
+        """How many of ``samples`` validation samples are served: the fraction that ``limit_train`` leaves of train."""
         limit = self.limits["train"]
         if limit is None:
             return None
@@ -229,9 +248,9 @@ class DataModule(L.LightningDataModule):
         return {"device": trainer.strategy.root_device, "rank": trainer.global_rank, "world": trainer.world_size}
 
     def _consumed(self, batches_per_epoch: int) -> int:
-        """Training batches behind the trainer's step; with accumulation a step takes several, fewer at an epoch's end.
+        """Training batches before the trainer's step; with accumulation a step takes several, fewer at an epoch's end.
 
-        The step is asked and not Lightning's count of batches, as a checkpoint may hold the step before the count.
+        Counted from the step: in a checkpoint Lightning's own count of batches may be ahead of it.
         """
         if self.trainer is None:
             return 0
@@ -241,7 +260,7 @@ class DataModule(L.LightningDataModule):
 
 
 class ArrayDataModule(DataModule):
-    """Serves a data set from memory; a subclass says what the data are: ``describe`` and ``load``."""
+    """Serves a data set from memory; a subclass implements ``describe`` and ``load``."""
 
     def __init__(self, name: str, **common: Any) -> None:
         super().__init__(name, **common)
@@ -249,7 +268,7 @@ class ArrayDataModule(DataModule):
         self._served: dict[tuple[Split, torch.device], Arrays] = {}
 
     def load(self, split: Split) -> Arrays:
-        """The whole split, as found on disk or generated; the same for every seed."""
+        """The whole split, read or generated; the same for every seed."""
         raise NotImplementedError
 
     def arrays(self, split: Split) -> Arrays:
@@ -273,6 +292,10 @@ class ArrayDataModule(DataModule):
 
     def all_labels(self, split: Split) -> Tensor:
         return self.load(split).labels
+
+    def label_arrays(self, split: Split) -> list[np.ndarray]:
+        arrays = self.load(split)
+        return [labels.numpy() for labels in (arrays.labels, arrays.concepts) if labels is not None]
 
     def train_dataloader(self) -> ArrayLoader:
         """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
@@ -305,18 +328,18 @@ def _fits(arrays: Arrays, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return arrays.nbytes < free / 4  # the rest is the model's and other processes'
+    return arrays.nbytes < free / 4  # the rest is for the model and other processes
 
 
 class Prepared:
-    """A data set that ``trust_exp.data.sources`` knows, as one of its parts or several one after the other.
+    """A data set of ``trust_exp.data.sources``: each split is one of its parts, or several in a row.
 
     Args:
         name: of the source.
         root: folder of all data.
         path: of the set's files, if they are not in ``root``.
-        train, test: the parts of each split, by the names that the owners gave them; None: the one called so.
-        val: the parts for validation; None: no such split.
+        train, test: the parts of each split, by their published names; None: the part of that name.
+        val: the parts for validation; None: there is no such split.
     """
 
     def __init__(
@@ -336,17 +359,17 @@ class Prepared:
     @property
     def source(self) -> sources.Source:
         """Where it comes from."""
-        return sources.find(self.name).at(self.path)
+        return sources.find_source(self.name).at(self.path)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What was prepared; prepares it if that was not done."""
+        """The manifest of the prepared set; prepares it if needed."""
         if self._manifest is None:
             self._manifest = sources.ensure(self.source, self.root, self.path)
         return self._manifest
 
     def verify(self) -> None:
-        """Read every byte against its checksum."""
+        """Compare every file with its checksum."""
         store.verify(self.root, str(self.manifest["name"]))
 
     def open(self, split: Split) -> dict[str, np.ndarray]:
@@ -362,13 +385,13 @@ class PreparedDataModule(ArrayDataModule):
     """A data set that was prepared into arrays, served from memory.
 
     Args:
-        train, test, val: the parts of each split, by the names that the owners gave them; val may have none.
+        train, test, val: the parts of each split, by their published names; val may have none.
         path: of the set's files, if they are not in ``root``.
         source: the name of the source, if it is not ``name``.
-        common: as of ``DataModule``.
+        common: see ``DataModule``.
 
     Raises:
-        UserError: from ``prepare_data`` and ``load``, if the data are neither there nor to be had, or are damaged.
+        UserError: from ``prepare_data`` and ``load``, if the data are missing and cannot be downloaded, or are damaged.
     """
 
     def __init__(
@@ -386,7 +409,7 @@ class PreparedDataModule(ArrayDataModule):
         self.prepared, self.has_val = Prepared(source or name, self.root, path, train, test, val), bool(val)
 
     def prepare_data(self) -> None:
-        self.prepared.verify()  # seconds for the largest, against training on damaged data
+        self.prepared.verify()  # takes seconds for the largest set, and damaged data would waste a training
 
     def facts(self) -> dict[str, Any]:
         return self.prepared.facts()

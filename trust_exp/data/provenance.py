@@ -1,4 +1,4 @@
-"""Which data a file with numbers of samples is about: facts in it, compared with those at hand. No torch."""
+"""Facts that tie a file with numbers of samples to its data. No torch."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,25 +8,29 @@ import numpy as np
 
 from trust_exp.errors import UserError
 
+CHUNK = 1024
 
-def split_facts(name: str, labels: np.ndarray) -> dict[str, Any]:
-    """What tells the samples of a whole training split from those of another one.
+
+def split_facts(name: str, labels: np.ndarray, *more: np.ndarray) -> dict[str, Any]:
+    """Facts that tell the samples of a whole training split from those of another one.
 
     Args:
         name: of the data set.
-        labels: of all samples, served or not, int [N, ...].
+        labels: of all samples, served or not, [N, ...].
+        more: labels of other kinds, such as boxes.
     """
-    return {
-        "name": name,
-        "samples": len(labels),
-        "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
-    }
+    digest = hashlib.sha256()
+    for array in (labels, *more):
+        for start in range(0, len(array), CHUNK):  # the maps of a whole split take gigabytes as int64
+            chunk = array[start : start + CHUNK]
+            digest.update((chunk.astype("<i8") if chunk.dtype.kind in "biu" else chunk).tobytes())
+    return {"name": name, "samples": len(labels), "labels": digest.hexdigest()}
 
 
-def check_same(what: str, told: Mapping[str, Any], here: Mapping[str, Any], fix: str) -> None:
-    """Raise UserError, ending with ``fix``, if ``what`` was made for other data: ``told`` of it, ``here`` at hand."""
+def check_same(what: str, stored: Mapping[str, Any], here: Mapping[str, Any], fix: str) -> None:
+    """Raise UserError, ending with ``fix``, if the ``stored`` facts of ``what`` differ from those ``here``."""
     for key in ("name", "samples", "labels"):
-        if told.get(key) != here[key]:
+        if stored.get(key) != here[key]:
             raise UserError(
-                f"{what} was made for other data: its {key} is {told.get(key)!r}, here it is {here[key]!r}; {fix}"
+                f"{what} was made for other data: its {key} is {stored.get(key)!r}, here it is {here[key]!r}; {fix}"
             )

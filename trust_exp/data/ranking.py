@@ -1,4 +1,4 @@
-"""Training samples in the order of their difficulty, kept in a file with what it was made of. No torch."""
+"""Training samples ordered by difficulty, stored in a file with facts about their data. No torch."""
 
 import json
 import zipfile
@@ -23,8 +23,8 @@ class Ranking:
         measure: of difficulty.
         index: int64 [N], positions in the whole training split, each at most once.
         score: float64 [N], of the sample at the same place in ``index``, not increasing.
-        dataset: which data it ranks: their name, how many samples the whole split has, the checksum of its labels, and
-            where they came from.
+        dataset: facts about its data: their name, the number of samples of the whole split, the checksum of its
+            labels, and their source.
         run: the id of the run that made it.
     """
 
@@ -63,15 +63,15 @@ def read_ranking(path: str | Path) -> Ranking:
     """The ranking in a file.
 
     Raises:
-        UserError: if there is no such file, or it is cut off, no ranking, or names a sample twice.
+        UserError: if there is no such file, or it is truncated, not a ranking, or names a sample twice.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"there is no ranking {path}; a run with method=standard and method.difficulty=[{path.stem}] writes one"
+            f"ranking {path} does not exist; a run with method=standard and method.difficulty=[{path.stem}] writes one"
         )
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is no ranking, or one that is cut off; a ranking is a .npz that a run wrote")
+        raise UserError(f"{path} is not a ranking, or is truncated; a ranking is an .npz file that a run wrote")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             index, score, facts = arrays["index"], arrays["score"], json.loads(str(arrays["facts"]))
@@ -83,7 +83,7 @@ def read_ranking(path: str | Path) -> Ranking:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is no ranking that a run wrote ({reason}); write it anew") from error
+        raise UserError(f"{path} is not a ranking that a run wrote ({reason}); write it again") from error
     _check(path, ranking, samples)
     return ranking
 
@@ -93,23 +93,25 @@ def _check(path: Path, ranking: Ranking, samples: int) -> None:
     index, score = ranking.index, ranking.score
     if index.dtype != np.int64 or score.dtype != np.float64 or index.ndim != 1 or index.shape != score.shape:
         raise UserError(
-            f"{path} is no ranking: it needs int64 positions and as many float64 scores; "
+            f"{path} is not a ranking: it needs int64 positions and as many float64 scores; "
             f"it has {index.dtype} {index.shape} and {score.dtype} {score.shape}"
         )
     if not index.size:
-        raise UserError(f"{path} ranks no sample; write it anew")
+        raise UserError(f"{path} ranks no sample; write it again")
     if index.min() < 0 or index.max() >= samples:
-        odd = int(index.min() if index.min() < 0 else index.max())
-        raise UserError(f"{path} ranks sample {odd}, but its data have the samples 0 to {samples - 1}; write it anew")
+        wrong = int(index.min() if index.min() < 0 else index.max())
+        raise UserError(
+            f"{path} ranks sample {wrong}, but its data have the samples 0 to {samples - 1}; write it again"
+        )
     times = np.bincount(index)
     if times.max() > 1:
-        raise UserError(f"{path} ranks sample {int(times.argmax())} {int(times.max())} times; write it anew")
-    if not (score[:-1] >= score[1:]).all():  # which is false of NaN too
-        raise UserError(f"{path} is no ranking: its scores must not increase, the hardest sample first; write it anew")
+        raise UserError(f"{path} ranks sample {int(times.argmax())} {int(times.max())} times; write it again")
+    if not (score[:-1] >= score[1:]).all():  # also false for NaN
+        raise UserError(f"{path} is not a ranking: its scores must not increase; write it again")
 
 
 def check_fits(ranking: Ranking, dataset: Mapping[str, Any]) -> None:
-    """Raise UserError if a ranking is of other data than those with the facts ``dataset``.
+    """Raise UserError if a ranking was made for data other than those with the facts ``dataset``.
 
     Compared are the name, the number of samples and the checksum of the labels of the whole training split.
     """
@@ -135,12 +137,12 @@ def class_means(ranking: Ranking, labels: np.ndarray, classes: int) -> np.ndarra
 
 
 def class_order(ranking: Ranking, labels: np.ndarray, names: Sequence[str], among: np.ndarray) -> np.ndarray:
-    """Numbers of classes, int64 [C], by decreasing mean score; of equal ones the one that is named first comes first.
+    """Numbers of classes, int64 [C], by decreasing mean score; equal ones in the order of ``among``.
 
     Args:
-        labels: as of ``class_means``.
+        labels: see ``class_means``.
         names: of all classes.
-        among: the numbers to be ordered, int64 [C].
+        among: the numbers to order, int64 [C].
 
     Raises:
         UserError: if no sample of a class is ranked.

@@ -1,7 +1,7 @@
-"""Prepared data: ``<root>/prepared/<name>/`` with memory-mapped arrays and a manifest of what they must be. No torch.
+"""Prepared data: ``<root>/prepared/<name>/`` with memory-mapped arrays and a manifest of their checksums. No torch.
 
-A set is written into a folder of its own and renamed into place, so what is there is whole. One process prepares a set
-at a time; where a file system knows no locks, the first to rename wins and the others take what it wrote.
+A set is written into a temporary folder and renamed into place, so it is always complete. One process prepares a set at
+a time; on a file system without locks the first to rename wins, and the others use its files.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ def is_prepared(root: str | Path, name: str) -> bool:
 class Writer:
     """The arrays and facts of a set that is being prepared.
 
-    ``info`` and ``source`` (where the data come from, JSON types) must be set; ``converted`` counts what had to be
-    changed, e.g. grey images; ``origin`` is the folder that was read.
+    ``info`` and ``source`` (where the data come from, JSON types) must be set; ``converted`` counts images
+    that were converted, e.g. grey ones; ``origin`` is the folder that was read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Writer:
     def array(self, part: str, kind: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """A new array on disk to be filled: of a part such as train, of a kind such as images or labels."""
         name = f"{part}_{kind}.npy"
-        if 0 in shape:  # what is empty cannot be mapped
+        if 0 in shape:  # empty files cannot be mapped
             np.save(self.folder / name, np.empty(shape, dtype))
             self._arrays[name] = np.empty(shape, dtype)
         else:
@@ -63,7 +63,7 @@ class Writer:
         return self._arrays[name]
 
     def count_images(self, kinds: Mapping[str, int]) -> None:
-        """Add to what was converted how many images are stored as grey, palette, ..."""
+        """Count images that were converted, by how they are stored: grey, palette, ..."""
         self.converted.update({f"{kind} images": count for kind, count in kinds.items() if count})
 
     def put(self, part: str, **arrays: np.ndarray) -> None:
@@ -94,7 +94,7 @@ class Writer:
 
 @contextlib.contextmanager
 def preparing(root: str | Path, name: str) -> Iterator[Writer]:
-    """Prepare a set, replacing one that is there and differs; nothing stays of one that fails.
+    """Prepare a set; it replaces an existing one that differs, and leaves nothing behind if it fails.
 
     Raises:
         UserError: if it cannot be written.
@@ -116,7 +116,7 @@ def preparing(root: str | Path, name: str) -> Iterator[Writer]:
 
 @contextlib.contextmanager
 def alone(root: str | Path, name: str) -> Iterator[None]:
-    """While no other process prepares the set; what a killed one left behind is removed.
+    """Keep other processes from preparing the set; removes the leftovers of killed ones.
 
     Raises:
         UserError: if the folder of the data cannot be written to.
@@ -144,7 +144,7 @@ def _facts(path: Path, array: np.ndarray) -> dict[str, Any]:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Rename into place; a set that is there stays if it is whole and the same."""
+    """Rename into place; an existing set stays if it is complete and the same."""
     while True:
         try:
             os.rename(temporary, final)
@@ -181,15 +181,15 @@ def open_part(root: str | Path, name: str, part: str) -> dict[str, np.ndarray]:
     """Memory-mapped arrays of a part by their kind; writing to them does not reach the files.
 
     Raises:
-        UserError: if there is no such part, a file is missing or its size is not that of the manifest; contents are
-            ``verify``'s affair.
+        UserError: if there is no such part, or a file is missing or of another size than in the manifest; contents are
+            not checked, see ``verify``.
     """
     folder = prepared_folder(root, name)
     manifest = read_manifest(folder)
     _check_sizes(folder, manifest)
     files = [file for file in manifest["files"] if file.rpartition("_")[0] == part]
     if not files:
-        raise unknown(f"the part of {manifest['info']['name']} for dataset.train or .test", part, parts(manifest))
+        raise unknown(f"the part of {manifest['info']['name']} for dataset.train, .val or .test", part, parts(manifest))
     return {file.rpartition("_")[2].removesuffix(".npy"): _mapped(folder / file) for file in files}
 
 
@@ -217,7 +217,7 @@ def counts(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 
 def read_info(manifest: dict[str, Any]) -> DatasetInfo:
-    """What the manifest knows of the set."""
+    """The facts about the set in its manifest."""
     info = manifest["info"]
     return DatasetInfo(
         name=info["name"],
@@ -230,7 +230,7 @@ def read_info(manifest: dict[str, Any]) -> DatasetInfo:
 
 
 def verify(root: str | Path, name: str) -> dict[str, Any]:
-    """Read every byte of a prepared set against its checksums; returns the manifest.
+    """Compare every file of a prepared set with its checksum; returns the manifest.
 
     Raises:
         UserError: naming the first file that is missing, cut or changed.
@@ -248,7 +248,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a prepared set.
 
     Raises:
-        UserError: if there is none, or none that can be read.
+        UserError: if there is none, or it cannot be read.
     """
     path = folder / MANIFEST
     try:
@@ -282,7 +282,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 def _rebuild(folder: Path) -> str:
     # Not every set can be imported again: one may be drawn, downloaded, or the user's own under a name of its files.
-    return f"delete {folder}, and the next run prepares it again or says what that needs"
+    return f"delete {folder}, and the next run prepares it again or says how to get the data"
 
 
 def sha256(path: Path) -> str:

@@ -16,21 +16,24 @@ from torch.utils.data import DataLoader
 
 from trust_exp.data import store
 from trust_exp.data.batch import AnyBatch, DatasetInfo, Split
-from trust_exp.data.config import AugmentConfig, Task
+from trust_exp.data.config import AugmentConfig
 from trust_exp.data.copies import copy_numbers
 from trust_exp.data.loader import Loader, Planned
 from trust_exp.data.module import DataModule, Prepared
-from trust_exp.data.readers import ClassReader, Decoder, Index, Reader, Request, watch_signals
+from trust_exp.data.readers.base import Decoder, Index, Reader, Request, watch_signals
+from trust_exp.data.readers.boxes import BoxReader
+from trust_exp.data.readers.classes import ClassReader
+from trust_exp.data.readers.dense import DenseReader
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
+from trust_exp.tasks import Task
 
-READERS = ("trust_exp.data.dense", "trust_exp.data.boxes")
-AHEAD = 4  # batches that are decoded before they are asked for
+AHEAD = 4  # batches that are decoded in advance
 MOST_WORKERS = 16  # more would wait for the disk or for the accelerator
 
 
 class Queue:
-    """The requests of the pass that comes next."""
+    """The requests of the next pass."""
 
     requests: Iterator[Request]
 
@@ -41,16 +44,16 @@ class Queue:
 class StreamLoader(Loader):
     """Iterable over the batches of one pass over the rows of a reader.
 
-    What happens to a training sample is drawn here and sent with the request to read it, so the number of workers
-    changes nothing either. All workers decode every batch together, so the first is soon there; they live as long as
-    the loader, and serve one pass at a time.
+    The random numbers of a training sample are drawn here and sent with the request to read it, so batches do not
+    depend on the number of workers. All workers share every batch, so the first comes soon; they live as long as the
+    loader, and serve one pass at a time.
 
     Args:
         reader: reads samples in the workers and makes batches here.
         rows: int64 [M], the rows that are served, in the order of evaluation; they are the ``index`` of batches.
-        batch_size, options: as of ``Loader``; ``augment`` changes images on the device, after what the reader did.
-        workers: processes that decode; 0: this one does.
-        fixed: float32 [M, K], numbers that a reader gets for a row behind those that are drawn anew in every epoch.
+        batch_size, options: see ``Loader``; ``augment`` changes images on the device, after the reader.
+        workers: processes that decode; 0: decode in this one.
+        fixed: float32 [M, K], numbers that a reader gets for a row after those that are drawn in every epoch.
 
     Raises:
         UserError: as ``Loader``; from an iterator, if a file cannot be read.
@@ -76,7 +79,7 @@ class StreamLoader(Loader):
 
     def __iter__(self) -> Iterator[AnyBatch]:
         plan = self._plan()
-        if not plan:  # so that this process takes part in what follows the batches
+        if not plan:  # an empty batch, as other processes wait for this one after each batch
             first = Decoder(self.reader)[Request(self.rows[:1].tolist(), None)]
             yield self._batch([first], Planned(torch.arange(0), None))
             return
@@ -95,7 +98,7 @@ class StreamLoader(Loader):
             raise
 
     def _shares(self, samples: int) -> list[slice]:
-        """The parts of a batch that the workers decode, one each."""
+        """The share of each worker in a batch."""
         size = max(1, -(-samples // max(1, self.workers)))
         return [slice(start, start + size) for start in range(0, samples, size)]
 
@@ -106,17 +109,17 @@ class StreamLoader(Loader):
                 yield Request(self.rows[rows[share]].tolist(), None if uniform is None else uniform[share])
 
     def _uniform(self, step: int, rows: Tensor) -> np.ndarray:
-        # Drawn for the batch of all processes and cut: the number of processes changes nothing.
+        # Drawn for the batch of all processes and cut, so that the number of processes changes nothing.
         generator = keyed_generator(self.seed, "view", step)
         drawn: np.ndarray = torch.rand(self.batch_size, self.reader.draws, generator=generator).numpy()
         own = drawn[self._own_share()]
         return own if self.fixed is None else np.concatenate([own, self.fixed[rows].numpy()], axis=1)
 
     def _decoded(self, plan: list[Planned]) -> Iterator[Any]:
-        """What the workers make of the requests; they stay for the next pass, as to start them takes its time."""
+        """Decoded shares from the workers, which stay for the next pass, as starting them takes time."""
         if self._pool is None:
             self._pool = DataLoader(
-                Decoder(self.reader),  # type: ignore[arg-type]  # what has __getitem__ will do
+                Decoder(self.reader),  # type: ignore[arg-type]  # it needs __getitem__ only
                 batch_size=None,
                 sampler=self._queue,
                 num_workers=self.workers,
@@ -143,14 +146,14 @@ class StreamLoader(Loader):
 
 
 def start_fork_server() -> None:
-    """Start the process that workers are forked from, unless it runs, and do not wait until it has imported all this.
+    """Start the process that workers are forked from, unless it runs; do not wait for its imports.
 
-    To fork this process is quicker, but CUDA, NCCL and threads do not survive it; to spawn takes seconds of imports for
+    Forking this process is quicker, but CUDA, NCCL and threads do not survive it; spawning takes seconds of imports for
     every worker. Ctrl-C and SIGTERM reach whole process groups and SLURM steps: blocked here, they are blocked in the
-    server and its workers, and this process alone decides what they mean.
+    server and its workers too, and this process alone reacts to them.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, *READERS])
-    resource_tracker.ensure_running()  # else it is started by the server, and unblocks the signals
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    resource_tracker.ensure_running()  # otherwise the server starts it, which unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         forkserver.ensure_running()
@@ -159,23 +162,23 @@ def start_fork_server() -> None:
 
 
 class StreamDataModule(DataModule):
-    """A data set of image files, of which an index was prepared; the files are read as they are needed.
+    """A data set of image files that are read during training; prepared is an index of them.
 
-    The reader makes the crop and the flip while it reads; what changes colours, and for images with a class all that
-    keeps their size, is done on the device, for a batch at a time.
+    Workers crop and flip. Colours are changed on the device, a batch at a time; so are rotation and padded crops of
+    images with a class.
 
     Args:
-        train, test, val, path, source: as of ``PreparedDataModule``.
-        image_size: height and width of what is served.
+        train, test, val, path, source: see ``PreparedDataModule``.
+        image_size: height and width of the served images.
         resize: shorter side before the crop of evaluation; None: the least that covers ``image_size``.
-        workers: processes that decode; None: one a core that this process may use, shared by those of this machine.
-        crop: each image to its box, before all else; for sets that have one.
-        stretch: whole images to ``image_size``, whatever their shape.
-        copies: of each training image, changed as ``changed_copy`` says; 0: the image itself.
-        task, augment, common: as of ``DataModule``.
+        workers: processes that decode; None: one for each core of this process, divided among the devices here.
+        crop: first crop each image to its box; for sets that have boxes.
+        stretch: resize whole images to ``image_size``, whatever their shape.
+        copies: of each training image, see ``changed_copy``; 0: the image itself.
+        task, augment, common: see ``DataModule``.
 
     Raises:
-        UserError: as of ``PreparedDataModule``; from loaders, if a file was changed or damaged since it was indexed.
+        UserError: as ``PreparedDataModule``; from loaders, if a file was changed or damaged since it was indexed.
     """
 
     def __init__(
@@ -208,12 +211,12 @@ class StreamDataModule(DataModule):
 
     def prepare_data(self) -> None:
         if self.workers != 0:
-            start_fork_server()  # it is ready when the model is
+            start_fork_server()  # now, so that it is ready with the model
         self.prepared.verify()
         if not self._folder.is_dir():
             raise UserError(
                 f"the images of dataset={self.name} are no longer in {self._folder}; "
-                "bring them back, or say where they are with dataset.path=<folder>"
+                "put them back, or give their folder as dataset.path=<folder>"
             )
 
     def facts(self) -> dict[str, Any]:
@@ -226,7 +229,7 @@ class StreamDataModule(DataModule):
         return len(self.rows(split))
 
     def rows(self, split: Split) -> Tensor:
-        """The rows of the index that are served, int64 [M]."""
+        """Rows of the index that are served, int64 [M]."""
         if split not in self._rows:
             self._rows[split] = self._chosen(split, self.all_labels(self.parent(split)))
         return self._rows[split]
@@ -242,6 +245,15 @@ class StreamDataModule(DataModule):
         index = self._index(split)
         return torch.from_numpy(index["labels"].astype(np.int64) if self.task == "classification" else index["sizes"])
 
+    def label_arrays(self, split: Split) -> list[np.ndarray]:
+        index = self._index(split)
+        kinds = {
+            "classification": ["labels"],
+            "detection": ["boxcount", "boxlabels", "boxes", "difficult"],
+            "segmentation": ["maps", "sizes"],  # the file names of the label maps: reading all maps takes too long
+        }
+        return [index[kind] for kind in kinds[self.task]]
+
     def train_dataloader(self) -> StreamLoader:
         """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
         rows = self.rows("train")
@@ -254,7 +266,7 @@ class StreamDataModule(DataModule):
             seed=self.seed,
             augment=self.augment,
         )
-        batches: int = len(loader)  # a loader that refers to itself would keep its workers until garbage is collected
+        batches: int = len(loader)  # a loader that refers to itself keeps its workers until garbage collection
         return loader
 
     def eval_loader(self, split: Split, rows: Tensor | None = None, batch_size: int | None = None) -> StreamLoader:
@@ -292,22 +304,18 @@ class StreamDataModule(DataModule):
         served: Any = (self.image_size, self.resize, self.changes)
         info = self.describe()
         if self.task == "segmentation":
-            from trust_exp.data.dense import DenseReader
-
-            return DenseReader(self.prepared.source, self._folder, arrays, info, *served)
+            return DenseReader(self.prepared.source.maps, self._folder, arrays, info, *served)
         if self.task == "detection":
-            from trust_exp.data.boxes import BoxReader
-
-            return BoxReader(self.prepared.source, self._folder, arrays, info, *served)
+            return BoxReader(self._folder, arrays, info, *served)
         classes = self.subset.renumbered(torch.arange(len(info.classes)), info)
         return ClassReader(self._folder, arrays, classes, *served, crop=self.crop, stretch=self.stretch)
 
 
 def on_device(augment: AugmentConfig, task: Task) -> AugmentConfig:
-    """What is left to do on the device when a reader has done its part.
+    """The changes that are left for the device after a reader has done its own.
 
     Raises:
-        UserError: if boxes are to follow a change that they cannot follow.
+        UserError: if a change is not available for boxes.
     """
     if task == "classification":
         return replace(augment, resized_crop=None, flip=False)

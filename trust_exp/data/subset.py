@@ -14,23 +14,23 @@ from trust_exp.data.batch import Arrays, DatasetInfo, Split
 from trust_exp.data.provenance import check_same, split_facts
 from trust_exp.errors import UserError, unknown
 from trust_exp.rng import keyed_generator
+from trust_exp.tasks import TASKS
 
-ATTACKED = "attacked.txt"  # the index file that a run leaves
-OF_DATA = "# samples of "  # begins the first line of an index file that says of which data it is; the rest is JSON
+ATTACKED = "attacked.txt"  # the index file that a run writes
+OF_DATA = "# samples of "  # the first line of an index file may begin so; the facts of its data follow as JSON
 
 
 class Subset:
     """A choice among the samples of a data set.
 
     Args:
-        classes: only these, by name or number, numbered anew in this order; of both splits.
-        index_file: only the training samples whose numbers stand in this file, see ``read_index``.
-        fraction: only this part of the training samples, the same part of each class (of dense data: of all), its
-            first samples.
+        classes: only these, by name or number, renumbered in this order; in all splits.
+        index_file: only the training samples that this file lists, see ``read_index``.
+        fraction: only the first samples of each class (of all samples, if they have no class), this fraction of them.
 
     Raises:
-        UserError: from the methods, if a class or a number does not exist, or the file cannot be read or is of other
-            data.
+        UserError: from the methods, if a class or a number does not exist, or the file cannot be read or belongs to
+            other data.
     """
 
     def __init__(
@@ -44,38 +44,48 @@ class Subset:
             return info
         return DatasetInfo(**{**vars(info), "classes": tuple(info.classes[label] for label in self._numbers(info))})
 
-    def rows(self, split: Split, labels: Tensor, info: DatasetInfo, among: Tensor | None = None) -> Tensor:
+    def rows(
+        self,
+        split: Split,
+        labels: Tensor,
+        info: DatasetInfo,
+        among: Tensor | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Tensor:
         """The chosen rows of a split, int64 [M], increasing, for labels int64 [N] (or [N, ...] without classes).
 
         Args:
             among: choose among these rows only, int64; None: all.
+            facts: that an index file must agree with, see ``split_facts``; None: those of ``labels``.
         """
         kept = torch.ones(len(labels), dtype=torch.bool)
         if among is not None:
             kept = torch.zeros_like(kept).index_fill(0, among, True)
         if self.classes is not None:
             if labels.dim() != 1 or info.task != "classification":
-                raise UserError(f"dataset.classes chooses among images of a class; dataset={info.name} has none")
+                raise UserError(
+                    f"dataset.classes needs {TASKS['classification']}; dataset={info.name} has {TASKS[info.task]}"
+                )
             kept &= torch.isin(labels, torch.tensor(self._numbers(info)))
         if split == "train" and self.index_file is not None:
             listed = torch.zeros_like(kept)
-            listed[read_index(self.index_file, info.name, labels)] = True
+            listed[read_index(self.index_file, facts or split_facts(info.name, labels.numpy()))] = True
             kept &= listed
         rows = kept.nonzero().squeeze(1)
         if split == "train" and self.fraction is not None:
             rows = rows[balanced_fraction(labels[rows], self.fraction)]
         if not len(rows):
-            raise UserError(f"no sample of {split} is left of dataset={info.name}; choose more of them")
+            raise UserError(f"no {split} sample of dataset={info.name} is left; choose more of them")
         return rows
 
     def renumber(self, arrays: Arrays, info: DatasetInfo) -> Arrays:
-        """The same samples with their labels counted among the chosen classes."""
+        """The same samples with labels numbered among the chosen classes."""
         if self.classes is None:
             return arrays
         return Arrays(arrays.images, self.renumbered(arrays.labels, info), arrays.concepts, arrays.index)
 
     def renumbered(self, labels: Tensor, info: DatasetInfo) -> Tensor:
-        """Labels int64 [N] counted among the chosen classes."""
+        """Labels int64 [N] numbered among the chosen classes; -1 for other classes."""
         if self.classes is None:
             return labels
         place = torch.full((len(info.classes),), -1)
@@ -87,14 +97,14 @@ class Subset:
 
 
 def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key: str) -> list[int]:
-    """Places of the ``chosen`` among the ``classes``, each given by its name or its number.
+    """Numbers of the ``chosen`` among the ``classes``; each is given by its name or its number.
 
     Args:
-        what: such a class, as messages call it.
-        key: what the user calls the choice.
+        what: the noun for such a class in messages.
+        key: of the option, for messages.
 
     Raises:
-        UserError: if there is no such class, or one is named twice.
+        UserError: if a class does not exist or is named twice.
     """
     numbers = []
     for given in chosen:
@@ -111,13 +121,13 @@ def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key:
     return numbers
 
 
-def read_index(path: str | Path, name: str, labels: Tensor, key: str = "dataset.index_file") -> Tensor:
-    """The numbers in a file, int64 [M], each of a sample of the training split of data set ``name``.
+def read_index(path: str | Path, facts: Mapping[str, Any], key: str = "dataset.index_file") -> Tensor:
+    """The numbers in a file, int64 [M], each of a sample of a training split.
 
     Args:
-        path: a ``.npy`` array, a text with one a line, or the folder of a run that left one.
-        labels: of the whole split, [N, ...].
-        key: what the user calls the file.
+        path: a ``.npy`` array, a text file with one number a line, or the folder of a run that wrote one.
+        facts: of the whole split, see ``split_facts``.
+        key: of the option, for messages.
 
     Raises:
         UserError: if the file cannot be read, holds anything else, or was written for other data.
@@ -126,33 +136,33 @@ def read_index(path: str | Path, name: str, labels: Tensor, key: str = "dataset.
     if path.is_dir():
         path = path / ATTACKED
         if not path.exists():
-            raise UserError(f"{key}={path.parent.name}: the run chose no samples; those of method=sat leave {ATTACKED}")
+            raise UserError(f"{key}={path.parent.name} has no {ATTACKED}; a run with method=sat writes one")
     try:
-        told = _facts_in(path)
-        with warnings.catch_warnings(action="ignore"):  # numpy's, of a file without numbers
+        stored = _facts_in(path)
+        with warnings.catch_warnings(action="ignore"):  # numpy warns of a file without numbers
             numbers = (
                 np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
             )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}={path} cannot be read as whole numbers, one a line: {reason}") from error
-    if told is not None:
-        check_same(f"{key}={path}", told, split_facts(name, labels.numpy()), "choose anew from these data")
+    if stored is not None:
+        check_same(f"{key}={path}", stored, facts, "make one for these data")
     if not numbers.size:
         raise UserError(f"{key}={path} names no sample")
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
         raise UserError(f"{key}={path} must hold whole numbers; it has {numbers.dtype} {numbers.shape}")
-    if numbers.min() < 0 or numbers.max() >= len(labels):
-        odd = int(numbers.min() if numbers.min() < 0 else numbers.max())
-        raise UserError(f"{key}={path} names sample {odd}; there are 0 to {len(labels) - 1}")
+    if numbers.min() < 0 or numbers.max() >= facts["samples"]:
+        wrong = int(numbers.min() if numbers.min() < 0 else numbers.max())
+        raise UserError(f"{key}={path} names sample {wrong}; there are 0 to {facts['samples'] - 1}")
     return torch.from_numpy(numbers.astype(np.int64))
 
 
 def write_index(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
-    """Write numbers of training samples, int64 [M], as a text; its first line says of which data they are.
+    """Write numbers of training samples, int64 [M], as text; the first line identifies their data.
 
     Args:
-        facts: as ``DataModule.sample_facts``.
+        facts: see ``DataModule.sample_facts``.
     """
     part = path.with_suffix(".part")
     part.write_text("\n".join([OF_DATA + json.dumps(facts), *map(str, index.tolist()), ""]))
@@ -160,7 +170,7 @@ def write_index(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
 
 
 def _facts_in(path: Path) -> dict[str, Any] | None:
-    """What an index file says of its data; None: nothing, and its numbers are believed."""
+    """The facts about its data in an index file; None if it has none, and then any data will do."""
     with open(path, "rb") as file:
         line = file.readline(2**16)
     if not line.startswith(OF_DATA.encode()):
@@ -168,7 +178,7 @@ def _facts_in(path: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads(line.removeprefix(OF_DATA.encode()))
     except ValueError as error:
-        raise ValueError("its first line does not say of which data they are, as a run wrote it") from error
+        raise ValueError("the facts about its data in the first line are not JSON") from error
     return facts if isinstance(facts, dict) else {}
 
 
@@ -183,9 +193,9 @@ def occurrence_in_class(labels: Tensor) -> Tensor:
 
 
 def balanced_subset(labels: Tensor, limit: int) -> Tensor:
-    """Increasing indices, int64 [limit], of the first samples of every class; of dense data of the first samples.
+    """Increasing indices, int64 [limit], of the first samples of every class; without classes of the first samples.
 
-    Class sizes differ by at most one, unless a class runs out: the others then fill up.
+    Class sizes differ by at most one, unless a class runs out: then the others fill up.
     """
     if labels.dim() != 1:
         return torch.arange(limit)
@@ -194,7 +204,7 @@ def balanced_subset(labels: Tensor, limit: int) -> Tensor:
 
 
 def balanced_fraction(labels: Tensor, fraction: float) -> Tensor:
-    """Increasing indices of the first ``fraction`` of each class, rounded to the nearest whole number, at least one."""
+    """Increasing indices of the first ``fraction`` of each class, rounded to a whole number, at least one."""
     if labels.dim() != 1:
         return torch.arange(max(1, round(fraction * len(labels))))
     counts = (labels.bincount() * fraction).round().clamp(min=1)
@@ -202,17 +212,17 @@ def balanced_fraction(labels: Tensor, fraction: float) -> Tensor:
 
 
 def held_out(labels: Tensor, fraction: float, name: str) -> Tensor:
-    """Increasing indices of a random ``fraction`` of each class, or of all of dense data; the same for every seed.
+    """Increasing indices of a random ``fraction`` of each class, or without classes of all; the same for every seed.
 
-    Of each class it is rounded to the nearest whole number; at least one is held out and at least one is left, but of a
-    class with a single sample none is held out.
+    The number of each class is rounded; at least one sample is held out and at least one is left. A class with a single
+    sample keeps it for training.
 
     Args:
         labels: of the whole split, int64 [N] or [N, ...].
-        name: of the data set, the key of what is drawn.
+        name: of the data set, the key of the random numbers.
 
     Raises:
-        UserError: if nothing can be held out.
+        UserError: if no class has two samples.
     """
     order = torch.randperm(len(labels), generator=keyed_generator("hold_out", name))
     own = labels[order] if labels.dim() == 1 else torch.zeros(len(labels), dtype=torch.int64)
@@ -220,19 +230,18 @@ def held_out(labels: Tensor, fraction: float, name: str) -> Tensor:
     taken = (counts * fraction).round().clamp(min=1).minimum((counts - 1).clamp(min=0))
     rows = order[occurrence_in_class(own) < taken[own]].sort().values
     if not len(rows):
-        raise UserError(f"dataset.hold_out={fraction:g} finds no class with two samples in dataset={name}")
+        raise UserError(f"dataset.hold_out={fraction:g} needs a class with two samples; dataset={name} has none")
     return rows
 
 
 def long_tail(labels: Tensor, imbalance: float) -> Tensor:
-    """Increasing indices of the first samples of each class, whose sizes fall exponentially with its number.
+    """Increasing indices of the first samples of each class, such that class sizes fall exponentially.
 
-    Of class c of C that has n samples n * imbalance^(-c / (C - 1)) are kept, rounded to the nearest whole number, at
-    least one.
+    Class c of C with n samples keeps n * imbalance^(-c / (C - 1)) of them, rounded to a whole number, at least one.
 
     Args:
-        labels: int64 [N], of images with a class.
-        imbalance: what is kept of the first class over what is kept of the last, at least 1.
+        labels: int64 [N].
+        imbalance: fraction kept of the first class over that of the last, at least 1.
 
     Source: Cui et al. 2019, long-tailed CIFAR.
     """

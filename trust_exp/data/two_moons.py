@@ -48,6 +48,6 @@ def two_moons(points: int, noise_radius: float, generator: torch.Generator) -> A
     u, turn = torch.rand(2, points, generator=generator, dtype=torch.float64)
     radius, angle = noise_radius * u.sqrt(), 2 * math.pi * turn
     noise = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
-    # In random order, as the first points must speak for all: make_moons goes along the curves, class after class.
+    # In random order, so that the first points are a fair sample: make_moons follows the curves, class by class.
     order = torch.randperm(points, generator=generator)
     return Arrays((torch.from_numpy(curve) + noise).float()[order], torch.from_numpy(label).long()[order])

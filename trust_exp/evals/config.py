@@ -1,12 +1,13 @@
 """The base of all schemas of evals. Imports no torch."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice
-from trust_exp.schema import late
+from trust_exp.schema import added_later
 
 SPLITS = ("train", "val", "test")
 
@@ -26,7 +27,12 @@ class EvalConfig:
     of_sources: ClassVar[bool] = False  # also asked of runs that are trained for others to build on
 
     _target_: str = MISSING
-    data: Any = late(None)  # data of its own: dataset@eval.<name>.data=<a data set>; None: those of the run
+    data: Any = added_later(None)  # data of its own: dataset@eval.<name>.data=<a data set>; None: those of the run
+
+    @classmethod
+    def why_not(cls, values: Mapping[str, Any], given: Collection[str]) -> str:
+        """Why an eval with these values cannot be asked of a run that gives ``given``; empty if it can."""
+        return ""
 
 
 def check_splits(key: str, splits: list[str]) -> None:

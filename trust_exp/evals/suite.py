@@ -13,6 +13,7 @@ from trust_exp.data.batch import Batch, DatasetInfo, Split
 from trust_exp.data.module import DataModule
 from trust_exp.models.outputs import pick
 from trust_exp.results.record import Row
+from trust_exp.schema import find_schema
 
 Outcomes = dict[str, Tensor]
 
@@ -33,6 +34,7 @@ class Context:
         facts: of the training, see ``Method.facts``.
         groups: sets of classes that mean something to the method, by their letter, see ``Method.class_groups``.
         earlier: outcomes of evals that ran before on the same data: what they give -> split -> outcomes.
+        drawn: where figures are written; None: among those of the run.
     """
 
     model: nn.Module
@@ -44,6 +46,7 @@ class Context:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     earlier: Mapping[str, Mapping[Split, Outcomes]] = field(default_factory=dict)
     progress: Callable[[Iterable[Any], str], Iterable[Any]] = _same
+    drawn: Path | None = None
     rank: int = 0
     world: int = 1
 
@@ -54,7 +57,7 @@ class Context:
     @property
     def figures(self) -> Path:
         """Where figures are written."""
-        return self.folder / "figures"
+        return self.folder / "figures" if self.drawn is None else self.drawn
 
     @property
     def device(self) -> torch.device:
@@ -169,11 +172,12 @@ class ExactSum:
 
     def value(self) -> Tensor:
         """The sum, int64 or float64."""
-        return self.high + self.low
+        total = self.high + self.low
+        return torch.where(self.high.isfinite(), total, self.high)  # there is no rest of an infinite sum
 
 
-class SuiteRunner(L.LightningModule):
-    """Runs one pass of a suite over one split under ``Trainer.test``; after the last it holds the suite's report.
+class Pass:
+    """One pass of a suite over one split, whoever hands it the batches; after the last it has the suite's report.
 
     Args:
         outcomes: shared by the splits and passes of a suite: every sample's, in the order of the data set.
@@ -181,32 +185,31 @@ class SuiteRunner(L.LightningModule):
     """
 
     def __init__(self, suite: Suite, split: Split, outcomes: dict[Split, Outcomes], number: int = 0) -> None:
-        super().__init__()
-        self.model = suite.context.model
         self.suite, self.split = suite, split
         self.outcomes, self.number = outcomes, number
         self.parts: list[Outcomes] = []
         self.report = Report([])
 
-    def test_dataloader(self) -> Any:
+    def batches(self, trainer: L.Trainer) -> Any:
+        """This process' batches of the split."""
         data = self.suite.context.data
-        data.trainer = self.trainer  # which knows the device and this process' share only now
+        data.trainer = trainer  # which knows the device and this process' share
         return data.eval_loader(self.split, self.suite.rows(self.split), self.suite.batch_size)
 
-    def on_test_start(self) -> None:
+    def begin(self, trainer: L.Trainer) -> None:
         context = self.suite.context
-        context.rank, context.world = self.trainer.global_rank, self.trainer.world_size
+        context.rank, context.world = trainer.global_rank, trainer.world_size
         if not self.outcomes:
             self.suite.prepare()
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def step(self, batch: Batch) -> None:
         if len(batch.index) == 0:
             return  # there are more processes than batches
         with torch.no_grad():
             step = self.suite.step(batch)
         self.parts.append({"index": batch.index.cpu(), **{name: value.cpu() for name, value in step.items()}})
 
-    def on_test_epoch_end(self) -> None:
+    def end(self) -> None:
         suite = self.suite
         parts = [part for mine in suite.context.gather(self.parts) for part in mine]
         index = torch.cat([part["index"] for part in parts])
@@ -219,7 +222,63 @@ class SuiteRunner(L.LightningModule):
         if self.number + 1 < suite.passes:
             suite.between(self.outcomes)
         else:
-            self.report = suite.finish(self.outcomes)  # here, as Lightning takes the model off its device next
+            self.report = suite.finish(self.outcomes)
+
+
+class SuiteRunner(L.LightningModule):
+    """Runs one pass of a suite over one split under ``Trainer.test``; its arguments are those of ``Pass``."""
+
+    def __init__(self, suite: Suite, split: Split, outcomes: dict[Split, Outcomes], number: int = 0) -> None:
+        super().__init__()
+        self.model = suite.context.model
+        self.outcomes = outcomes
+        self.one = Pass(suite, split, outcomes, number)
+
+    @property
+    def report(self) -> Report:
+        """The suite's, after its last pass."""
+        return self.one.report
+
+    def test_dataloader(self) -> Any:
+        return self.one.batches(self.trainer)
+
+    def on_test_start(self) -> None:
+        self.one.begin(self.trainer)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.one.step(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.one.end()  # here, as Lightning takes the model off its device next
+
+
+def usable_outcomes(
+    node: Mapping[str, Any], ran: Iterable[tuple[Mapping[str, Any], Mapping[Split, Outcomes]]]
+) -> dict[str, dict[Split, Outcomes]]:
+    """Of evals that ran, given as nodes with outcomes, what an eval of the same data can use, by the name of it."""
+    wanted = set(find_schema(node["_schema_"]).after)  # type: ignore[attr-defined]
+    found: dict[str, dict[Split, Outcomes]] = {}
+    for other, outcomes in ran:
+        if other.get("data") == node.get("data"):
+            for kind in wanted & set(find_schema(other["_schema_"]).gives):  # type: ignore[attr-defined]
+                found[kind] = {**found.get(kind, {}), **outcomes}
+    return found
+
+
+@torch.no_grad()
+def run_within(suite: Suite, trainer: L.Trainer) -> tuple[Report, dict[Split, Outcomes]]:
+    """Run a suite in the middle of a training, on its processes; its report and outcomes."""
+    outcomes: dict[Split, Outcomes] = {}
+    report = Report([])
+    for number in range(suite.passes):
+        for split in suite.splits:
+            one = Pass(suite, split, outcomes, number)
+            one.begin(trainer)
+            for batch in one.batches(trainer):
+                one.step(batch)
+            one.end()
+            report = one.report
+    return report, outcomes
 
 
 def split_prefix(split: Split) -> str:

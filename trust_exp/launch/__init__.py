@@ -1,1 +1,1 @@
-"""Sweeps: one process a job, on this machine or on a SLURM cluster."""
+"""Sweeps: one process per job, on this machine or on a SLURM cluster."""

@@ -1,4 +1,4 @@
-"""How a sweep is shown: a live table on a terminal, a line an event elsewhere, and the summary at the end."""
+"""The display of a sweep: a live table on a terminal, one line per event elsewhere, and the final summary."""
 
 import os
 import sys
@@ -7,17 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trust_exp.results.table import console, say, value_text
-
-if TYPE_CHECKING:
-    from trust_exp.launch.sweep import Task
+from trust_exp.console import console, say
+from trust_exp.launch.sweep_job import SweepJob
+from trust_exp.results.table import value_text
 
 COLOURS = {
     "done": "green",
@@ -30,21 +29,21 @@ COLOURS = {
 }
 URGENCY = {"running": 0, "failed": 1, "done": 2, "resumed": 2, "stopped": 2, "skipped": 3, "waiting": 3}
 REDRAW_SECONDS, REDRAW_SECONDS_AT_A_CHANGE = 0.5, 0.1
-WIDE = 120  # columns, for the runs' names beside all else
+WIDE = 120  # terminal columns from which the runs' names fit too
 
 
 class Board:
     """Shows a sweep while it runs; a context manager."""
 
-    def __init__(self, tasks: Sequence["Task"], folder: Path) -> None:
-        self.tasks, self.folder = tasks, folder
+    def __init__(self, jobs: Sequence[SweepJob], folder: Path) -> None:
+        self.jobs, self.folder = jobs, folder
         self.began = time.monotonic()
         self.started: dict[int, float] = {}
         self.live: Live | None = None
         self.drawn = 0.0
 
     def __enter__(self) -> "Board":
-        say(f"sweep {self.folder.name}: {plural(len(self.tasks), 'job')}")
+        say(f"sweep {self.folder.name}: {plural(len(self.jobs), 'job')}")
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self.live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
             self.live.start()
@@ -55,23 +54,23 @@ class Board:
             with suppress(OSError):  # the terminal is gone
                 self.live.stop()
 
-    def changed(self, task: "Task") -> None:
-        """A task went from one state to another."""
-        if task.state == "running":
-            self.started[task.number] = time.monotonic()
-        elif task.number in self.started:
-            task.seconds += time.monotonic() - self.started.pop(task.number)
+    def changed(self, job: SweepJob) -> None:
+        """Show that a job has changed its state."""
+        if job.state == "running":
+            self.started[job.number] = time.monotonic()
+        elif job.number in self.started:
+            job.seconds += time.monotonic() - self.started.pop(job.number)
         if self.live is None:
-            width = len(str(self.tasks[-1].number))
-            took = f" after {task.seconds:.1f} s" if task.seconds and task.state != "running" else ""
-            again = f" (try {task.tries})" if task.tries > 1 and task.state == "running" else ""
-            words = f": {task.reason}" if task.reason else ""
-            number = f"[{task.number:>{width}}/{self.tasks[-1].number}]"
-            say(f"{number} {name_of(task)} {task.state}{again}{took}{words}")
+            width = len(str(self.jobs[-1].number))
+            took = f" after {job.seconds:.1f} s" if job.seconds and job.state != "running" else ""
+            again = f" (try {job.tries})" if job.tries > 1 and job.state == "running" else ""
+            words = f": {job.reason}" if job.reason else ""
+            number = f"[{job.number:>{width}}/{self.jobs[-1].number}]"
+            say(f"{number} {name_of(job)} {job.state}{again}{took}{words}")
         self.tick(at_once=True)
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays above the live table."""
         if self.live is None:
             say(text)
         else:
@@ -79,7 +78,7 @@ class Board:
                 self.live.console.print(text, highlight=False)
 
     def tick(self, *, at_once: bool = False) -> None:
-        """Draw, if it is time."""
+        """Redraw the live table if it is due."""
         wait = REDRAW_SECONDS_AT_A_CHANGE if at_once else REDRAW_SECONDS
         if self.live is not None and time.monotonic() - self.drawn > wait:
             self.drawn = time.monotonic()
@@ -87,11 +86,9 @@ class Board:
                 self.live.update(self.table(self.live.console.width, self.live.console.height - 3), refresh=True)
 
     def table(self, width: int, most: int) -> Table:
-        """The tasks that matter now, as many as fit: running, failed, those that ended last, those that come next."""
+        """The live table: as many jobs as fit, first running, then failed, last ended and next ones."""
         latest_first = {"failed": -1, "done": -1, "resumed": -1}
-        shown = sorted(
-            self.tasks, key=lambda task: (URGENCY[task.state], task.number * latest_first.get(task.state, 1))
-        )
+        shown = sorted(self.jobs, key=lambda job: (URGENCY[job.state], job.number * latest_first.get(job.state, 1)))
         table = Table(box=None, pad_edge=False, show_header=False, expand=True)
         table.add_column(justify="right", no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=width // 3)
@@ -100,18 +97,18 @@ class Board:
         table.add_column(no_wrap=True)
         table.add_column(justify="right", no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        for task in sorted(shown[: max(1, most)], key=lambda task: task.number):
-            seconds = task.seconds + time.monotonic() - self.started.get(task.number, time.monotonic())
-            words = task.last_words() if task.state == "running" else task.reason or headline(task.result())
+        for job in sorted(shown[: max(1, most)], key=lambda job: job.number):
+            seconds = job.seconds + time.monotonic() - self.started.get(job.number, time.monotonic())
+            words = job.last_words() if job.state == "running" else job.reason or headline(job.result())
             table.add_row(
-                str(task.number),
-                Text(task.label or task.name),
-                *([Text(task.name)] if width >= WIDE else []),
-                Text(task.state, style=COLOURS[task.state]),
+                str(job.number),
+                Text(job.label or job.name),
+                *([Text(job.name)] if width >= WIDE else []),
+                Text(job.state, style=COLOURS[job.state]),
                 f"{seconds:.0f} s" if seconds else "",
                 Text(words, style="dim"),
             )
-        table.caption = f"{counts(self.tasks)}  {time.monotonic() - self.began:.0f} s"
+        table.caption = f"{counts(self.jobs)}  {time.monotonic() - self.began:.0f} s"
         table.caption_justify = "left"
         return table
 
@@ -121,40 +118,40 @@ def plural(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def name_of(task: "Task") -> str:
-    """Which run it is and what sets it apart in the sweep."""
-    return f"{task.name} ({task.label})" if task.label else task.name
+def name_of(job: SweepJob) -> str:
+    """The name of its run, and the overrides that distinguish it in the sweep."""
+    return f"{job.name} ({job.label})" if job.label else job.name
 
 
-def counts(tasks: Sequence["Task"]) -> str:
-    """How many tasks are in which state, in words."""
-    states = Counter(task.state for task in tasks)
+def counts(jobs: Sequence[SweepJob]) -> str:
+    """The number of jobs in each state, such as ``3 done, 1 failed``."""
+    states = Counter(job.state for job in jobs)
     return ", ".join(f"{states[state]} {state}" for state in COLOURS if states[state])
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The first number of each suite."""
+    """The first metric of each suite, on one line."""
     return "  ".join(f"{metric} {value}" for metric, value in headlines(result).items())
 
 
 def headlines(result: Mapping[str, Any]) -> dict[str, str]:
-    """The first metric of each suite, printed."""
+    """The first metric of each suite and its formatted value."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in result.get("rows", []):
         first.setdefault(row["suite"], row)
     return {row["metric"]: value_text(row["value"], row["unit"]) for row in first.values()}
 
 
-def print_summary(tasks: Sequence["Task"], seconds: float) -> None:
-    """Print how each job ended, its first numbers, and what failed and why."""
+def print_summary(jobs: Sequence[SweepJob], seconds: float) -> None:
+    """Print each job's final state and first metrics, and why jobs failed."""
     try:
-        _print_summary(tasks, seconds)
-    except (OSError, SystemExit):  # nobody reads it, and rich then exits; nor may what is in the buffer fail at the end
+        _print_summary(jobs, seconds)
+    except (OSError, SystemExit):  # stdout is closed, and rich exits; flushing at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print_summary(tasks: Sequence["Task"], seconds: float) -> None:
-    numbers = {task.number: headlines(task.result()) if task.state != "failed" else {} for task in tasks}
+def _print_summary(jobs: Sequence[SweepJob], seconds: float) -> None:
+    numbers = {job.number: headlines(job.result()) if job.state != "failed" else {} for job in jobs}
     metrics = list(dict.fromkeys(metric for values in numbers.values() for metric in values))
     out = console()
     wide = out.width >= WIDE
@@ -162,21 +159,21 @@ def _print_summary(tasks: Sequence["Task"], seconds: float) -> None:
     for title in ("", "job", *(["run"] if wide else []), "ended", "seconds", *metrics):
         left = title in ("job", "run", "ended")
         table.add_column(title, justify="left" if left else "right", no_wrap=title != "job", overflow="fold")
-    for task in tasks:
-        took = f"{task.seconds:.1f}" if task.seconds else ""
-        values = [numbers[task.number].get(metric, "") for metric in metrics]
-        run = [Text(task.name)] if wide else []
-        table.add_row(str(task.number), Text(task.label or task.name), *run, task.state, took, *values)
+    for job in jobs:
+        took = f"{job.seconds:.1f}" if job.seconds else ""
+        values = [numbers[job.number].get(metric, "") for metric in metrics]
+        run = [Text(job.name)] if wide else []
+        table.add_row(str(job.number), Text(job.label or job.name), *run, job.state, took, *values)
     print()
     out.print(table)
-    print(f"\n{plural(len(tasks), 'job')} in {seconds:.1f} s: {counts(tasks)}", flush=True)
-    for task in tasks:
-        if task.state == "failed":
-            log = f"\n        log: {shown(task.log)}" if task.log.exists() else ""
-            print(f"failed: {name_of(task)}: {task.reason}{log}", flush=True)
+    print(f"\n{plural(len(jobs), 'job')} in {seconds:.1f} s: {counts(jobs)}", flush=True)
+    for job in jobs:
+        if job.state == "failed":
+            log = f"\n        log: {shown(job.log)}" if job.log.exists() else ""
+            print(f"failed: {name_of(job)}: {job.reason}{log}", flush=True)
 
 
 def shown(path: Path) -> Path:
-    """A path as one would type it here."""
+    """A path relative to the current folder, if it lies below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

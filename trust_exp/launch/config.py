@@ -10,14 +10,16 @@ PLUGINS = "hydra_plugins.trust_exp.launchers"
 
 @dataclass
 class ProcessLauncherConfig:
-    """One process a job on this machine, so many at a time."""
+    """One process per job on this machine, ``workers`` at a time."""
 
     _target_: str = f"{PLUGINS}.ProcessLauncher"
-    workers: int | None = None  # jobs at a time; None: one a set of GPUs, else what the cores allow
-    gpus: list[str] | None = None  # the sets of GPUs, as [0,1] or ["0,1","2,3"]; None: all there are
-    timeout_min: float | None = None  # minutes that one try of a job may take
-    retries: int = 0  # further tries of a job that failed; each goes on from the last safe point
-    grace_s: float = 30.0  # seconds that a job gets to save itself when it is stopped
+    workers: int | None = (
+        None  # jobs at the same time; None: one per set of GPUs, without GPUs as many as the cores allow
+    )
+    gpus: list[str] | None = None  # sets of GPUs, such as [0,1] or ["0,1","2,3"]; None: all GPUs
+    timeout_min: float | None = None  # time limit of one try
+    retries: int = 0  # how often a failed job is retried, from its last checkpoint
+    grace_s: float = 30.0  # time to write a checkpoint when a job is stopped
 
     def __post_init__(self) -> None:
         check_range("hydra.launcher.workers", self.workers, least=1)
@@ -41,15 +43,15 @@ class SlurmLauncherConfig:
     nodelist: str | None = None
     comment: str | None = None
     timeout_min: int = 240
-    array_parallelism: int = 32  # jobs of the sweep at a time
+    array_parallelism: int = 32  # jobs of one array that run at the same time
     cpus_per_task: int = 4
     mem_gb: float | None = None
-    signal_delay_s: int = 180  # warned so long before the time limit; enough to save a safe point
-    max_num_timeout: int = 5  # how often a job that ran out of time is queued again
-    setup: list[str] = field(default_factory=list)  # shell lines before the job, such as module loads
+    signal_delay_s: int = 180  # how long before the time limit SLURM signals; must be enough to write a checkpoint
+    max_num_timeout: int = 5  # how often a job that timed out is requeued
+    setup: list[str] = field(default_factory=list)  # shell lines to run before the job, such as module loads
     srun_args: list[str] = field(default_factory=list)
-    additional_parameters: dict[str, Any] = field(default_factory=dict)  # further #SBATCH options
-    poll_s: float = 2.0  # seconds between two looks at the queue
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # other #SBATCH options
+    poll_s: float = 2.0  # interval between queries of the queue
 
     def __post_init__(self) -> None:
         for name in ("timeout_min", "array_parallelism", "cpus_per_task"):

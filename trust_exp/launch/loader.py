@@ -1,7 +1,7 @@
-"""Composing the jobs of a sweep: jobs that make the same choices share one composition.
+"""Composition of a sweep's jobs: jobs that choose the same files share one composition.
 
-Hydra reads and merges some thirty files for each job, which takes 0.15 s, and does it twice. What a job changes in
-plain values (``seed=3``) comes after all files, so it can as well be put into a copy.
+Hydra reads and merges about thirty files per job, twice, which takes 0.15 s each time. Plain values (``seed=3``) are
+applied after all files, so they can be set in a copy of a shared composition.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from trust_exp.compose import with_task
 
 
 class SweepLoader:
-    """Hydra's loader, quicker where the jobs of a sweep differ in plain values only."""
+    """Hydra's loader, faster when the jobs of a sweep differ only in plain values."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self.loader = loader
@@ -28,7 +28,7 @@ class SweepLoader:
         return getattr(self.loader, name)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
-        """What Hydra's loader gives for the overrides of one job; of the node ``hydra`` only what all jobs share."""
+        """Compose one job like Hydra's loader; the node ``hydra`` has only the values that all jobs share."""
         sweep_overrides = with_task(sweep_overrides)
         parsed = OverridesParser.create().parse_overrides(sweep_overrides)
         plain = [override for override in parsed if self._is_plain(override)]
@@ -41,7 +41,7 @@ class SweepLoader:
         try:
             for override in plain:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except Exception:  # Hydra says it better
+        except Exception:  # Hydra raises the better error
             return self.loader.load_sweep_config(master_config, sweep_overrides)
         return config
 
@@ -51,7 +51,7 @@ class SweepLoader:
         return self.groups[key]
 
     def _is_plain(self, override: Override) -> bool:
-        """Whether it changes a value, and not which files are read."""
+        """Whether an override sets a value, rather than choosing a file."""
         key = override.key_or_group
         changes = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
         return changes and not key.startswith("hydra") and not self._is_group(key)

@@ -1,7 +1,7 @@
-"""What a SLURM job does on its node: one child process with the run, and an exit file that says how it ended.
+"""A SLURM job on its node: a child process that runs the job, and an exit file that records how it ended.
 
-submitit's own process stays a thin shell around it: it hears the warning before the time limit from its first moment,
-lets the child save itself, and queues the job again. Imports nothing heavy, so that this moment comes soon.
+submitit's process is a thin wrapper: on the signal before the time limit it lets the child write a checkpoint and
+requeues the job. It imports nothing heavy, so that it handles signals as early as possible.
 """
 
 import json
@@ -26,7 +26,7 @@ class NodeJob:
 
     Args:
         ask: absolute path of the file that ``python -m trust_exp.jobs`` reads.
-        grace: seconds that the run gets to save itself after the warning.
+        grace: seconds that the run has to write a checkpoint after the signal.
     """
 
     def __init__(self, ask: str, grace: float) -> None:
@@ -34,27 +34,27 @@ class NodeJob:
         self.child: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
-        """Run the job; ends this process with its exit code, so that SLURM knows of a failure on any rank."""
+        """Run the job and exit with its exit code, so that SLURM sees a failure on any rank."""
         rank = int(os.environ.get("SLURM_PROCID", "0"))
         command = [sys.executable, "-m", "trust_exp.jobs", self.ask, "--parent", str(os.getpid())]
         with open(log_file(Path(self.ask), rank), "ab") as log:
             log.write(f"--- SLURM job {JobEnvironment().job_id}, rank {rank}\n".encode())
             log.flush()
-            self.child = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_deaf_to_the_warning)
+            self.child = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_ignore_the_warning)
         try:
             code = wait(self.child)
-        except UncompletedJobError as error:  # out of time once more than allowed: submitit says so from its handler
+        except UncompletedJobError as error:  # timed out too often; raised by submitit's signal handler
             write_exit(Path(self.ask), rank, 1, str(error))
             raise
         if rank and code in STOPPED[:2]:
-            return  # rank 0 decides what becomes of the job; a bad exit here would end it before it is queued again
+            return  # rank 0 decides; a nonzero exit here would end the job before it is requeued
         write_exit(Path(self.ask), rank, code)
         if code:
             sys.exit(code if code > 0 else 128 - code)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit on the warning, before it queues the job again: let the run save itself."""
-        if self.child is not None:  # the warning may come before it is started
+        """Let the run write a checkpoint; submitit calls this on the signal, before it requeues the job."""
+        if self.child is not None:  # the signal may come before the child is started
             self.child.terminate()
             end = time.monotonic() + self.grace
             while _is_alive(self.child.pid) and time.monotonic() < end:
@@ -63,7 +63,7 @@ class NodeJob:
 
 
 def wait(child: "subprocess.Popen[bytes]") -> int:
-    """Its exit code. Not only Popen.wait: the handler interrupts this loop and must not find its lock taken."""
+    """Wait for the exit code; polls, as the signal handler would deadlock on the lock that Popen.wait holds."""
     while _is_alive(child.pid):
         time.sleep(POLL_SECONDS)
     return child.wait()
@@ -73,19 +73,19 @@ def _is_alive(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
-def _deaf_to_the_warning() -> None:
-    # SLURM sends the warning to all processes of the job; the run hears of it through checkpoint().
-    name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")  # submitit's own way to choose it
+def _ignore_the_warning() -> None:
+    # SLURM signals all processes of the job; the run is told by checkpoint().
+    name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")  # as submitit chooses it
     signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
 
 
 def log_file(ask: Path, rank: int) -> Path:
-    """Where a rank's output goes."""
+    """The log file of a rank."""
     return ask.parent / ("log.txt" if rank == 0 else f"log-{rank}.txt")
 
 
 def write_exit(ask: Path, rank: int, code: int, why: str = "") -> None:
-    """Say how a rank's run ended."""
+    """Record how a rank ended."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     part = ask.with_suffix(f".exit-{rank}.part")
     part.write_text(json.dumps({"rank": rank, "code": code, "why": why, "restarts": restarts}))
@@ -93,10 +93,10 @@ def write_exit(ask: Path, rank: int, code: int, why: str = "") -> None:
 
 
 def read_exits(ask: Path) -> list[dict[str, Any]]:
-    """How the ranks ended that have ended, by rank."""
+    """The records of the ranks that have ended, sorted by rank."""
     exits = []
     for file in ask.parent.glob(f"{ask.stem}.exit-*[0-9]"):
-        with suppress(FileNotFoundError):  # another command that watches the job has judged it meanwhile
+        with suppress(FileNotFoundError):  # another command that watches the job has taken it
             exits.append(json.loads(file.read_text()))
     return sorted(exits, key=lambda ended: int(ended["rank"]))
 

@@ -1,4 +1,4 @@
-"""One process a job on this machine: slots, GPUs, time limits, further tries."""
+"""One process per job on this machine: slots, GPUs, time limits, retries."""
 
 import os
 import signal
@@ -13,7 +13,8 @@ from typing import Any
 
 from trust_exp.errors import UserError
 from trust_exp.launch.board import Board, plural
-from trust_exp.launch.sweep import HEADING, Task, end, give_up, judge, prepare
+from trust_exp.launch.sweep import HEADING, end, give_up, judge, prepare
+from trust_exp.launch.sweep_job import SweepJob
 from trust_exp.runs import holder
 
 POLL_SECONDS = 0.05
@@ -22,38 +23,38 @@ THREADS_A_JOB = 4
 MOST_WORKERS = 16
 
 
-def work_through(tasks: Sequence[Task], options: Mapping[str, Any], board: Board) -> None:
-    """Run the tasks, so many at a time, until each has ended or the sweep is asked to stop."""
-    if tasks:
+def work_through(jobs: Sequence[SweepJob], options: Mapping[str, Any], board: Board) -> None:
+    """Run the jobs, ``workers`` at a time, until all have ended or the sweep is stopped."""
+    if jobs:
         requests = StopRequests()
         with handling_signals(requests):
-            Pool(tasks, options, board, requests).run()
+            Pool(jobs, options, board, requests).run()
 
 
 @dataclass
 class Working:
-    """A task, its process and where it runs."""
+    """A running job: its process, slot and deadline."""
 
-    task: Task
+    job: SweepJob
     process: "subprocess.Popen[bytes]"
     slot: int
     deadline: float
-    why: str = ""  # why we stopped it, if we did
+    why: str = ""  # why the launcher stopped it, if it did
     kill_at: float = float("inf")
 
     def stop(self, grace: float, why: str) -> None:
-        """Ask it to save itself and end; it is killed if it has not after ``grace`` seconds."""
+        """Ask the job to write a checkpoint and end; kill it if it has not after ``grace`` seconds."""
         self.why, self.kill_at = why, time.monotonic() + grace
         self.process.terminate()
 
     def kill(self) -> None:
-        """End it and all processes that it started, which share its session."""
+        """Kill the job and all processes that it started, which share its session."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class StopRequests:
-    """How often we were asked to stop. Only counted: an exception from a handler could lose a process just started."""
+    """Counts signals to stop. It raises nothing, as an exception in a handler could lose a process just started."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -63,23 +64,23 @@ class StopRequests:
 
 
 class Pool:
-    """Slots that work through a queue of tasks."""
+    """Slots that run the jobs of a queue."""
 
     def __init__(
-        self, tasks: Sequence[Task], options: Mapping[str, Any], board: Board, requests: StopRequests | None = None
+        self, jobs: Sequence[SweepJob], options: Mapping[str, Any], board: Board, requests: StopRequests | None = None
     ) -> None:
-        self.queue, self.board, self.requests = list(tasks), board, requests or StopRequests()
-        if any(task.job.config["accelerator"]["nodes"] > 1 for task in tasks):
+        self.queue, self.board, self.requests = list(jobs), board, requests or StopRequests()
+        if any(job.config["accelerator"]["nodes"] > 1 for job in jobs):
             raise UserError("accelerator.nodes must be 1 on one machine; several need hydra/launcher=slurm")
         self.retries, self.grace = options["retries"], options["grace_s"]
         self.limit = (options["timeout_min"] or float("inf")) * 60
-        self.gpus = gpu_sets(options["gpus"], [task.job.config["accelerator"] for task in tasks])
-        self.workers = options["workers"] or default_workers(self.gpus, [task.job.config for task in tasks])
+        self.gpus = gpu_sets(options["gpus"], [job.config["accelerator"] for job in jobs])
+        self.workers = options["workers"] or default_workers(self.gpus, [job.config for job in jobs])
         self.working: dict[int, Working] = {}  # by slot
-        self.held: dict[Task, float] = {}  # tasks whose run another process holds, and when to look again
+        self.held: dict[SweepJob, float] = {}  # jobs whose run another process holds -> when to check again
 
     def run(self) -> None:
-        """Work until nothing is left."""
+        """Run until all jobs have ended or a signal asks to stop."""
         try:
             while (self.queue or self.working) and not self.requests.count:
                 self.fill()
@@ -89,52 +90,52 @@ class Pool:
             if self.requests.count:
                 self.stop_all()
         finally:
-            for working in self.working.values():  # whatever went wrong, no process outlives the sweep
+            for working in self.working.values():  # no process outlives the sweep, whatever happens
                 working.kill()
 
     def fill(self) -> None:
-        """Start tasks in the free slots; never two on the same run, and none before what it builds on."""
-        for orphan in [task for task in self.queue if task.lost]:
+        """Start jobs in free slots: never two on the same run, and none before its sources are trained."""
+        for orphan in [job for job in self.queue if job.lost]:
             self.queue.remove(orphan)
             give_up(orphan, self.board)
         for slot in range(self.workers):
             if slot not in self.working:
-                task = next((task for task in self.queue if self.is_free(task)), None)
-                if task is not None:
-                    self.queue.remove(task)
-                    self.start(task, slot)
+                job = next((job for job in self.queue if self.is_free(job)), None)
+                if job is not None:
+                    self.queue.remove(job)
+                    self.start(job, slot)
 
-    def is_free(self, task: Task) -> bool:
-        """Whether it can start: nobody works on its run, in this sweep or (asked now and then) elsewhere."""
-        if not task.is_ready:
+    def is_free(self, job: SweepJob) -> bool:
+        """Whether a job can start: its sources are trained and no process, here or elsewhere, holds its run."""
+        if not job.is_ready:
             return False
-        if any(working.task.job.run.folder == task.job.run.folder for working in self.working.values()):
+        if any(working.job.run.folder == job.run.folder for working in self.working.values()):
             return False
-        if time.monotonic() < self.held.get(task, 0.0):
+        if time.monotonic() < self.held.get(job, 0.0):
             return False
-        if by := holder(task.job.run):
-            if task not in self.held:
-                self.board.note(f"{task.name} is being run by {by}; it is looked at again")
-            self.held[task] = time.monotonic() + HELD_SECONDS
+        if by := holder(job.run):
+            if job not in self.held:
+                self.board.note(f"{job.name} is being run by {by}; the sweep comes back to it")
+            self.held[job] = time.monotonic() + HELD_SECONDS
         return not by
 
-    def start(self, task: Task, slot: int) -> None:
-        """Start a task's process; what was done meanwhile (by a task of the same run) is skipped."""
+    def start(self, job: SweepJob, slot: int) -> None:
+        """Start a job's process; skip it if another job has done the run in the meantime."""
         try:
-            if task.job.is_done() and not task.job.config["force"]:
-                end(task, "skipped", board=self.board)
+            if job.spec.is_done() and not job.config["force"]:
+                end(job, "skipped", board=self.board)
                 return
-            prepare(task)
-            process = start_process(task, self.environment(slot))
+            prepare(job)
+            process = start_process(job, self.environment(slot))
         except (UserError, OSError) as error:
-            end(task, "failed", str(error), self.board)
+            end(job, "failed", str(error), self.board)
             return
-        self.working[slot] = Working(task, process, slot, time.monotonic() + self.limit)
-        end(task, "running", board=self.board)
+        self.working[slot] = Working(job, process, slot, time.monotonic() + self.limit)
+        end(job, "running", board=self.board)
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Environment of a slot: its GPUs, and its share of the cores where the user asked for none."""
-        # On a node of a cluster: the job is no task of the allocation that the sweep runs in.
+        """Environment of a slot: its GPUs, and its share of the cores unless the user sets OMP_NUM_THREADS."""
+        # On a node of a cluster: the job is no job of the allocation that the sweep runs in.
         given = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         if self.gpus:
             given["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
@@ -142,7 +143,7 @@ class Pool:
         return given
 
     def look(self) -> None:
-        """Take note of what has ended, stop what takes too long, kill what does not stop."""
+        """Handle ended jobs, stop those past their deadline, and kill those that do not stop."""
         now = time.monotonic()
         for slot, working in list(self.working.items()):
             if working.process.poll() is not None:
@@ -154,26 +155,25 @@ class Pool:
                 working.stop(self.grace, f"timed out after {self.limit / 60:.3g} min")
 
     def ended(self, working: Working) -> None:
-        """Judge an ended task, or queue it for another try."""
-        task, code = working.task, working.process.returncode
-        working.kill()  # what it may have left behind
-        if holder(task.job.run) and not working.why:  # another sweep was quicker: it is looked at again
-            task.tries -= 1
-            end(task, "waiting", board=self.board)
-            self.queue.append(task)
+        """Set the state of an ended job, or queue it again."""
+        job, code = working.job, working.process.returncode
+        working.kill()  # processes that it left behind
+        if holder(job.run) and not working.why:  # another sweep took the run first: try again later
+            job.tries -= 1
+            end(job, "waiting", board=self.board)
+            self.queue.append(job)
             return
-        judge(task, code, self.board, why=working.why)
-        if task.state == "failed" and code != 2 and task.tries <= self.retries:
-            task.state = "waiting"
-            self.queue.append(task)
+        judge(job, code, self.board, why=working.why)
+        if job.state == "failed" and code != 2 and job.tries <= self.retries:
+            job.state = "waiting"
+            self.queue.append(job)
 
     def stop_all(self) -> None:
-        """Let all jobs save themselves and end; a second signal kills them."""
+        """Let all jobs write a checkpoint and end; a second signal kills them."""
         self.board.note(f"stopping {plural(len(self.working), 'job')}, each at a safe point; once more kills at once")
         for working in self.working.values():
             working.stop(self.grace, "stopped")
-        asked = self.requests.count
-        while self.requests.count == asked and any(work.process.poll() is None for work in self.working.values()):
+        while self.requests.count < 2 and any(work.process.poll() is None for work in self.working.values()):
             for working in self.working.values():
                 if time.monotonic() > working.kill_at:
                     working.kill()
@@ -183,21 +183,21 @@ class Pool:
             working.kill()
             working.process.wait()
             if working.process.returncode == 0:
-                judge(working.task, 0, self.board)
+                judge(working.job, 0, self.board)
             else:
-                end(working.task, "stopped", board=self.board)
+                end(working.job, "stopped", board=self.board)
         self.working.clear()
-        for task in self.queue:
-            end(task, "stopped", "not started again" if task.tries else "not started")
+        for job in self.queue:
+            end(job, "stopped", "not started again" if job.tries else "not started")
 
 
-def start_process(task: Task, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a task's process, its output added to the log in its run folder."""
-    command = [sys.executable, "-m", "trust_exp.jobs", str(task.ask), "--parent", str(os.getpid())]
-    with open(task.log, "ab") as log:
-        log.write(f"{HEADING}try {task.tries} of {' '.join(task.job.overrides)}\n".encode())
+def start_process(job: SweepJob, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a job's process; its output is appended to the log in its run's folder."""
+    command = [sys.executable, "-m", "trust_exp.jobs", str(job.ask), "--parent", str(os.getpid())]
+    with open(job.log, "ab") as log:
+        log.write(f"{HEADING}try {job.tries} of {' '.join(job.spec.overrides)}\n".encode())
         log.flush()
-        # In a session of its own Ctrl-C reaches it once, through us, and all that it starts can be ended with it.
+        # In its own session Ctrl-C reaches it only through the launcher, and all its processes can be killed together.
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment), start_new_session=True
         )
@@ -205,7 +205,7 @@ def start_process(task: Task, environment: Mapping[str, str]) -> "subprocess.Pop
 
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Hand Ctrl-C, SIGTERM and the end of the terminal to ``handler`` while the body runs."""
+    """Handle SIGINT, SIGTERM and SIGHUP with ``handler`` while the body runs."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
         numbers.append(signal.SIGHUP)
@@ -218,12 +218,12 @@ def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterato
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(gpus: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> int:
-    """One job a set of GPUs; on the CPU as many as the cores allow, four threads each where none are named."""
+    """One job per set of GPUs; on the CPU as many as the cores allow, at four threads each by default."""
     if gpus:
         return len(gpus)
     threads = max(
@@ -233,7 +233,7 @@ def default_workers(gpus: Sequence[str], configs: Sequence[Mapping[str, Any]]) -
 
 
 def gpu_sets(given: Sequence[str] | None, accelerators: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sets of GPUs, one a slot, as values of CUDA_VISIBLE_DEVICES; none if no job could use one.
+    """Sets of GPUs, one per slot, as values of CUDA_VISIBLE_DEVICES; empty if no job uses a GPU.
 
     Raises:
         UserError: if a job needs more GPUs than a set has.
@@ -252,14 +252,14 @@ def gpu_sets(given: Sequence[str] | None, accelerators: Sequence[Mapping[str, An
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that a job of this machine could use, by index or UUID."""
+    """The GPUs of this machine that are visible, by index or UUID."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() and name.strip() != "-1"]
     try:
-        told = subprocess.run(
+        answer = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return told.stdout.split() if told.returncode == 0 else []
+    return answer.stdout.split() if answer.returncode == 0 else []

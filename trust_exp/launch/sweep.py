@@ -1,11 +1,10 @@
-"""What all launchers share: composing the jobs of a sweep, judging how each ended, and what the sweeper gets back."""
+"""The part that all launchers share: compose the jobs, decide how each ended, return results to the sweeper."""
 
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,81 +14,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from trust_exp.compose import Composer
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.job import Job, job_of
+from trust_exp.job import job_of
 from trust_exp.jobs import objective_of, sources_of
 from trust_exp.launch.board import Board, plural, print_summary
+from trust_exp.launch.sweep_job import GOOD, OPEN, SweepJob
 from trust_exp.messages import RunFailed
 from trust_exp.results.record import Record
 from trust_exp.runs import check_room, is_locked, lock, restart, with_stored_overrides, write_json
 from trust_exp.schema import check_options
 
-OPEN = ("waiting", "running")
-GOOD = ("done", "resumed", "skipped")
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-HEADING = "--- "  # begins the part of a log that a launcher writes
+HEADING = "--- "  # begins a line that a launcher writes to a log
 
 
-@dataclass(eq=False)
-class Task:
-    """One job of a sweep and how it fares."""
-
-    number: int
-    label: str  # the overrides in which it differs from the other jobs
-    job: Job
-    state: str = "waiting"  # then running; at the end done, resumed, skipped, failed or stopped
-    reason: str = ""
-    tries: int = 0
-    seconds: float = 0.0
-    goes_on: bool = False  # whether it started from a checkpoint
-    seen: int = field(default=0, repr=False)  # when result.json was last written before this try
-    needs: list["Task"] = field(default_factory=list, repr=False)  # tasks whose runs this one builds on
-
-    @property
-    def name(self) -> str:
-        return self.job.run.folder.name
-
-    @property
-    def ask(self) -> Path:
-        """What ``python -m trust_exp.jobs`` reads."""
-        return self.job.ask
-
-    @property
-    def log(self) -> Path:
-        return self.job.run.folder / "log.txt"
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the runs that it builds on are trained; their evals may go on."""
-        return all(task.state in GOOD or task.job.run.is_trained for task in self.needs)
-
-    @property
-    def lost(self) -> "Task | None":
-        """A task that it builds on and that has ended without weights."""
-        ended = (task for task in self.needs if task.state not in (*OPEN, *GOOD))
-        return next((task for task in ended if not task.job.run.is_trained), None)
-
-    def result(self) -> dict[str, Any]:
-        """Its result.json; empty if there is none or it is not whole."""
-        with suppress(UserError):
-            return self.job.run.read("result.json") or {}
-        return {}
-
-    def last_words(self, log: Path | None = None) -> str:
-        """The last line that it wrote."""
-        try:
-            with open(log or self.log, "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
-                lines = file.read().decode(errors="replace").split("\n")
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+WorkThrough: TypeAlias = Callable[[Sequence[SweepJob], Mapping[str, Any], Board], None]
 
 
-WorkThrough: TypeAlias = Callable[[Sequence[Task], Mapping[str, Any], Board], None]
-
-
-class Outcome(JobReturn):
-    """What a sweeper gets of a job; raises what is wrong with the sweep without a word of its own."""
+class JobAnswer(JobReturn):
+    """A job's result for the sweeper; raises the sweep's error unchanged, where Hydra would wrap it."""
 
     @property
     def return_value(self) -> Any:
@@ -110,202 +52,202 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     first: int,
 ) -> list[JobReturn]:
-    """Carry out the jobs of one batch of a sweep and print how they ended.
+    """Run the jobs of one batch of a sweep and print the summary.
 
     Raises:
-        UserError: for a mistake in any job's configuration, before anything is started.
-        Interrupted: if it was asked to stop; the same command goes on.
+        UserError: if any job's configuration is invalid; then nothing is started.
+        Interrupted: if the sweep was stopped; the same command continues it.
     """
     if config.hydra.sweeper._target_ != BASIC_SWEEPER and not config.objective:
-        raise UserError("a sweeper that searches needs to know for what: objective=<metric>, as in clean/accuracy")
+        raise UserError("a sweeper that searches needs objective=<metric>, such as objective=clean/accuracy")
     checked = check_options(OmegaConf.to_container(OmegaConf.create(dict(options))), "hydra.launcher")
     folder = Path(config.hydra.sweep.dir)
     jobs = compose(config, loader, job_overrides, first, folder.name)
     sources = add_sources(jobs)
-    tasks = [*jobs, *sources]
+    every = [*jobs, *sources]
     check_room(folder)
     began = time.monotonic()
     try:
-        with Board(tasks, folder) as board:
-            for task in tasks:
-                settle(task, board)
-            work_through([task for task in (*sources, *jobs) if task.state == "waiting"], checked, board)
+        with Board(every, folder) as board:
+            for job in every:
+                make_ready(job, board)
+            work_through([job for job in (*sources, *jobs) if job.state == "waiting"], checked, board)
     finally:
-        if any(task.state != "waiting" for task in tasks):
-            print_summary(tasks, time.monotonic() - began)
-            keep(tasks, folder)
-    if any(task.state == "stopped" for task in tasks):
-        raise Interrupted("the sweep was asked to stop")
-    return [outcome(task, tasks) for task in jobs]
+        if any(job.state != "waiting" for job in every):
+            print_summary(every, time.monotonic() - began)
+            keep(every, folder)
+    if any(job.state == "stopped" for job in every):
+        raise Interrupted("the sweep was stopped")
+    return [outcome(job, every) for job in jobs]
 
 
 def compose(
     config: DictConfig, loader: ConfigLoader, job_overrides: Sequence[Sequence[str]], first: int, sweep: str
-) -> list[Task]:
-    """The checked jobs of a batch."""
+) -> list[SweepJob]:
+    """Compose and check the jobs of a batch."""
     if not job_overrides:
-        raise UserError("the sweep has no jobs: a range or a list in it is empty")
+        raise UserError("the sweep has no jobs: one of its ranges or lists is empty")
     shared = set.intersection(*map(set, job_overrides))
-    tasks, composer = [], Composer()
+    jobs, composer = [], Composer()
     for number, given in enumerate(job_overrides, first + 1):
         overrides = with_stored_overrides(list(given))
         composed = loader.load_sweep_config(config, overrides)
-        job = job_of(composed, overrides, composer)
-        job = replace(job, config={**job.config, "sweep": job.config["sweep"] or sweep})
-        tasks.append(Task(number, " ".join(text for text in given if text not in shared), job))
-    return tasks
+        spec = job_of(composed, overrides, composer)
+        spec = replace(spec, config={**spec.config, "sweep": spec.config["sweep"] or sweep})
+        jobs.append(SweepJob(number, " ".join(text for text in given if text not in shared), spec))
+    return jobs
 
 
-def add_sources(jobs: Sequence[Task]) -> list[Task]:
-    """Tasks for the runs that jobs build on and that are not trained, each once, those that others build on first.
+def add_sources(jobs: Sequence[SweepJob]) -> list[SweepJob]:
+    """Jobs for the untrained runs that ``jobs`` build on, each once, those that others build on first.
 
-    A run that is a job of the sweep itself gets no second task.
+    A run that is a job of the sweep itself gets no second one.
     """
-    tasks = {task.job.run.folder: task for task in reversed(jobs)}
-    added: list[Task] = []
+    by_folder = {job.run.folder: job for job in reversed(jobs)}
+    added: list[SweepJob] = []
 
-    def add(task: Task) -> None:
-        for source in sources_of(task.job):
-            other = tasks.get(source.run.folder)
-            if source.run.is_trained and not (other and other.job.config["force"]):
+    def add(job: SweepJob) -> None:
+        for source in sources_of(job.spec):
+            other = by_folder.get(source.run.folder)
+            if source.run.is_trained and not (other and other.config["force"]):
                 continue
             if other is None:
-                job = replace(source, config={**source.config, "sweep": task.job.config["sweep"]})
-                other = tasks[source.run.folder] = Task(0, "", job)
+                spec = replace(source, config={**source.config, "sweep": job.config["sweep"]})
+                other = by_folder[source.run.folder] = SweepJob(0, "", spec)
                 add(other)
                 added.append(other)
                 other.number = jobs[-1].number + len(added)
-            task.needs.append(other)
+            job.needs.append(other)
 
-    for task in jobs:
-        with suppress(UserError):  # a folder that cannot be used: settle says so
-            add(task)
+    for job in jobs:
+        with suppress(UserError):  # the folder cannot be used; make_ready reports it
+            add(job)
     for source in added:
-        of = [str(task.number) for task in (*jobs, *added) if source in task.needs]
+        of = [str(job.number) for job in (*jobs, *added) if source in job.needs]
         source.label = f"source of {', '.join(of)}" if len(of) < 4 else f"source of {plural(len(of), 'job')}"
     return added
 
 
-def settle(task: Task, board: Board) -> None:
-    """Make a task ready to start; one that is done is skipped, one whose folder cannot be used has failed."""
+def make_ready(job: SweepJob, board: Board) -> None:
+    """Prepare a job's folder; a job that is done is skipped, one whose folder cannot be used fails."""
     try:
-        task.job.open()
-        if task.job.is_done() and not task.job.config["force"]:
-            end(task, "skipped", board=board)
+        job.spec.open()
+        if job.spec.is_done() and not job.config["force"]:
+            end(job, "skipped", board=board)
             return
-        if task.job.config["force"] and task.job.config["mode"] == "train":
-            with lock(task.job.run):
-                restart(task.job.run)
-            task.job = replace(task.job, config={**task.job.config, "force": False})
+        if job.config["force"] and job.config["mode"] == "train":
+            with lock(job.run):
+                restart(job.run)
+            job.spec = replace(job.spec, config={**job.config, "force": False})
     except UserError as error:
-        end(task, "failed", str(error), board)
+        end(job, "failed", str(error), board)
 
 
-def prepare(task: Task) -> None:
-    """Before each try: write what the job's process reads, and remember what was there."""
-    run = task.job.run
-    task.tries += 1
-    task.goes_on = task.goes_on or run.checkpoint.exists()
-    task.seen = modified(run.result)
-    if not task.ask.exists():
-        write_json(task.ask, {"config": task.job.config, "overrides": list(task.job.overrides)})
+def prepare(job: SweepJob) -> None:
+    """Before each try, write the file that the job's process reads, and note the state of the run."""
+    run = job.run
+    job.tries += 1
+    job.goes_on = job.goes_on or run.checkpoint.exists()
+    job.seen = modified(run.result)
+    if not job.ask.exists():
+        write_json(job.ask, {"config": job.config, "overrides": list(job.spec.overrides)})
 
 
-def give_up(task: Task, board: Board) -> None:
-    """End a task that builds on one that has failed."""
-    lost = task.lost
+def give_up(job: SweepJob, board: Board) -> None:
+    """Fail a job whose source has failed."""
+    lost = job.lost
     if lost is not None:
-        task.seen = modified(task.job.run.result)
+        job.seen = modified(job.run.result)
         reason = f"it builds on {lost.name}, which {lost.state}: {lost.reason}"
-        write_failure(task, reason)
-        end(task, "failed", reason, board)
+        write_failure(job, reason)
+        end(job, "failed", reason, board)
 
 
 def modified(path: Path) -> int:
-    """When a file was last written, in nanoseconds; 0 if there is none."""
+    """Modification time of a file in nanoseconds; 0 if it does not exist."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
 
 
-def judge(task: Task, code: int, board: Board, *, log: Path | None = None, why: str = "") -> None:
-    """End a task whose process ended with ``code``; ``why`` is said where the process could not say it itself."""
-    result = task.result()
-    news = modified(task.job.run.result) != task.seen
-    told = result.get("error") if result.get("status") == "failed" and news else ""
-    reason = why or told or explain(code, task.last_words(log))
-    if not task.job.run.folder.is_dir():
+def judge(job: SweepJob, code: int, board: Board, *, log: Path | None = None, why: str = "") -> None:
+    """Set the final state of a job whose process ended with ``code``; ``why`` is the launcher's own reason."""
+    result = job.result()
+    is_new = modified(job.run.result) != job.seen
+    recorded = result.get("error") if result.get("status") == "failed" and is_new else ""
+    reason = why or recorded or why_ended(code, job.last_words(log))
+    if not job.run.folder.is_dir():
         reason = "its folder was deleted"
-    if (code == 0 and result.get("status") == "done") or (not told and write_failure(task, reason) == "done"):
-        end(task, "resumed" if task.goes_on else "done", board=board)
+    if (code == 0 and result.get("status") == "done") or (not recorded and write_failure(job, reason) == "done"):
+        end(job, "resumed" if job.goes_on else "done", board=board)
     else:
-        end(task, "failed", reason, board)
+        end(job, "failed", reason, board)
 
 
-def explain(code: int, last_words: str) -> str:
+def why_ended(code: int, last_words: str) -> str:
     """Why a process ended, from its exit code (negative: the signal that killed it) and the last line of its log."""
     if code < 0:
         hint = " (out of memory, perhaps)" if code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{hint}"
     if code == 130:
-        return "asked to stop from outside"
+        return "stopped by a signal"
     said = "" if last_words.startswith(HEADING) else last_words.removeprefix("error: ")
     return said or f"ended with exit code {code}"
 
 
-def write_failure(task: Task, reason: str) -> str:
-    """Say in result.json what the process could not; returns the run's status then.
+def write_failure(job: SweepJob, reason: str) -> str:
+    """Record a failure in result.json that the process could not record itself; returns the run's status.
 
-    A run that ended well meanwhile (its process died after its last word, or another one did the run) stays done. Where
-    the file cannot be written the summary alone says the reason.
+    A run that is done (its process died after writing the result, or another process did the run) stays done. If the
+    file cannot be written, only the summary gives the reason.
     """
-    with suppress(UserError, OSError), lock(task.job.run):
-        if modified(task.job.run.result) != task.seen and task.job.is_done():
+    with suppress(UserError, OSError), lock(job.run):
+        if modified(job.run.result) != job.seen and job.spec.is_done():
             return "done"
-        if task.job.run.status() == "done":  # before; only an eval failed
+        if job.run.status() == "done":  # before; only an eval failed
             return "failed"
-        Record(task.job.run, task.job.config).write(status="failed", error=reason)
+        Record(job.run, job.config).write(status="failed", error=reason)
     return "failed"
 
 
-def end(task: Task, state: str, reason: str = "", board: Board | None = None) -> None:
-    """Note how a task ended."""
-    task.state, task.reason = state, reason
-    if state not in OPEN and not is_locked(task.job.run):  # else it is the file of the process that holds the run
+def end(job: SweepJob, state: str, reason: str = "", board: Board | None = None) -> None:
+    """Set the state of a job, and delete its file when it has ended."""
+    job.state, job.reason = state, reason
+    if state not in OPEN and not is_locked(job.run):  # a process that holds the run still needs the file
         with suppress(OSError):
-            task.ask.unlink(missing_ok=True)
+            job.ask.unlink(missing_ok=True)
     if board is not None:
-        board.changed(task)
+        board.changed(job)
 
 
-def keep(tasks: Sequence[Task], folder: Path) -> None:
-    """Write the sweep's own record beside the multirun.yaml of Hydra."""
-    jobs = [
+def keep(jobs: Sequence[SweepJob], folder: Path) -> None:
+    """Write the sweep's record next to Hydra's multirun.yaml."""
+    ended = [
         {
-            "run": task.name,
-            "overrides": list(task.job.overrides),
-            "state": task.state,
-            "reason": task.reason,
-            "seconds": round(task.seconds, 1),
-            "tries": task.tries,
+            "run": job.name,
+            "overrides": list(job.spec.overrides),
+            "state": job.state,
+            "reason": job.reason,
+            "seconds": round(job.seconds, 1),
+            "tries": job.tries,
         }
-        for task in tasks
+        for job in jobs
     ]
-    write_json(folder / f"jobs-{tasks[0].number}.json", jobs)
+    write_json(folder / f"jobs-{jobs[0].number}.json", ended)
 
 
-def outcome(task: Task, tasks: Sequence[Task]) -> JobReturn:
-    """What the sweeper gets: the metrics, or the job's objective; for a failed job the sentence on the whole sweep."""
-    returned = Outcome(overrides=task.job.overrides, task_name=task.name)
-    if task.state in GOOD:
+def outcome(job: SweepJob, jobs: Sequence[SweepJob]) -> JobReturn:
+    """A job's result for the sweeper: its objective or all metrics; if it failed, the error of the whole sweep."""
+    returned = JobAnswer(overrides=job.spec.overrides, task_name=job.name)
+    if job.state in GOOD:
         returned.status = JobStatus.COMPLETED
-        returned.return_value = objective_of(task.job.config, task.result()["metrics"])
+        returned.return_value = objective_of(job.config, job.result()["metrics"])
     else:
-        failed = sum(other.state not in GOOD for other in tasks)
+        failed = sum(other.state not in GOOD for other in jobs)
         returned.status = JobStatus.FAILED
         returned.return_value = RunFailed(
-            f"{failed} of {plural(len(tasks), 'job')} failed; the same command runs just "
+            f"{failed} of {plural(len(jobs), 'job')} failed; the same command runs just "
             f"{'it' if failed == 1 else 'them'} again"
         )
     return returned

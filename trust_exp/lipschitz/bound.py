@@ -1,4 +1,4 @@
-"""Lipschitz constant of a network: product over layers up to the last, then one constant for each pair of classes."""
+"""Lipschitz constant of a network: a product over the layers before the last, then one constant per pair of classes."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -15,10 +15,10 @@ from trust_exp.modes import evaluating
 
 Constant = Tensor | float
 
-# Enough for an estimate that is only reported; the last digits would cost more than the certificate.
+# Enough for an estimate that is only reported; its last digits would cost more than the certificate.
 GAP_STEPS = 500
 
-# A cold power iteration can be an order below the norm, and losses divide by the bound.
+# A cold power iteration can be ten times below the norm, and losses divide by the bound.
 WARM_UP = 20
 
 
@@ -26,9 +26,11 @@ WARM_UP = 20
 class Bound:
     """L2 Lipschitz constants of a classifier with a linear last layer.
 
-    ``features`` [] is that of everything up to the last layer, input normalisation included; ``pairwise`` [C, C] is
-    that of the logit differences f_i - f_j, with a zero diagonal; ``worst`` [] is the largest of them; ``head`` [C, D]
-    is the last layer's weight, which only ``total`` needs.
+    Attributes:
+        features: [], constant of all layers before the last, input normalisation included.
+        pairwise: [C, C], constants of the logit differences f_i - f_j; the diagonal is zero.
+        worst: [], the largest of ``pairwise``.
+        head: [C, D], weight of the last layer.
 
     Source: Losch 2024, Eq. 4.7.
     """
@@ -40,30 +42,31 @@ class Bound:
 
     @property
     def per_logit(self) -> Tensor:
-        """Constant [C] of each logit alone, computed when asked for."""
+        """Constant [C] of each single logit."""
         return self.features * torch.linalg.vector_norm(self.head, dim=1)
 
     @property
     def total(self) -> Tensor:
-        """Constant [] of all logits together, computed when asked for."""
+        """Constant [] of all logits together."""
         return self.features * torch.linalg.matrix_norm(self.head, ord=2)
 
 
 class LipschitzBound(nn.Module):
-    """Upper bound on a network's Lipschitz constant, with gradient for training and sound for certification.
+    """Lipschitz bound of a network: differentiable in training, sound in certification.
 
-    In training mode each call takes ``iterations`` power iterations from the last call's vectors: the product of the
-    norms' estimates. In eval mode a call leaves the state alone. The state is saved with this module; the model is not.
+    In training mode each call runs ``iterations`` power iterations, starting at the vectors of the last call, and
+    multiplies the estimated norms. In eval mode a call leaves the vectors alone. They are saved with this module; the
+    model is not.
 
     Args:
         model: (nested) ``nn.Sequential`` of layers in ``RULES`` whose last layer is ``nn.Linear``.
         input_shape: one input's shape, without the batch.
-        iterations: power iterations a call.
-        through_iterations: differentiate through them too (as the thesis' released code does).
+        iterations: power iterations per call.
+        through_iterations: also differentiate through them, as the thesis' released code does.
 
     Raises:
         ValueError: if the last layer is not ``nn.Linear``.
-        UserError: for a layer without a rule, or one used with two input shapes on which its constant depends.
+        UserError: for a layer without a rule, or one whose constant depends on its input shape and that has two.
 
     Source: Losch 2024, Eq. 4.1 and App. B.2.
     """
@@ -89,24 +92,24 @@ class LipschitzBound(nn.Module):
             self.power.run(WARM_UP)
 
     def forward(self) -> Bound:
-        """Bound in the weights' dtype, at least float32; ``worst`` has its gradient from one pair of classes."""
+        """Bound in the weights' dtype, at least float32; the gradient of ``worst`` is that of one pair of classes."""
         dtype = torch.promote_types(self._head[0].weight.dtype, torch.float32)
         return self._bound(dict(zip(self._normed, self.power(), strict=True)), dtype)
 
     @torch.no_grad()
     def certified(self) -> Bound:
-        """Bound in float64, without gradient, that is never below the true constants, rounding included."""
+        """Bound in float64, without gradient, never below the true constants, even with rounding."""
         norms = {layer: spectral_norm_bound(layer, self._input_shape(layer)) for layer in self._normed}
         return self._bound(norms, torch.float64, slack=1 + ROUNDING)
 
     @torch.no_grad()
     def gap(self, certified: Bound | None = None, *, steps: int = GAP_STEPS) -> float:
-        """How far the certified ``worst`` is above that of long power iterations, as a fraction of the latter.
+        """Relative gap between the certified bound and that of long power iterations.
 
-        They estimate from below, so the true gap is at most this.
+        Power iterations estimate from below, so the true gap is at most this.
 
         Args:
-            certified: what ``certified()`` returned, if it is at hand.
+            certified: result of ``certified()``; None: computed here.
             steps: power iterations at most, in float64; after fewer the estimate is lower.
         """
         upper = (certified or self.certified()).features.item()
@@ -118,7 +121,7 @@ class LipschitzBound(nn.Module):
         weight = self._head[0].weight.to(dtype)
         product = self._features(Context(norms.__getitem__, self._input_shape, dtype)) * slack
         features = product if isinstance(product, Tensor) else weight.new_tensor(product)
-        # The direct distance: no cancellation between near rows, and a zero gradient on the diagonal.
+        # Direct distances: no cancellation between close rows, and a zero gradient on the diagonal.
         distances = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist")
         pairwise = features * distances
         return Bound(features, pairwise, pairwise.flatten().max(0).values, weight)
@@ -133,20 +136,20 @@ class LipschitzBound(nn.Module):
         return shape
 
     def _layers_with_norms(self) -> tuple[Layer, ...]:
-        """The layers whose norms the rules ask for; also the first to meet a layer without a rule."""
-        asked: dict[Layer, None] = {}
+        """The layers whose norms the rules use; raises UserError for a layer without a rule."""
+        normed: dict[Layer, None] = {}
 
         def norm(layer: Layer) -> Constant:
-            asked[layer] = None
+            normed[layer] = None
             return 1.0
 
         self._features(Context(norm, self._input_shape, torch.float64))
-        return tuple(asked)
+        return tuple(normed)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may ask: a linear or convolution layer's norm, any layer's input shape, the dtype to compute in."""
+    """Input of a rule: norms of linear and convolution layers, input shapes of all layers, the dtype to compute in."""
 
     norm: Callable[[Layer], Constant]
     input_shape: Callable[[nn.Module], tuple[int, ...]]
@@ -159,7 +162,7 @@ Rule = Callable[[Any, Context], Constant]
 def lipschitz_constant(layer: nn.Module, context: Context) -> Constant:
     """Lipschitz constant of a layer, by the rule of its class.
 
-    A subclass shares its parent's rule only if it computes the same, that is if it does not override ``forward``.
+    A subclass takes its parent's rule only if it does not override ``forward``.
 
     Raises:
         UserError: if no rule fits.
@@ -185,7 +188,7 @@ def _residual(layer: Residual, context: Context) -> Constant:
 
 
 def _normalize(layer: Normalize, context: Context) -> Constant:
-    return layer.std.to(context.dtype).min().reciprocal()  # a tensor, as reading a number off a GPU would wait for it
+    return layer.std.to(context.dtype).min().reciprocal()  # a tensor: reading a number from a GPU would block
 
 
 def _batch_norm(layer: nn.BatchNorm2d, context: Context) -> Constant:
@@ -199,7 +202,7 @@ def _average_pool(layer: nn.AvgPool2d, context: Context) -> Constant:
     if layer.ceil_mode or (layer.padding not in (0, (0, 0)) and not layer.count_include_pad):
         raise UserError("AvgPool2d has a Lipschitz constant only if all its windows divide by the same number")
     area = math.prod(_pair(layer.kernel_size))
-    # A linear map's norm is at most the root of its largest row sum times its largest column sum.
+    # A linear map's norm is at most sqrt(largest row sum * largest column sum).
     return math.sqrt(area * _cover(layer)) / (layer.divisor_override or area)
 
 
@@ -217,7 +220,7 @@ def _max_pool(layer: nn.MaxPool2d, context: Context) -> Constant:
     return math.sqrt(_cover(layer))
 
 
-# The layers a bound knows. A new one is one line: RULES[MyLayer] = lambda layer, context: 1.0
+# The known layers. To add one: RULES[MyLayer] = lambda layer, context: 1.0
 RULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((MinMax, nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d), _one),
     **dict.fromkeys((nn.Linear, nn.Conv2d), lambda layer, context: context.norm(layer)),
@@ -233,7 +236,7 @@ RULES: dict[type[nn.Module], Rule] = {
 
 
 def _product(factors: Iterable[Constant]) -> Constant:
-    """Product with one operation for all tensors, and none for the many constants that are 1."""
+    """Product that takes one operation for all tensors, and none for constants that are 1."""
     constant, tensors = 1.0, []
     for factor in factors:
         if isinstance(factor, Tensor):
@@ -251,7 +254,7 @@ def _pair(size: Any) -> tuple[Any, Any]:
 
 
 def _cover(layer: nn.AvgPool2d | nn.MaxPool2d) -> int:
-    """Largest number of windows that share an input."""
+    """Largest number of windows that contain one input."""
     kernels, strides = _pair(layer.kernel_size), _pair(layer.stride)
     return math.prod(math.ceil(kernel / stride) for kernel, stride in zip(kernels, strides, strict=True))
 
@@ -263,11 +266,11 @@ def _flattened(model: nn.Module) -> list[nn.Module]:
 
 
 def _input_shapes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, list[tuple[int, ...]]]:
-    """Shapes of each layer's inputs, without the batch and without repeats, in a forward pass of zeros."""
+    """Input shapes of each layer, without batch and repeats, in a forward pass of zeros."""
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
 
     def record(layer: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:
-        if not inputs:  # the modules of a parametrization
+        if not inputs:  # modules of a parametrization
             return
         shape = tuple(inputs[0].shape[1:])
         seen = shapes.setdefault(layer, [])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-# The search subtracts this many units in the last place of the largest logit, so that rounding wins no close pair.
+# The search subtracts this many ulps of the largest logit, so that rounding never makes a close pair look steep.
 ROUNDING_UNITS = 16
 
 
@@ -13,16 +13,16 @@ def certified_radius(logits: Tensor, pairwise: Tensor, *, allowance: float | Ten
     """L2 radius around each input within which no class can overtake the predicted one.
 
     Args:
-        logits: [B, C]; the prediction is the position of the largest.
+        logits: [B, C]; the largest is the prediction.
         pairwise: [C, C], Lipschitz constants of the logit differences, input normalisation included.
-        allowance: bound on the rounding error of a logit difference, subtracted from each margin, in logit units;
+        allowance: bound on the rounding error of a logit difference, in logit units, subtracted from each margin;
             a number or broadcastable to [B, 1].
 
     Returns:
-        [B] in the dtype of the logits, at least 0; 0 for ties, inf where no other class has a positive constant.
+        [B] in the dtype of the logits, >= 0; 0 for ties, inf where no other class has a positive constant.
 
-    Source: Losch 2024, Eq. 4.8, over all classes: the equation tests only the runner-up, but a farther class with a
-        larger constant may come first.
+    Source: Losch 2024, Eq. 4.8, here over all classes: the equation tests only the runner-up, but a class with a
+        lower logit and a larger constant may overtake first.
     """
     top = logits.argmax(1, keepdim=True)
     margins = (logits.gather(1, top) - logits - allowance).clamp_min(0)
@@ -47,19 +47,19 @@ def tightness_search(
     """Lower bound on the Lipschitz constant of the logit differences, by gradient ascent on pairs of inputs.
 
     Adam maximises max_i |(f_j - f_i)(x1) - (f_j - f_i)(x2)| / ||x1 - x2|| over both inputs of all pairs at once, with
-    j the class predicted at x1 in that step. The model is used in the mode it is in; no parameter gets a gradient.
+    j the class predicted at x1 in that step. The model stays in its mode; no parameter gets a gradient.
 
     Args:
         model: [P, ...] to logits [P, C].
-        x1, x2: [P, ...], the starts; they stay as they are.
+        x1, x2: [P, ...], starting points; not changed.
         domain: smallest and largest value of an input, or None.
         steps: ascent steps.
-        lr: Adam's, in input units.
-        pairwise: [C, C] constants by which to divide each difference; the result is then a fraction of the bound.
+        lr: learning rate of Adam, in input units.
+        pairwise: [C, C] constants that divide each difference; the result is then a fraction of the bound.
         progress: wraps the range of steps, for a progress bar.
 
     Returns:
-        [P] the largest quotient seen in each pair, less an allowance for rounding; at most the Lipschitz constant.
+        [P], largest quotient of each pair, minus an allowance for rounding; at most the Lipschitz constant.
 
     Source: Losch 2024, Eq. 4.9 and 4.10.
     """
@@ -80,7 +80,7 @@ def tightness_search(
 
 
 def _quotient(model: nn.Module, pairs: Tensor, pairwise: Tensor | None) -> Tensor:
-    """Largest change of a margin over the distance of the inputs: [2, P, ...] to [P]."""
+    """Largest change of a margin divided by the distance of the inputs: [2, P, ...] to [P]."""
     logits = model(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])
     top = logits[0].argmax(1, keepdim=True)
     change = logits[0] - logits[1]

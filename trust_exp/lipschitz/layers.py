@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class MinMax(nn.Module):
-    """Sort neighbouring channels: maxima of the pairs (2i, 2i+1), then their minima; 1-Lipschitz, keeps gradient norms.
+    """Sort neighbouring channels: maxima of the pairs (2i, 2i+1), then minima; 1-Lipschitz, preserves gradient norms.
 
     Shapes: [B, C, ...] to [B, C, ...]; the dtype is kept.
 
@@ -21,7 +21,7 @@ class MinMax(nn.Module):
         if x.shape[1] % 2:
             raise ValueError(f"MinMax pairs channels and needs an even number of them; got {x.shape[1]}")
         first, second = x.unflatten(1, (-1, 2)).unbind(2)
-        # One rounding away from maximum and minimum, whose gradients share ties and cost several times as much.
+        # Equals maximum and minimum up to one rounding; their gradients split ties and cost several times as much.
         excess = torch.relu(first - second)
         return torch.cat((second + excess, first - excess), 1)
 
@@ -30,7 +30,7 @@ class Normalize(nn.Module):
     """Standardise channels: ``(x - mean) / std``; its Lipschitz constant is ``1 / min(std)``.
 
     Args:
-        mean, std: one number a channel, in the data's own units.
+        mean, std: one number per channel, in the data's own units.
 
     Shapes: [B, C, ...] to [B, C, ...].
 
@@ -44,7 +44,7 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std):
-            raise ValueError(f"mean and std must have one number a channel; got {len(mean)} and {len(std)}")
+            raise ValueError(f"mean and std must have one number per channel; got {len(mean)} and {len(std)}")
         if not all(value > 0 for value in std):
             raise ValueError(f"std must be positive; got {list(std)}")
         self.register_buffer("mean", torch.tensor(mean))

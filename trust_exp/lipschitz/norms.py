@@ -1,4 +1,4 @@
-"""Spectral norms of linear and convolution layers: estimates to train with, upper bounds to certify with."""
+"""Spectral norms of linear and convolution layers: estimates for training, upper bounds for certification."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,34 +13,34 @@ from trust_exp.rng import keyed_generator
 
 Layer = nn.Linear | nn.Conv2d
 
-# Relative allowance for the rounding of products, sines and eigenvalues in float64; large Gram matrices get more.
+# Relative allowance for rounding of products, sines and eigenvalues in float64; larger for large Gram matrices.
 ROUNDING = 1e-9
 
-# Linear layers up to this width are padded to one stack: a call costs more than the zeros in it.
+# Linear layers up to this width are padded and stacked: a call costs more than multiplying zeros.
 SMALL = 64
 
-# A convolution's matrix is written out, and its norm exact, up to this smaller side and this many entries (128 MiB).
+# Up to this smaller side and this many entries (128 MiB) a convolution is written out as a matrix with an exact norm.
 DENSE_SIDE, DENSE_ENTRIES = 1024, 2**24
 
-# Complex numbers of a convolution's symbol held at once (64 MiB).
+# Complex numbers of a convolution's symbol held in memory at once (64 MiB).
 CHUNK = 2**22
 
-# Keeps a zero operator's vector in place, where a bare power step would divide by zero;
-# eigenvectors are the same, and the square is still a normal float32.
+# Keeps the vector of a zero operator, where a plain power step would divide by zero. Eigenvectors do not change, and
+# the square is still a normal float32.
 SHIFT = 1e-18
 
 
 class PowerIteration(nn.Module):
-    """Spectral norms of many layers by power iteration, with one persistent vector a layer; lower estimates.
+    """Spectral norms of many layers by power iteration, with one persistent vector per layer; estimates from below.
 
     In training mode each call takes ``iterations`` steps from the vectors of the last call; in eval mode it evaluates
-    the norms at the vectors as they are. Layers of one shape are one batched operation, and so are all small linear
-    layers. The vectors are buffers, so a resumed run goes on exactly. The layers themselves are not registered.
+    the norms at the stored vectors. Layers of one shape run as one batched operation, and so do all small linear
+    layers. The vectors are buffers, so a resumed run continues exactly. The layers themselves are not registered.
 
     Args:
         layers: pairs of an ``nn.Linear`` or zero-padded ``nn.Conv2d`` and the shape of its input without the batch.
-        iterations: steps a call, at least 0.
-        through_iterations: differentiate through the steps too; else the vectors are constants, which gives the
+        iterations: steps per call, at least 0.
+        through_iterations: also differentiate through the steps; else the vectors are constants, which gives the
             exact gradient ``u v^T`` once they have converged.
 
     Raises:
@@ -69,11 +69,11 @@ class PowerIteration(nn.Module):
         return self.run(self.iterations if self.training else 0)
 
     def run(self, steps: int) -> list[Tensor]:
-        """As a call, after ``steps`` steps in either mode."""
+        """Norms after ``steps`` steps, in either mode."""
         return self._collect([group(steps, self.through_iterations) for group in self.groups])
 
     def converged(self, tolerance: float = 1e-12, max_steps: int = 10_000) -> list[Tensor]:
-        """Norms in float64, iterated until their relative change is within ``tolerance``; keeps the vectors."""
+        """Norms in float64, iterated until their relative change is within ``tolerance``; leaves the vectors alone."""
         return self._collect([cast(_Group, group).converged(tolerance, max_steps) for group in self.groups])
 
     def _collect(self, sigmas: Sequence[Tensor]) -> list[Tensor]:
@@ -84,20 +84,19 @@ class PowerIteration(nn.Module):
 
 
 def spectral_norm_bound(layer: Layer, input_shape: tuple[int, ...]) -> float:
-    """Upper bound on the spectral norm of a linear layer (exact but for rounding) or of a zero-padded convolution.
+    """Upper bound on the spectral norm of a linear layer (exact up to rounding) or of a zero-padded convolution.
 
-    A convolution with stride s is one without stride on s x s times the channels. Zero padding makes it a part of the
-    same convolution on a torus so large that nothing wraps around, which is diagonal in Fourier space: the bound is the
-    largest singular value over the torus' frequencies. On small inputs that is per cents too high, but there the
-    convolution's matrix is small as well and its norm is taken instead. Computed in float64, with an allowance for its
-    rounding.
+    A convolution with stride s equals one without stride on s x s times the channels. With zero padding it is a part of
+    the same convolution on a torus so large that nothing wraps around. That one is diagonal in Fourier space: the bound
+    is the largest singular value over its frequencies. On small inputs it is a few per cent too high, but there the
+    convolution's matrix is small and its norm is computed instead. In float64, with an allowance for rounding.
 
     Args:
         layer: ``nn.Linear``, or ``nn.Conv2d`` with any stride, zero padding, dilation and groups.
         input_shape: the input's shape without the batch: (..., features) or (channels, height, width).
 
     Returns:
-        a value never below the norm, inf if a weight is not finite.
+        a value >= the norm; inf if a weight is not finite.
 
     Raises:
         ValueError: for a convolution that is not padded with zeros.
@@ -115,7 +114,7 @@ def spectral_norm_bound(layer: Layer, input_shape: tuple[int, ...]) -> float:
 
 
 class _Group(nn.Module):
-    """Layers that share one batched operator; ``state`` [layers, inputs] has one unit vector a layer."""
+    """Layers that share one batched operator; ``state`` [layers, inputs] has one unit vector per layer."""
 
     state: Tensor
 
@@ -169,7 +168,7 @@ class _Group(nn.Module):
 
 
 class _Linears(_Group):
-    """Linear layers as one batched matrix product; smaller ones are padded with zeros, which keep singular values."""
+    """Linear layers as one batched matrix product, padded with zeros, which do not change singular values."""
 
     index: Tensor
 
@@ -184,7 +183,7 @@ class _Linears(_Group):
         self.register_buffer("index", index, persistent=False)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        if len(self.layers) == 1:  # often the largest of a network, and a stack would copy it
+        if len(self.layers) == 1:  # often the largest layer of a network, and a stack would copy it
             return self.layers[0].weight.to(dtype).unsqueeze(0)
         flat = torch.cat([layer.weight.flatten() for layer in self.layers]).to(dtype)
         if flat.numel() < math.prod(self.shape):
@@ -215,7 +214,7 @@ class _Convolutions(_Group):
 
     def image(self, weight: Tensor, vector: Tensor) -> Tensor:
         maps = vector.view(1, -1, self.rows.size, self.columns.size)
-        # "same" pads an even kernel by one more behind than before; conv2d itself pads both ends alike.
+        # padding="same" with an even kernel pads one more at the end; conv2d itself pads both ends alike.
         uneven = (self.columns.after - self.columns.before, self.rows.after - self.rows.before)
         if any(uneven):
             maps = F.pad(maps, (0, uneven[0], 0, uneven[1]))
@@ -224,7 +223,7 @@ class _Convolutions(_Group):
 
     def adjoint(self, weight: Tensor, vector: Tensor) -> Tensor:
         maps = vector.view(1, -1, self.rows.outputs, self.columns.outputs)
-        # Without the rows that the last stride leaves over, the image would come back smaller than it was.
+        # Without the rows left over by the last stride the image would come back too small.
         leftover = (self.rows.leftover, self.columns.leftover)
         maps = F.conv_transpose2d(maps, weight, None, self.stride, self.padding, leftover, self.groups, self.dilation)
         return maps[..., : self.rows.size, : self.columns.size].reshape(len(self.layers), -1)
@@ -232,7 +231,7 @@ class _Convolutions(_Group):
 
 @dataclass(frozen=True)
 class _Axis:
-    """One spatial axis of a convolution: input size, kernel taps and their geometry, zeros before and after."""
+    """One spatial axis of a convolution: input size, kernel geometry, zeros before and after."""
 
     size: int
     taps: int
@@ -252,19 +251,19 @@ class _Axis:
 
     @property
     def leftover(self) -> int:
-        """Padded inputs behind the last one that an output reads."""
+        """Padded inputs after the last one that an output reads."""
         return (self.size + self.before + self.after - self.extent) % self.stride
 
     @property
     def folded_extent(self) -> int:
-        """Length of the kernel when ``stride`` neighbours count as channels of one position."""
+        """Length of the kernel when ``stride`` neighbours are channels of one position."""
         return -(-self.extent // self.stride)
 
     @property
     def torus(self) -> int:
-        """Positions on which neither the inputs nor the outputs wrap around onto each other.
+        """Period with which neither inputs nor outputs wrap around onto each other.
 
-        A period of all folded positions that an input reaches is enough, and so is one of all that an output reads.
+        All folded positions that hold an input suffice, and so do all that hold an output.
         """
         inputs = (self.before + self.size - 1) // self.stride - self.before // self.stride + 1
         return min(inputs, self.outputs) + self.folded_extent - 1
@@ -288,7 +287,7 @@ def _axis(conv: nn.Conv2d, dim: int, size: int) -> _Axis:
 
 
 def _group_key(layer: Layer, input_shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Layers with equal keys run as one operation."""
+    """Key of a layer; layers with equal keys run as one operation."""
     if isinstance(layer, nn.Linear):
         small = max(layer.weight.shape) <= SMALL
         return ("small",) if small else tuple(layer.weight.shape)
@@ -304,7 +303,7 @@ def _group(members: Sequence[tuple[Layer, tuple[int, ...]]], places: Sequence[in
 
 
 def _dense(conv: nn.Conv2d, weight: Tensor, input_shape: tuple[int, ...]) -> Tensor | None:
-    """The convolution as a matrix [inputs, outputs] if it is small, else None."""
+    """The convolution as a matrix [inputs, outputs], or None if that is too large."""
     rows, columns = _axes(conv, input_shape)
     inputs, outputs = math.prod(input_shape), len(weight) * rows.outputs * columns.outputs
     if min(inputs, outputs) > DENSE_SIDE or inputs * outputs > DENSE_ENTRIES:
@@ -314,7 +313,7 @@ def _dense(conv: nn.Conv2d, weight: Tensor, input_shape: tuple[int, ...]) -> Ten
 
 
 def _symbols(conv: nn.Conv2d, weight: Tensor, input_shape: tuple[int, ...]) -> Iterator[Tensor]:
-    """Fourier symbol of the folded convolution, [groups, frequencies, outputs, inputs] complex128 a chunk."""
+    """Fourier symbol of the folded convolution in chunks, [groups, frequencies, outputs, inputs] complex128."""
     rows, columns = _axes(conv, input_shape)
     kernel = _folded(weight, rows, columns)
     grouped = kernel.reshape(conv.groups, -1, kernel.shape[-1]).to(torch.complex128)
@@ -330,7 +329,7 @@ def _symbols(conv: nn.Conv2d, weight: Tensor, input_shape: tuple[int, ...]) -> I
 
 
 def _folded(weight: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """Kernel with its dilation filled in and its stride folded into channels, [outputs, inputs, positions]."""
+    """Kernel with dilation written out and stride folded into channels, [outputs, inputs, positions]."""
     height, width = rows.folded_extent, columns.folded_extent
     kernel = weight.new_zeros(*weight.shape[:2], height * rows.stride, width * columns.stride)
     kernel[..., : rows.extent : rows.dilation, : columns.extent : columns.dilation] = weight
@@ -345,7 +344,7 @@ def _waves(frequencies: int, period: int, length: int) -> Tensor:
 
 
 def _largest_singular_value(matrices: Tensor) -> float:
-    """Largest singular value over a batch [..., m, n], rounded up, by way of the smaller Gram matrix."""
+    """Largest singular value over a batch [..., m, n], rounded up, from the smaller Gram matrix."""
     rows, columns = matrices.shape[-2:]
     gram = matrices @ matrices.mH if rows <= columns else matrices.mH @ matrices
     # The computed Gram matrix is off by at most rows * columns * eps of its largest eigenvalue.

@@ -1,1 +1,1 @@
-"""Where learning curves and results go besides result.json; none of it may fail or delay a run."""
+"""Loggers of learning curves and results, in addition to result.json; none may fail or delay a run."""

@@ -1,4 +1,4 @@
-"""What the engine asks of a logger: Lightning's loggers for the curves, and to take the result when the job ends."""
+"""The interface of a logger: Lightning's loggers for the curves, and a method that gets the final result."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class RunLogger:
-    """Logs one job of a run; this one logs nothing.
+    """Logger of one job of a run; this base class logs nothing.
 
     Args:
         run: the job's run.
@@ -26,7 +26,7 @@ class RunLogger:
         return []
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Take what result.json holds now that the job ends, however it ends. Never raises."""
+        """Log the content of result.json when the job ends, in any state. Never raises."""
 
 
 class CsvCurves(RunLogger):
@@ -39,6 +39,6 @@ class CsvCurves(RunLogger):
 
 
 def open_logger(node: Mapping[str, Any], run: Run, config: Mapping[str, Any]) -> RunLogger:
-    """The logger that a checked node describes; only the first process of a job has one."""
+    """Build the logger of a checked node; only the first process of a job has one."""
     logger: RunLogger = build(node, run=run, config=config)
     return logger

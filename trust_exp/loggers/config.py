@@ -1,4 +1,4 @@
-"""Settings of the loggers. Imports no torch, and none of what they log with."""
+"""Settings of the loggers. Imports neither torch nor the loggers' libraries."""
 
 from dataclasses import dataclass, field
 
@@ -37,14 +37,14 @@ class WandbConfig:
     name: str = "wandb"
     project: str = "trust_exp"
     entity: str | None = None  # None: the account's own
-    mode: str = "auto"  # online if there is a key
-    tags: list[str] = field(default_factory=list)  # beside method, data set and size
-    patience: float = 5.0  # seconds to wait for the server, at the start (beside the training) and at the end
-    system: bool = False  # also send the load of the GPU and the CPU
+    mode: str = "auto"  # auto: online if there is an API key
+    tags: list[str] = field(default_factory=list)  # in addition to method, data set and size
+    patience: float = 5.0  # seconds to wait for the server at the start (in parallel with training) and at the end
+    system: bool = False  # also log GPU and CPU load
 
     def __post_init__(self) -> None:
         check_choice("logger.mode", self.mode, ("auto", "online", "offline"))
         check_range("logger.patience", self.patience, above=0)
         for tag in self.tags:
             if not 0 < len(tag) <= 64:
-                raise UserError(f"logger.tags must have 1 to 64 characters each, as W&B asks; got {tag!r}")
+                raise UserError(f"logger.tags must have 1 to 64 characters each, a limit of W&B; got {tag!r}")

@@ -1,4 +1,4 @@
-"""Uploads what W&B runs have left on disk, by ``wandb sync``: run after run and part after part, in their order."""
+"""Upload of offline W&B runs by ``wandb sync``, one run after another, the parts of a run in order."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from trust_exp.loggers.wandb_process import NOT_UPLOADED
 
 
 def parts_to_upload(folder: Path) -> list[Path]:
-    """The folders of W&B in a run's folder that still are to be uploaded, oldest first; a job makes one."""
+    """The W&B folders of a run that are not uploaded yet, oldest first; each job makes one."""
     parts = [path.parent for path in folder.glob("wandb/*run-*/*.wandb") if not is_uploaded(path.parent)]
     waiting = [part for part in parts if part.name.startswith("offline-") or (part / NOT_UPLOADED).exists()]
     return sorted({part.resolve() for part in waiting}, key=lambda part: part.name.removeprefix("offline-"))
@@ -22,16 +22,16 @@ def is_uploaded(part: Path) -> bool:
 
 
 def upload(parts: Sequence[Path], seconds: float) -> str | None:
-    """Upload the parts of one run; returns what went wrong, None if nothing did.
+    """Upload the parts of one run; returns the error, or None.
 
     Args:
         parts: as ``parts_to_upload`` gives them; ``wandb sync`` appends the later ones to the first.
-        seconds: when to give up.
+        seconds: time limit.
     """
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", *map(str, parts)]
     environment = {"WANDB_ERROR_REPORTING": "false", **os.environ}
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -46,11 +46,11 @@ def upload(parts: Sequence[Path], seconds: float) -> str | None:
     for part in parts:
         if part not in lacking:
             (part / NOT_UPLOADED).unlink(missing_ok=True)
-    return complaint(told.stdout) if lacking else None
+    return complaint(done.stdout) if lacking else None
 
 
 def complaint(text: str) -> str:
-    """What wandb says about a failure: its line with an error, else its last one."""
+    """The error in wandb's output: the first line with the word error, else the last line."""
     lines = [line.removeprefix("wandb: ").strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return next(iter([*errors, *reversed(lines)]), "wandb said nothing")

@@ -5,9 +5,9 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from trust_exp.console import say
 from trust_exp.loggers.base import CsvCurves
 from trust_exp.results.record import is_measured
-from trust_exp.results.table import say
 
 
 class TensorBoard(CsvCurves):
@@ -25,5 +25,5 @@ class TensorBoard(CsvCurves):
             metrics = {name: value for name, value in result["metrics"].items() if is_measured(value)}
             board.log_metrics(metrics, step=result["steps"])
             board.finalize(result["status"])
-        except Exception as error:  # a view that cannot be written is no reason for a run to fail
-            say(f"TensorBoard did not get the metrics: {error}")
+        except Exception as error:  # a logger must not make a run fail
+            say(f"TensorBoard could not write the metrics: {error}")

@@ -1,7 +1,7 @@
-"""Weights & Biases, from a run's side: a process of its own speaks with it, so that nothing there can hold a run up.
+"""The run's side of Weights & Biases: a separate process talks to W&B, so that W&B cannot delay a run.
 
-The run only puts lines into a queue. Whether W&B is slow, its server is gone, its service is killed or it cannot even
-be imported, the run does not notice; see ``wandb_process`` for the other side. Imports no wandb.
+The run only puts lines into a queue. It is not affected if W&B is slow, its server is down, its service is killed or
+wandb cannot be imported. ``wandb_process`` is the other side. Imports no wandb.
 """
 
 import json
@@ -18,19 +18,20 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from trust_exp.console import say
 from trust_exp.loggers.base import CsvCurves
-from trust_exp.results.table import say
 from trust_exp.runs import Run
 
-LOCAL_SECONDS = 15  # for what a slow machine needs to import wandb and to write its files
+LOCAL_SECONDS = 15  # for importing wandb and writing its files on a slow machine
 
 
 class Wandb(CsvCurves):
-    """One W&B run a run of ours, with its id; a resumed job continues it."""
+    """One W&B run per run, under the run's id; a resumed job continues it."""
 
     def __init__(self, run: Run, config: Mapping[str, Any], patience: float, **options: Any) -> None:
         super().__init__(run, config)
-        ask = {"folder": str(run.folder.resolve()), "id": run.id, "config": config, "patience": patience, **options}
+        where = {"folder": str(run.folder.resolve()), "id": run.id, "config": config}
+        ask = {**where, "patience": patience, "local_seconds": LOCAL_SECONDS, **options}
         self.patience = patience
         self.writer = Writer(run.folder / "wandb", ask)
 
@@ -43,7 +44,7 @@ class Wandb(CsvCurves):
 
 
 class Curves(Logger):
-    """Lightning's view of the writer."""
+    """Passes Lightning's metrics to the writer."""
 
     def __init__(self, writer: "Writer", run_id: str) -> None:
         super().__init__()
@@ -58,18 +59,18 @@ class Curves(Logger):
         return self.run_id
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """The configuration is known from the start."""
+        """Nothing to do: the writer has the configuration from the start."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self.writer.send(curves={**{name: float(value) for name, value in metrics.items()}, "step": step})
 
 
 class Writer:
-    """The process that speaks with W&B: JSON lines go to it, and what it says is said to the user.
+    """The process that talks to W&B: it reads JSON lines, and its output is shown to the user.
 
     Args:
-        folder: where W&B's files and the process' own errors go.
-        ask: what to open; see ``wandb_process``.
+        folder: for W&B's files and the errors of the process.
+        ask: the W&B run to open; see ``wandb_process``.
     """
 
     def __init__(self, folder: Path, ask: Mapping[str, Any]) -> None:
@@ -79,7 +80,7 @@ class Writer:
         try:
             folder.mkdir(exist_ok=True)
             with open(folder / "errors.txt", "a") as errors:
-                # A session of its own: what stops or kills the job's processes lets it close the W&B run first.
+                # In its own session it survives signals to the job, and can close the W&B run.
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "trust_exp.loggers.wandb_process"],
                     stdin=subprocess.PIPE,
@@ -89,7 +90,7 @@ class Writer:
                     start_new_session=True,
                 )
         except OSError as error:
-            say(f"W&B is left out: {error}")
+            say(f"W&B is not used: {error}")
             return
         self.threads = [Thread(target=target, daemon=True) for target in (self._write, self._listen)]
         for thread in self.threads:
@@ -97,12 +98,12 @@ class Writer:
         self.send(ask={**ask, "parent": os.getpid()})
 
     def send(self, **message: Any) -> None:
-        """Hand a message over; never waits, never raises."""
+        """Queue a message; never blocks, never raises."""
         if self.process is not None and self.process.poll() is None:
             self.lines.put(json.dumps(message, default=str))
 
     def close(self, seconds: float) -> None:
-        """Wait for the process to end, but not longer than that, and say if it did not end well."""
+        """Wait up to ``seconds`` for the process to end, and report if it failed."""
         if self.process is None:
             return
         self.lines.put(None)
@@ -111,16 +112,16 @@ class Writer:
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            say(f"W&B did not end within {seconds:g} s and was left behind; the run itself is whole")
+            say(f"W&B did not end within {seconds:g} s and was killed; the run itself is complete")
             return
         self.threads[1].join(1)
         if not self.ended_well:
-            say(f"W&B ended before the run did (exit code {self.process.returncode}); the run itself is whole")
+            say(f"W&B ended before the run did (exit code {self.process.returncode}); the run itself is complete")
 
     def _write(self) -> None:
         if self.process is None or self.process.stdin is None:
             return
-        with suppress(OSError):  # it is gone; close says so
+        with suppress(OSError):  # the process is gone; close reports it
             while (line := self.lines.get()) is not None:
                 self.process.stdin.write(line + "\n")
                 self.process.stdin.flush()

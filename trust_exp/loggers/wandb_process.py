@@ -1,8 +1,8 @@
-"""``python -m trust_exp.loggers.wandb_process``: speaks with Weights & Biases for one job; see ``wandb``.
+"""``python -m trust_exp.loggers.wandb_process``: talks to Weights & Biases for one job; see ``wandb``.
 
-It reads JSON lines: ``{"ask": ...}`` opens a W&B run, each ``{"curves": ...}`` is logged, ``{"result": ...}`` (what
-result.json holds) closes it. The end of its input without a result means that the job was killed. What it writes is
-said to the user; the line "end" says that W&B has everything. Imports no torch.
+It reads JSON lines: ``{"ask": ...}`` opens a W&B run, each ``{"curves": ...}`` is logged, and ``{"result": ...}`` (the
+content of result.json) closes it. If the input ends without a result, the job was killed. Its output is shown to the
+user; the line "end" means that W&B has everything. Imports no torch.
 """
 
 import json
@@ -27,27 +27,27 @@ NOT_UPLOADED = "not-uploaded"  # in the folder of an online run until all of it 
 
 
 class TooSlow(Exception):
-    """Something did not come back in time."""
+    """An action exceeded its time limit."""
 
 
 def main() -> None:
-    """Serve one job."""
-    # Ctrl-C and SIGTERM are for the job; this process ends after it, and W&B's service inherits that.
+    """Log one job."""
+    # Signals are for the job; this process ends after it. W&B's service inherits the setting.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     tell = private_output()
     try:
         serve(messages(), tell)
     except Exception as error:
-        tell(f"W&B is left out: {reason(error)}")
+        tell(f"W&B is not used: {reason(error)}")
     tell("end")
     with suppress(Exception):
         within(2, stop_service)
-    os._exit(0)  # whatever still hangs
+    os._exit(0)  # even if threads still hang
 
 
 def private_output() -> Callable[[str], None]:
-    """Where to speak to the job; what wandb prints goes with the errors."""
+    """A function that writes to the job; redirects wandb's own output to stderr."""
     mine = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -59,17 +59,17 @@ def private_output() -> Callable[[str], None]:
 
 
 def messages() -> Iterator[dict[str, Any]]:
-    """What the job sends, one a line."""
+    """The job's messages, one per line."""
     for line in sys.stdin:
         yield json.loads(line)
 
 
 def serve(given: Iterator[dict[str, Any]], tell: Callable[[str], None]) -> None:
-    """Open a W&B run, log what comes, close it."""
+    """Open a W&B run, log the messages, and close it."""
     quieten()
     ask = next(given)["ask"]
     session = Session(ask, tell)
-    result: dict[str, Any] = {"status": "killed", "error": "its process ended without a word"}
+    result: dict[str, Any] = {"status": "killed", "error": "its process was killed"}
     for message in given:
         if "curves" in message:
             session.run.log(message["curves"])
@@ -79,7 +79,7 @@ def serve(given: Iterator[dict[str, Any]], tell: Callable[[str], None]) -> None:
 
 
 def quieten() -> None:
-    """Keep wandb's own words and reports of errors to itself, and its files together; what the user set stays."""
+    """Silence wandb's output and error reports, unless the user has set the variables."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
 
@@ -89,7 +89,7 @@ class Session:
 
     def __init__(self, ask: Mapping[str, Any], tell: Callable[[str], None]) -> None:
         self.ask, self.tell, self.patience = ask, tell, ask["patience"]
-        # Tables wait here for their upload: they must lie with the run, not in a cache of this machine.
+        # Tables wait here for their upload, so they belong in the run's folder, not in a cache of this machine.
         os.environ["WANDB_DATA_DIR"] = os.environ["WANDB_CACHE_DIR"] = str(Path(ask["folder"]) / "wandb" / "cache")
         why = why_offline(ask["mode"])
         if why is None:
@@ -100,14 +100,15 @@ class Session:
                 return
             except Exception as error:
                 why = f"the server could not be reached: {reason(error)}"
-                with suppress(Exception):  # the service still tries, and holds the run's id
+                with suppress(Exception):  # the service keeps trying and holds the run's id
                     within(self.patience, stop_service)
         self.run = self._open("offline")
         tell(f"W&B: offline ({why}); trust-exp wandb sync {ask['id']} uploads the run")
 
     @property
-    def online(self) -> bool:
-        return not self.run.offline
+    def seconds(self) -> float:
+        """Time limit of an action; offline it allows for a slow machine writing its own files."""
+        return float(self.ask["local_seconds"] if self.run.offline else self.patience)
 
     def _folder(self) -> Path:
         return Path(self.run.dir).parent
@@ -116,6 +117,7 @@ class Session:
         import wandb
 
         config, parent = self.ask["config"], self.ask["parent"]
+        seconds = self.patience if mode == "online" else self.ask["local_seconds"]
         run = wandb.init(
             dir=self.ask["folder"],
             project=self.ask["project"],
@@ -127,18 +129,18 @@ class Session:
             tags=tags_of(config, self.ask["tags"]),
             config=dict(config),
             resume="allow",
-            settings=wandb.Settings(mode=mode, **settings(self.patience, parent, self.ask["system"])),
+            settings=wandb.Settings(mode=mode, **settings(seconds, parent, self.ask["system"])),
         )
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
         return run
 
     def close(self, result: Mapping[str, Any]) -> None:
-        """Log the result and end the W&B run with the right state."""
+        """Log the result and end the W&B run in the state of the job."""
         self.run.summary.update(summary_of(result))
         try:
             if media := self._media(result):
-                within(self.patience, lambda: self.run.log(media))
+                within(self.seconds, lambda: self.run.log(media))
         except Exception as error:
             self.tell(f"W&B did not take the table and the figures: {reason(error)}")
         status = result["status"]
@@ -146,7 +148,7 @@ class Session:
             self.run.mark_preempting()  # with an exit code that is not 0, W&B then shows the run as preempted
         folder = self._folder()
         try:
-            within(self.patience + 2, lambda: self.run.finish(exit_code=CODES.get(status, KILLED)))
+            within(self.seconds + 2, lambda: self.run.finish(exit_code=CODES.get(status, KILLED)))
             (folder / NOT_UPLOADED).unlink(missing_ok=True)
         except Exception as error:
             self.tell(
@@ -168,15 +170,15 @@ class Session:
 
 
 def why_offline(mode: str) -> str | None:
-    """Why a run is to be offline; None if it is not."""
+    """Why the run is logged offline; None if it is online."""
     asked = os.environ.get("WANDB_MODE") if mode == "auto" else mode
     if asked in ("offline", "disabled", "dryrun"):
-        return "as asked"
+        return "as requested"
     return None if has_key() else "there is no API key, wandb login stores one"
 
 
 def settings(patience: float, parent: int, system: bool) -> dict[str, Any]:
-    """W&B's settings: nothing that blocks for long, nothing sent that was not asked for."""
+    """W&B's settings: short timeouts, and no data beyond what the user chose."""
     return {
         "init_timeout": patience,
         "login_timeout": patience,
@@ -201,12 +203,12 @@ def settings(patience: float, parent: int, system: bool) -> dict[str, Any]:
 
 
 def tags_of(config: Mapping[str, Any], more: list[str]) -> list[str]:
-    """Method, data set, size and the user's own."""
+    """Method, data set, size and the user's own tags."""
     return list(dict.fromkeys([config["method"]["name"], config["dataset"]["name"], config["size"], *more]))
 
 
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a result.json, and how it went, by the names that they have there."""
+    """Metrics, status and other facts of a result.json under their names there."""
     values = {key: result.get(key) for key in SUMMARY if key in result}
     seconds = {f"seconds/{name}": value for name, value in result.get("seconds", {}).items()}
     place = result.get("environment", {})
@@ -234,11 +236,11 @@ def number_or_none(value: float | None) -> float | None:
 
 
 def within(seconds: float, action: Callable[[], Any]) -> None:
-    """Do something, but do not wait for it longer than that.
+    """Run ``action`` in a thread, with a time limit.
 
     Raises:
-        TooSlow: if it has not come back by then; it may still go on.
-        Exception: whatever it raised.
+        TooSlow: if it takes longer; it may still be running.
+        Exception: any exception of ``action``.
     """
     raised: list[BaseException] = []
 
@@ -258,14 +260,14 @@ def within(seconds: float, action: Callable[[], Any]) -> None:
 
 
 def stop_service() -> None:
-    """Let W&B's service process end."""
+    """Stop W&B's service process."""
     import wandb
 
     wandb.teardown()
 
 
 def reason(error: BaseException) -> str:
-    """An error in a few words."""
+    """An error message of at most 120 characters."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 120 else words[:117] + "..."
 

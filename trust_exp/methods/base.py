@@ -1,7 +1,8 @@
-"""What every method promises; what those share that are trained by gradients, and those that are solved in a pass."""
+"""The base of every method, of those trained by gradients, and of those solved in one pass."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,16 @@ from torch import Tensor, nn
 
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.data.module import DataModule
+from trust_exp.methods.config import OptimizerConfig
+from trust_exp.methods.schedules import lr_factor, polynomial
 from trust_exp.saving import save_whole
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-
-
-def polynomial(start: float, end: float, power: float, progress: float) -> float:
-    """Value at ``progress`` in [0, 1] of the way from ``start`` to ``end``: v_T + (v_0 - v_T)(1 - t/T)^power.
-
-    Source: Losch 2024, Eq. B.14.
-    """
-    return end + (start - end) * (1 - progress) ** power
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "sgd": torch.optim.SGD,
+}
 
 
 class Method(L.LightningModule):
@@ -39,7 +39,7 @@ class Method(L.LightningModule):
 
     @classmethod
     def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> nn.Module:
-        """What is trained, kept and evaluated: the model, or one that is built around it.
+        """The network that is trained, kept and evaluated: the model, or one that is built around it.
 
         Args:
             options: the checked node of the method.
@@ -59,7 +59,7 @@ class Method(L.LightningModule):
         return []
 
     def facts(self) -> dict[str, Any]:
-        """What the training found or chose and evals or readers need, JSON-like; "facts" of result.json."""
+        """Findings and choices of the training that evals or readers need, JSON-like; "facts" of result.json."""
         return {}
 
     @classmethod
@@ -81,7 +81,7 @@ class GradientMethod(Method):
     """A method that is trained by gradients; ``in_stages``: not every step has one for every parameter.
 
     Args:
-        optimizer: the values of ``OptimizerConfig``.
+        optimizer: values of ``OptimizerConfig``; the others are its defaults.
         log_every: optimiser steps between two lines of the learning curves.
     """
 
@@ -89,12 +89,12 @@ class GradientMethod(Method):
 
     def __init__(self, model: nn.Module, info: DatasetInfo, optimizer: Mapping[str, Any], log_every: int = 50) -> None:
         super().__init__(model, info)
-        self.optimizer = dict(optimizer)
+        self.optimizer = {**asdict(OptimizerConfig()), **optimizer}
         self.log_every = log_every
         self._total_steps: int | None = None
 
     def training_data(self, data: DataModule) -> L.LightningDataModule:
-        """What the training takes its batches from, made of the run's data; most methods take them as they are."""
+        """The data module of the training, made from the run's data; most methods take those as they are."""
         return data
 
     def scheduled(self, end: float, schedule: Mapping[str, float] | None) -> float:
@@ -121,76 +121,83 @@ class GradientMethod(Method):
         return (self.global_step + 1) % self.log_every == 0
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What is trained, in groups that may have options of their own."""
+        """The trained parameters, in groups that may have options of their own."""
         return [{"params": [parameter for parameter in self.model.parameters() if parameter.requires_grad]}]
 
+    def lr_factors(self, group: Mapping[str, Any]) -> Callable[[int], float]:
+        """The factor of a group's learning rate at each optimiser step."""
+        return lambda step: lr_factor(self.optimizer, step, self.total_steps)
+
     def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer()
+        factors = [self.lr_factors(group) for group in optimizer.param_groups]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
         values = self.optimizer
-        kind = OPTIMIZERS[values["name"]]
-        given = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
-        if kind is torch.optim.SGD:
-            given["momentum"] = values["momentum"]
+        given: dict[str, Any] = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
+        if values["name"] == "sgd":
+            given |= {"momentum": values["momentum"], "nesterov": values["nesterov"]}
+        else:
+            given |= {"betas": tuple(values["betas"])}
         # fused: one kernel for all parameters; small networks spend a third of a step in the optimiser otherwise.
         # With float16 it unscales the gradients itself, and Lightning could not clip them any more.
-        fused = self.trainer.precision != "16-mixed"
-        optimizer = kind(self.parameter_groups(), fused=fused, **given)
-        if not values["milestones"]:
-            return optimizer
-        steps = [round(point * self.total_steps) for point in values["milestones"]]
-        decay = torch.optim.lr_scheduler.MultiStepLR(optimizer, steps, values["gamma"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+        if values["name"] != "nadam":  # which torch has not fused
+            given["fused"] = self.trainer.precision != "16-mixed"
+        return OPTIMIZERS[values["name"]](self.parameter_groups(), **given)
 
 
 class ClosedForm(Method):
-    """A method that is solved in one pass, task by task, and has no step of an optimiser; under ``Trainer.test``.
+    """A method that is solved in one pass, portion by portion, without an optimiser; it runs under ``Trainer.test``.
 
-    Each process solves its own tasks; what all found is put together at the end. What is found is kept in files every
-    so often, so that a run that was stopped goes on with the tasks that are left, on any number of processes.
+    Each process solves its own portions; the results are put together at the end. Results are saved to files now and
+    then, so a run that was stopped goes on with the portions that are left, on any number of processes.
     """
 
     data: DataModule
     safe: Path | None = None  # where what is found is kept, with the rank before the ending; None: nowhere
     seconds: float = 30.0  # between two times
 
-    def tasks(self, rank: int, world: int) -> Sequence[Sequence[int]]:
-        """The tasks of a process, in order; each is the names of what it gives."""
+    def portions(self, rank: int, world: int) -> Sequence[Sequence[int]]:
+        """The portions of a process, in order; each lists the names of its results, such as classes."""
         raise NotImplementedError
 
-    def begin(self, tasks: Sequence[Sequence[int]]) -> None:
-        """Called with the tasks that are left, before the first is solved; they are solved in this order."""
+    def begin(self, portions: Sequence[Sequence[int]]) -> None:
+        """Called before the first portion is solved, with all that are left, in the order in which they are solved."""
 
-    def solve(self, task: Sequence[int]) -> dict[int, Any]:
-        """What a task gives, by its names: numbers and tensors on the CPU, in dictionaries, tuples and lists."""
+    def solve(self, portion: Sequence[int]) -> dict[int, Any]:
+        """The results of a portion by name: numbers and CPU tensors in dictionaries, tuples and lists."""
         raise NotImplementedError
 
     def keep(self, found: dict[int, Any]) -> None:
-        """Put what all tasks of all processes gave into the model."""
+        """Put the results of all processes into the model."""
         raise NotImplementedError
 
-    def test_dataloader(self) -> "Tasks":
+    def test_dataloader(self) -> "Portions":
         self.data.trainer = self.trainer  # which knows the device only now
         self.found: dict[int, Any] = {}
         for path in self._files():
             self.found.update(torch.load(path, map_location="cpu", weights_only=True))
         self.trainer.strategy.barrier("all have read what was found before")
         self.saved = time.monotonic()
-        tasks = self.tasks(self.trainer.global_rank, self.trainer.world_size)
-        left = [task for task in tasks if not self.found.keys() >= set(task)]
+        portions = self.portions(self.trainer.global_rank, self.trainer.world_size)
+        left = [portion for portion in portions if not self.found.keys() >= set(portion)]
         self.begin(left)
-        return Tasks(left or [[]])  # without any Lightning would not ask for the end either
+        return Portions(left or [[]])  # without any Lightning would not ask for the end either
 
-    def test_step(self, task: Sequence[int], batch_idx: int) -> None:
-        if not task:
+    def test_step(self, portion: Sequence[int], batch_idx: int) -> None:
+        if not portion:
             return
         with torch.no_grad():
-            self.found.update(self.solve(task))
+            self.found.update(self.solve(portion))
         if self.safe is not None and time.monotonic() - self.saved >= self.seconds:
             path = self.safe.with_stem(f"{self.safe.stem}-{self.trainer.global_rank}")
             save_whole(self.found, path)
             self.saved = time.monotonic()
 
     def _files(self) -> list[Path]:
-        """What processes of an earlier try kept."""
+        """Files that processes of an earlier try left."""
         return [] if self.safe is None else sorted(self.safe.parent.glob(f"{self.safe.stem}-*{self.safe.suffix}"))
 
     def forget(self) -> None:
@@ -206,14 +213,14 @@ class ClosedForm(Method):
         self.keep(dict(sorted(self.found.items())))
 
 
-class Tasks:
-    """What Lightning takes for a loader; a list it would take for several."""
+class Portions:
+    """A loader of portions for Lightning, which would take a list for several loaders."""
 
-    def __init__(self, tasks: Sequence[Any]) -> None:
-        self.tasks = tasks
+    def __init__(self, portions: Sequence[Any]) -> None:
+        self.portions = portions
 
     def __len__(self) -> int:
-        return len(self.tasks)
+        return len(self.portions)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.tasks)
+        return iter(self.portions)

@@ -1,1 +1,1 @@
-"""Numbers that say something of samples and of predictions: plain functions of tensors."""
+"""Measures of samples and predictions: plain functions of tensors."""

@@ -1,6 +1,6 @@
-"""How hard a sample is for a classifier: of its logits, or of its gradients at several points of a training.
+"""Measures of how hard a sample is for a classifier, from logits or from gradients at several points of a training.
 
-In every measure the larger score is the harder sample.
+A larger score means a harder sample.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,16 +20,16 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def signed_variance(logits: Tensor, label: Tensor) -> Tensor:
-    """SVar: the variance over the C predicted probabilities, negative where the prediction is wrong.
+    """SVar: variance over the C predicted probabilities, negative where the prediction is wrong.
 
-    It is far above 0 for a sample that is surely right, near 0 at a decision boundary, and below 0 for an outlier.
+    High for a confident, correct prediction, near 0 at a decision boundary, negative for an outlier.
 
     Args:
         logits: [B, C].
         label: int64 [B].
 
     Returns:
-        [B] in [-(C - 1) / C^2, (C - 1) / C^2]; the mean of squares is over C, not C - 1.
+        [B] in [-(C - 1) / C^2, (C - 1) / C^2]; the variance divides by C, not C - 1.
 
     Source: Hua et al. 2021 (BulletTrain).
     """
@@ -40,16 +40,16 @@ def signed_variance(logits: Tensor, label: Tensor) -> Tensor:
 def svar(logits: Tensor, label: Tensor) -> Tensor:
     """``-signed_variance``: outliers are hardest, then boundary samples, then robust ones.
 
-    Losch 2024 names SVar without a formula and says "decreasing" of an order whose first samples are attacked first;
-    that this end is the hard one is a choice.
+    Losch 2024 names SVar without a formula and orders samples by decreasing SVar, to attack the first ones; taking this
+    end as the hard one is our choice.
     """
     return -signed_variance(logits, label)
 
 
 def logit_gradient(model: Callable[[Tensor], Tensor], image: Tensor, label: Tensor) -> Tensor:
-    """Gradient of the logit of the label with respect to the image, [B, ...] as ``image``.
+    """Gradient of the label's logit with respect to the image, [B, ...] as ``image``.
 
-    Samples must not influence each other, so ``model`` is to be in evaluation mode; needs gradients to be enabled.
+    ``model`` must be in evaluation mode, so that samples do not influence each other, and gradients must be enabled.
 
     Args:
         model: maps images [B, ...] to logits [B, C].
@@ -62,16 +62,16 @@ def logit_gradient(model: Callable[[Tensor], Tensor], image: Tensor, label: Tens
 
 
 def variance_of_gradients(gradients: Iterable[Tensor]) -> Tensor:
-    """VoG: the deviation of each pixel's gradient over K points of a training, mean over pixels.
+    """VoG: standard deviation of each pixel's gradient over K points of a training, averaged over pixels.
 
     Args:
-        gradients: K of them, each [B, C, H, W] or [B, D]; of colours the mean is taken first. Only sums are kept, so
-            that they may be made one after the other.
+        gradients: K gradients, each [B, C, H, W] or [B, D], averaged over channels first. Only sums are kept, so they
+            can be computed one after the other.
 
     Returns:
-        [B], at least 0; the deviation is over K, not K - 1.
+        [B], >= 0; the variance divides by K, not K - 1.
 
-    Source: Agarwal et al. 2022, sec. 2; colours as in their ImageNet code; sums as in Welford 1962.
+    Source: Agarwal et al. 2022, sec. 2; channels as in their ImageNet code; sums as in Welford 1962.
     """
     mean = squares = torch.zeros(())
     number = 0
@@ -89,9 +89,9 @@ def variance_of_gradients(gradients: Iterable[Tensor]) -> Tensor:
 
 
 def standardised_by_class(score: Tensor, label: Tensor) -> Tensor:
-    """Scores [N] minus their class' mean, over their class' deviation; 0 in a class without deviation.
+    """Scores [N] minus the mean of their class, divided by its standard deviation; 0 in a class without deviation.
 
-    Compares samples of different classes, and so says nothing of classes any more.
+    Makes samples of different classes comparable; differences between classes are lost.
 
     Source: Agarwal et al. 2022, sec. 2.
     """

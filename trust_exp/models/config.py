@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.schema import late, reference
+from trust_exp.schema import added_later, reference
 
 
 @dataclass
@@ -133,7 +133,7 @@ class TimmConfig(DeepNetConfig):
     architecture: str = MISSING
     pretrained: bool = False
     options: dict[str, Any] = field(default_factory=dict)  # further arguments of timm.create_model
-    init: str = late("timm")  # initial weights; "released": as in the code of subset adversarial training
+    init: str = added_later("timm")  # initial weights; "released": as in the code of subset adversarial training
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trust_exp.errors import UserError
 from trust_exp.models.nets import start_kaiming
-from trust_exp.models.trained import Source, why_unfit
+from trust_exp.models.trained import SourceNetwork, why_unfit
 
 
 class Frozen(nn.Sequential):
@@ -28,12 +28,13 @@ class Frozen(nn.Sequential):
         return self
 
 
-def frozen_features(shape: tuple[int, ...], classes: int, source: Source) -> nn.Sequential:
+def frozen_features(shape: tuple[int, ...], classes: int, source: SourceNetwork) -> nn.Sequential:
     """features -> head for inputs of ``shape``: the network of a run without its last layer, and ``new_head``.
 
     Raises:
         UserError: if the network has no head that can be taken off, or its weights do not fit it or the data.
     """
+    source = source.behind()
     try:
         layers = without_head(source.network, source.state)
     except UserError as error:

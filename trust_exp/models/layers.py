@@ -82,7 +82,7 @@ def find_layers(
 def activations(
     network: nn.Module, images: Tensor, names: Iterable[str], of: Literal["output", "input"] = "output"
 ) -> tuple[Any, dict[str, Tensor]]:
-    """What a network gives for a batch, and what the named layers give or are given in that pass.
+    """The output of a network for a batch, and the outputs or inputs of the named layers in that pass.
 
     Gradients flow as in a plain pass, also to the tensors returned: the pass goes through them. They are copies, which
     a later layer that works in place does not change. Of a layer that is called more than once it is the first call.

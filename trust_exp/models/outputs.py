@@ -37,6 +37,12 @@ class Only(nn.Module):
         return pick(self.network(image), self.name)
 
 
+def behind(network: nn.Module) -> nn.Module:
+    """The classifier that a network explains, its attribute ``explained``; the network itself if it has none."""
+    found: nn.Module = getattr(network, "explained", network)
+    return found
+
+
 def only(network: nn.Module, name: str) -> nn.Module:
     """The network as a module that returns one of its outputs; a plain one, which gives its logits alone, as it is."""
     gives = getattr(network, "gives", (LOGITS,))

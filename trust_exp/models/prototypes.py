@@ -50,6 +50,18 @@ class PrototypeModel(nn.Module):
             self.register_buffer(f"weights_{count}", torch.zeros(classes, count))
             self.register_buffer(f"rest_{count}", reader.weight.detach().clone())
 
+    @property
+    def explained(self) -> nn.Module:
+        """The classifier behind it."""
+        return self.reader.network
+
+    def at(self, shape: tuple[int, ...]) -> "PrototypeModel":
+        """The same prototypes of the same network for images of another size."""
+        reader = TokenReader(self.explained, shape, self.reader.tokens)
+        model = PrototypeModel(reader, self.counts, signed=self.signed, shares=self.shares)
+        model.load_state_dict(self.state_dict())
+        return model.to(reader.weight.device).eval()
+
     def prototypes(self, count: int | None = None) -> Prototypes:
         """The prototypes; ``count``: how many a class has, None: the first of ``counts``."""
         number = self.counts[0] if count is None else count

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trust_exp.errors import UserError
 from trust_exp.models.layers import listening
+from trust_exp.models.outputs import behind
 from trust_exp.modes import evaluating
 
 Chosen = Literal["all", "patches", "class"]
@@ -52,7 +53,8 @@ class TokenReader(nn.Module):
     network whose logits differ is refused.
 
     Args:
-        network: maps images to logits [B, N]; becomes a submodule; it is inspected in eval mode.
+        network: maps images to logits [B, N], or explains one that does; becomes a submodule; it is inspected in eval
+            mode.
         shape: of one image, (C, H, W), or of one vector.
         tokens: for a network with a class token. "all": the head reads the class token, and prototypes are made of all
             tokens; "class": prototypes are made of the class token alone, so they have no place in the image;
@@ -66,14 +68,23 @@ class TokenReader(nn.Module):
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...], tokens: Chosen = "all") -> None:
         super().__init__()
-        self.network, self.tokens = network, tokens
+        self.network, self.tokens = behind(network), tokens
+        network, self.shape = self.network, tuple(shape)
         device = next(network.parameters()).device
         images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
         self.head_name, self.layout = _look(network, images)
         if tokens != "all" and not self.layout.class_token:
-            raise UserError(f"method.tokens={tokens} is for networks with a class token; this one has none")
+            raise UserError(f"tokens={tokens} is for networks with a class token; this one has none")
         if tokens != "patches":
             self._check(images)
+
+    def check_classes(self, info: Any) -> None:
+        """Raise UserError if the head has another number of classes than data, a ``DatasetInfo``."""
+        if len(self.weight) != len(info.classes):
+            raise UserError(
+                f"the network has {len(self.weight)} classes; dataset={info.name} has {len(info.classes)}; "
+                "choose data of the classes that it was trained on"
+            )
 
     @property
     def weight(self) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
+from trust_exp.models.outputs import behind
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceNetwork:
     """A network that was trained before.
 
     Attributes:
@@ -24,12 +25,23 @@ class Source:
     network: nn.Module
     state: Mapping[str, Tensor]
 
+    def behind(self) -> "SourceNetwork":
+        """The classifier that the network explains, as a source; this one if it explains none.
 
-def trained_network(shape: tuple[int, ...], classes: int, source: Source) -> nn.Module:
-    """The network of a run with its weights, head and all.
+        Raises:
+            UserError: if the weights do not fit the network.
+        """
+        if behind(self.network) is self.network:
+            return self
+        found = behind(trained_network((), 0, self))
+        return SourceNetwork(self.name, found, found.state_dict())
+
+
+def trained_network(shape: tuple[int, ...], classes: int, source: SourceNetwork) -> nn.Module:
+    """The network of a run with its weights, head and all, for as many classes as it has.
 
     Raises:
-        UserError: if the weights do not fit the network, or it has another number of classes.
+        UserError: if the weights do not fit the network.
     """
     model = source.network
     try:

@@ -1,4 +1,4 @@
-"""All results under a folder of runs, and a selection of them. What cannot be read is named; nothing else is lost."""
+"""All results under a folder of runs, or a selection of them; files that cannot be read are reported."""
 
 import fnmatch
 import gc
@@ -49,27 +49,27 @@ class Found:
 
 @dataclass
 class Collection:
-    """The results that could be read, newest last, and one sentence for each that could not."""
+    """The results, newest last, and one sentence for each file that could not be read."""
 
     results: list[Found] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
 
 
 def collect(runs: Path, selection: Sequence[str] = ()) -> Collection:
-    """Read every result.json under ``runs`` that the selection lets through.
+    """Read every result.json under ``runs`` that matches the selection.
 
     Args:
         runs: the folder that holds the runs' folders.
-        selection: any number of ``key=value[,value...]``, which must all hold (``method=cll status=done,failed``),
-            and of run ids, beginnings of ids, names or patterns of names (``cll-*``), one of which must fit.
+        selection: any number of ``key=value[,value...]``, all of which must match (``method=cll status=done,failed``),
+            and of run ids, id prefixes, names or patterns (``cll-*``), one of which must match.
 
     Raises:
-        UserError: if the folder does not exist, or the selection fits no run though there are some.
+        UserError: if the folder does not exist, or the selection matches none of its runs.
     """
     if not runs.is_dir():
         raise UserError(f"there is no folder of runs at {runs}; see --runs and TRUST_EXP_RUNS")
     found = Collection()
-    with no_search_for_cycles():
+    with without_garbage_collection():
         for folder in sorted(path.parent for path in runs.glob("*/result.json")):
             try:
                 values = read_result(folder)
@@ -81,14 +81,14 @@ def collect(runs: Path, selection: Sequence[str] = ()) -> Collection:
     wanted = select(found.results, selection)
     if selection and found.results and not wanted:
         check_keys(found.results, selection)
-        raise UserError(f"{' '.join(selection)} fits none of the {len(found.results)} runs in {runs}")
+        raise UserError(f"{' '.join(selection)} matches none of the {len(found.results)} runs in {runs}")
     found.results = sorted(wanted, key=lambda result: str(result.values.get("started")))
     return found
 
 
 @contextmanager
-def no_search_for_cycles() -> Iterator[None]:
-    """Keep Python from searching for cycles: what JSON makes has none, and the searches take most of the time."""
+def without_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collector: parsed JSON has no reference cycles, and the collector takes most of the time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -99,12 +99,12 @@ def no_search_for_cycles() -> Iterator[None]:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result.json in a folder, None if it never started or was deleted meanwhile.
+    """The result.json in a folder; None if there is none.
 
-    A run that says it is running although no process holds it counts as interrupted.
+    A run whose status is running although no process holds it counts as interrupted.
 
     Raises:
-        ValueError: if the file is not whole or of another schema; the message names it.
+        ValueError: if the file is incomplete or of another schema; the message names it.
     """
     path = folder / "result.json"
     try:
@@ -115,12 +115,12 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} cannot be read: {error}") from None
     schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:
-        raise ValueError(f"{path} is of schema {schema}; this version reads schema {SCHEMA}")
+        raise ValueError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
     lacking = [key for key, kind in NEEDED.items() if not isinstance(values.get(key), kind)]
     if lacking or "error" not in values:
         raise ValueError(f"{path} lacks {', '.join(lacking or ['error'])}")
     if values["status"] == "running" and not is_locked(Run(folder)):
-        values |= {"status": "interrupted", "error": "its process ended without a word"}
+        values |= {"status": "interrupted", "error": "its process ended without a result"}
     return values
 
 
@@ -135,7 +135,7 @@ def check_keys(results: Iterable[Found], selection: Sequence[str]) -> None:
 
 
 def keys_of(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of a configuration, of its groups too; not those that say how it is built, such as _target_."""
+    """The dotted keys of a configuration and its groups, without internal ones such as _target_."""
     for key, value in node.items():
         if not key.startswith("_"):
             yield f"{prefix}{key}"
@@ -144,7 +144,7 @@ def keys_of(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def select(results: Iterable[Found], selection: Sequence[str]) -> list[Found]:
-    """The results that a selection lets through; see ``collect``."""
+    """The results that match a selection; see ``collect``."""
     wanted = [word.split("=", 1) for word in selection if "=" in word]
     names = [word for word in selection if "=" not in word]
     return [

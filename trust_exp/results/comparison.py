@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trust_exp.compose import composing
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, eval_id
 from trust_exp.references import cells_of
 from trust_exp.results.collect import Found
-from trust_exp.results.composing import check_size, compose_row, composing, without_hydra
+from trust_exp.results.composing import check_size, compose_row, without_hydra
 from trust_exp.results.experiments import EPOCH, Experiment, Printed, missing_choices, read
 from trust_exp.results.record import is_measured
 
@@ -58,7 +59,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table; in a figure a point of ``curve`` at ``x``, or with ``x: epoch`` the curve in ``watched``.
 
     ``state`` is empty if something is measured, else "not run" or "not run, cannot yet: ..."; ``reserve`` says why
@@ -93,7 +94,7 @@ class Table:
     title: str
     source: str
     columns: dict[str, str]
-    rows: list[Row]
+    rows: list[TableRow]
     note: str | None = None
     overrides: tuple[str, ...] = ()
     odd: list[str] = field(default_factory=list)
@@ -188,9 +189,9 @@ def _was_asked(found: Found, suite: str, asked: str | None) -> bool:
 
 def _fill_row(
     experiment: Experiment, row: Printed, stored: Stored, size: str | None, overrides: tuple[str, ...]
-) -> Row:
+) -> TableRow:
     printed = {metric: _printed(row.paper.values.get(metric)) for metric in experiment.columns}
-    empty = Row(
+    empty = TableRow(
         name=row.name,
         label=row.paper.row,
         cells={metric: Cell(number) for metric, number in printed.items()},
@@ -252,7 +253,7 @@ def _measure(runs: Sequence[Found], metric: str, paper: Number | None, asked: Ma
 
 
 def _watch(runs: Sequence[Found], metric: str) -> Iterator[Watched]:
-    """What runs have watched of a metric, for each split; an epoch that was repeated counts as it was the last time."""
+    """The watched values of a metric, for each split; of an epoch that was repeated the last value counts."""
     found: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         entries = [entry for entry in run.values.get("watched") or [] if is_measured(entry["metrics"].get(metric))]
@@ -271,7 +272,7 @@ def value_of(run: Found, metric: str) -> float | None:
 
 
 def classes_of(run: Found, metric: str) -> dict[str, float]:
-    """What a run has of a metric for single classes, by class; ``difficulty/<measure>`` is among what it found out."""
+    """A metric's values for single classes, by class; ``difficulty/<measure>`` is read from the run's facts."""
     kind, _, measure = metric.partition("/")
     if kind == "difficulty":
         told = run.values.get("facts", {}).get("difficulty", {}).get(measure, {}).get("classes", {})

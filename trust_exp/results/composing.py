@@ -3,31 +3,14 @@
 Imports no torch.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
-from trust_exp.compose import check, register
+from trust_exp.compose import check, composed, composing
 from trust_exp.errors import UserError, unknown
-from trust_exp.messages import explain
+from trust_exp.messages import sentence_for
 from trust_exp.results.experiments import Printed, missing_choices, read
 from trust_exp.schema import CONF
-
-
-@cache
-def _register_once() -> None:
-    register()
-
-
-@contextmanager
-def composing() -> Iterator[None]:
-    """Hydra ready for ``compose_row``."""
-    _register_once()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def without_hydra(overrides: Iterable[str]) -> list[str]:
@@ -45,9 +28,9 @@ def compose_row(row: Printed, size: str, overrides: Sequence[str] = ()) -> dict[
         raise UserError(lost)
     try:
         given = [f"+experiments/{row.table}={row.name}", f"size={size}", *without_hydra(overrides)]
-        return check(compose("config", given))
+        return check(composed(given))
     except Exception as error:
-        sentence = explain(error)
+        sentence = sentence_for(error)
         if sentence is None:
             raise
         raise UserError(sentence) from error

@@ -18,15 +18,15 @@ from trust_exp.results.record import is_measured
 CERTIFIED = re.compile(r"certify/accuracy@([\d.e+-]+)")
 CELL = ("method", "dataset", "model", "size")
 LIPSCHITZ = "certify/lipschitz"
-WIDE, HIGH, COLUMNS = 8, 6, 3  # of a panel, in the units of W&B's grid of 24
+WIDE, HIGH, COLUMNS = 8, 6, 3  # size of a panel in W&B's grid of 24 columns, and panels per row
 MEAN_AND_DEVIATION = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
 
 def report_of(results: Sequence[Found], entity: str, project: str) -> Any:
-    """A report on some runs: their means over seeds, panels over groups of runs, panels and a table of single runs.
+    """A report on the runs: means over seeds, panels of grouped runs, and panels and a table of single runs.
 
     Args:
-        results: the runs to show; W&B knows them by the same ids.
+        results: the runs to show; their ids are the same in W&B.
         entity: the W&B user or team.
         project: the W&B project that has the runs.
 
@@ -36,7 +36,7 @@ def report_of(results: Sequence[Found], entity: str, project: str) -> Any:
     wr = library()
     done = [result for result in results if result.values["status"] == "done"]
     if not done:
-        raise UserError(f"a dashboard needs runs that are done; of the {len(results)} selected ones none is")
+        raise UserError(f"a dashboard needs runs that are done; none of the {len(results)} selected runs is")
     methods, datasets = names(done, "method"), names(done, "dataset")
     return wr.Report(
         entity=entity,
@@ -56,14 +56,14 @@ def report_of(results: Sequence[Found], entity: str, project: str) -> Any:
 
 
 def specification(report: Any) -> dict[str, Any]:
-    """What is sent to W&B for a report, as plain values."""
+    """The specification of a report that is sent to W&B, as plain values."""
     model = report._to_model()
     sent: dict[str, Any] = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     return {"title": report.title, "entity": report.entity, "project": report.project, "spec": sent}
 
 
 def publish(report: Any) -> str:
-    """Save a report in W&B; returns its address."""
+    """Save a report in W&B; returns its URL."""
     report.save()
     return str(report.url)
 
@@ -76,19 +76,19 @@ def default_entity() -> str:
 
 
 def require() -> None:
-    """Raise UserError unless the library that describes reports is installed."""
+    """Raise UserError unless wandb-workspaces is installed."""
     if util.find_spec("wandb_workspaces") is None:
         raise UserError("a dashboard needs wandb-workspaces: pip install 'trust_exp[workspaces]'")
 
 
 def library() -> Any:
-    """The library's module of reports; untyped, as it exports by star."""
+    """The module of reports in wandb-workspaces; untyped, as it exports by star."""
     require()
     return import_module("wandb_workspaces.reports.v2")
 
 
 def names(results: Iterable[Found], group: str) -> list[str]:
-    """The different choices of a group, sorted."""
+    """The distinct choices of a group, sorted."""
     return sorted({str(result.option(group)) for result in results})
 
 
@@ -101,7 +101,7 @@ def radii(results: Iterable[Found]) -> list[str]:
 
 
 def have(results: Iterable[Found], *metrics: str) -> list[str]:
-    """Those of some metrics that any result has."""
+    """The given metrics that at least one result has."""
     present = {name for result in results for name in result.values["metrics"]}
     return [name for name in metrics if name in present]
 
@@ -113,7 +113,7 @@ def shown_metrics(results: Sequence[Found]) -> list[str]:
 
 
 def table_of_means(results: Sequence[Found]) -> str:
-    """A Markdown table: a line ("cell") for all runs that differ in their seed only, with mean ± standard deviation."""
+    """A Markdown table with one line ("cell") for all runs that differ only in their seed: mean ± deviation."""
     cells: dict[tuple[str, ...], list[Found]] = {}
     for result in results:
         chosen = tuple(str(result.option(key)) for key in CELL)
@@ -163,7 +163,7 @@ def grouped_panels(results: Sequence[Found]) -> Any:
 
 
 def single_panels(results: Sequence[Found]) -> Any:
-    """Each run by itself: clean against certified accuracy, the figures, and the table of runs."""
+    """Panels of single runs: clean against certified accuracy, the figures, and a table of the runs."""
     wr = library()
     clean = wr.SummaryMetric("clean/accuracy")
     panels: list[Any] = [
@@ -189,14 +189,14 @@ def single_panels(results: Sequence[Found]) -> Any:
 
 
 def only(results: Iterable[Found]) -> Any:
-    """The filter that lets through just these runs."""
+    """A filter that matches exactly these runs."""
     from wandb_workspaces import expr
 
     return expr.And(expr.Metric("ID").isin(sorted(result.id for result in results)))
 
 
 def laid_out(panels: Sequence[Any]) -> list[Any]:
-    """The panels in rows of three."""
+    """Lay out the panels in rows of three."""
     for place, panel in enumerate(panels):
         row, column = divmod(place, COLUMNS)
         panel.layout.x, panel.layout.y, panel.layout.w, panel.layout.h = WIDE * column, HIGH * row, WIDE, HIGH

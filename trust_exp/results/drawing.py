@@ -1,4 +1,4 @@
-"""How the figure of an experiment is laid out: the part ``figure`` of its description. Imports no torch."""
+"""The layout of an experiment's figure: the part ``figure`` of its description. Imports no torch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -37,52 +37,52 @@ class Drawing:
     panels: tuple[tuple[Place, ...], ...]
 
 
-def read_drawing(path: Path, told: Any, columns: Mapping[str, str], groups: Sequence[str | None]) -> Drawing:
-    """The layout that a description asks for; without ``panels``, a row for each column and a column for each group.
+def read_drawing(path: Path, figure: Any, columns: Mapping[str, str], groups: Sequence[str | None]) -> Drawing:
+    """Read the layout of a figure; without ``panels``, one row per table column and one column per group.
 
     Args:
-        path: of the description, for what is wrong with it.
-        told: ``x``, the label of the x axis, and perhaps ``panels``: lists of panels, each with ``y`` (a metric or
+        path: of the description, for error messages.
+        figure: ``x``, the label of the x axis, and perhaps ``panels``: lists of panels, each with ``y`` (a metric or
             several), and perhaps ``group``, ``title``, ``kind``, ``label`` and ``level``.
         columns: metrics and their labels.
         groups: those of the rows, in their order.
 
     Raises:
-        UserError: if it is not as it must be.
+        UserError: if it is invalid.
     """
-    if not isinstance(told, dict) or not {"x"} <= told.keys() <= {"x", "panels"}:
-        raise UserError(f"{path}: figure must have x, and panels if it needs them; got {told!r}")
-    if "panels" not in told:
+    if not isinstance(figure, dict) or not {"x"} <= figure.keys() <= {"x", "panels"}:
+        raise UserError(f"{path}: figure must have x, and panels if it needs them; got {figure!r}")
+    if "panels" not in figure:
         one = len(groups) == 1
         rows = [
             tuple(Place((metric,), None if one else group, "" if one else str(group)) for group in groups)
             for metric in columns
         ]
-        return Drawing(str(told["x"]), tuple(rows))
-    grid = told["panels"]
+        return Drawing(str(figure["x"]), tuple(rows))
+    grid = figure["panels"]
     if not isinstance(grid, list) or not grid or not all(isinstance(row, list) and row for row in grid):
         raise UserError(f"{path}: figure.panels must be a list of rows of panels; got {grid!r}")
     panels = [tuple(_read_place(path, item, columns, groups) for item in row) for row in grid]
-    return Drawing(str(told["x"]), tuple(panels))
+    return Drawing(str(figure["x"]), tuple(panels))
 
 
-def _read_place(path: Path, told: Any, columns: Mapping[str, str], groups: Sequence[str | None]) -> Place:
-    if not isinstance(told, dict) or not {"y"} <= told.keys() <= {"y", "group", "title", "kind", "label", "level"}:
+def _read_place(path: Path, panel: Any, columns: Mapping[str, str], groups: Sequence[str | None]) -> Place:
+    if not isinstance(panel, dict) or not {"y"} <= panel.keys() <= {"y", "group", "title", "kind", "label", "level"}:
         raise UserError(
-            f"{path}: a panel must have y, and group, title, kind, label and level if it needs them; got {told!r}"
+            f"{path}: a panel must have y, and group, title, kind, label and level if it needs them; got {panel!r}"
         )
-    metrics = told["y"] if isinstance(told["y"], list) else [told["y"]]
-    kind, group = told.get("kind", "lines"), told.get("group")
-    label, level = told.get("label"), told.get("level")
+    metrics = panel["y"] if isinstance(panel["y"], list) else [panel["y"]]
+    kind, group = panel.get("kind", "lines"), panel.get("group")
+    label, level = panel.get("label"), panel.get("level")
     if kind not in KINDS:
         raise UserError(f"{path}: the kind of a panel must be one of {', '.join(KINDS)}; got {kind!r}")
     if group is not None and group not in groups:
         raise UserError(f"{path}: no row is of the group {group!r}; there are {', '.join(map(str, groups))}")
     if kind in OF_CLASSES and (label is None or len(metrics) > 1):
-        raise UserError(f"{path}: a panel of the kind {kind} needs a label, and one metric; got {told!r}")
+        raise UserError(f"{path}: a panel of the kind {kind} needs a label, and one metric; got {panel!r}")
     if kind == "at" and not all(re.fullmatch(r".+@[\d.]+", metric) for metric in metrics):
         raise UserError(f"{path}: a panel of the kind at needs metrics that end in @<number>; got {metrics!r}")
     drawn = [*([] if kind in OF_CLASSES else metrics), *([] if level is None else [level])]
     if lost := [metric for metric in drawn if metric not in columns]:
         raise UserError(f"{path}: there is no column {', '.join(lost)} to draw")
-    return Place(tuple(metrics), group, str(told.get("title", group or "")), kind, label, level)
+    return Place(tuple(metrics), group, str(panel.get("title", group or "")), kind, label, level)

@@ -113,7 +113,7 @@ def _read_row(path: Path, table: str, name: str, told: Mapping[str, Any]) -> Pri
 
 
 def missing_choices(row: Printed) -> str:
-    """What a row chooses that does not exist (yet), in a few words; empty if all of it does."""
+    """A few words on the choices of a row that do not exist (yet); empty if all do."""
     lost = [
         f"{group} {choice!r} does not exist"
         for group, choice in row.choices.items()

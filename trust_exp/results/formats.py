@@ -1,7 +1,7 @@
-"""A paper's table beside what is measured, as text: for the console, Markdown, LaTeX, CSV and HTML.
+"""A paper's table with measured numbers, as text for the console, Markdown, LaTeX, CSV and HTML.
 
-Each row takes a line for what the paper prints, one for what is measured and one for their difference. The paper's
-numbers stand on lines of their own that say so. Imports no torch.
+Each row has one line for the paper's numbers, one for the measured ones and one for their difference, each labelled.
+Imports no torch.
 """
 
 import csv
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 
-from trust_exp.results.comparison import Cell, Number, Row, Table
+from trust_exp.results.comparison import Cell, Number, Table, TableRow
 
 RESERVE, ASIDE = "*", "†"
 NONE = "-"
@@ -29,8 +29,8 @@ class Line:
     cells: list[str] = field(default_factory=list)
 
 
-def lines(table: Table, row: Row) -> list[Line]:
-    """What is to be shown of a row, without its label."""
+def lines(table: Table, row: TableRow) -> list[Line]:
+    """The lines of a row, without its label."""
     mark = RESERVE if row.reserve else ""
     paper = [number(table, metric, cell.paper) for metric, cell in row.cells.items()]
     shown = [Line("paper", f"paper{_seeds(row, lambda cell: cell.paper)}", paper)]
@@ -45,7 +45,7 @@ def lines(table: Table, row: Row) -> list[Line]:
 
 
 def notes(table: Table) -> list[str]:
-    """What has to be known to read the table."""
+    """The notes below the table."""
     found = [f"paper: {table.source}. n > 1: mean ± sample standard deviation over n seeds."]
     found += [table.note] if table.note else []
     reserves = sorted({row.reserve for row in table.rows if row.reserve})
@@ -60,9 +60,9 @@ def notes(table: Table) -> list[str]:
     return found
 
 
-def sections(table: Table) -> Iterator[tuple[str | None, list[Row]]]:
+def sections(table: Table) -> Iterator[tuple[str | None, list[TableRow]]]:
     """Consecutive rows of the same group."""
-    group: list[Row] = []
+    group: list[TableRow] = []
     for row in table.rows:
         if group and row.group != group[0].group:
             yield group[0].group, group
@@ -76,7 +76,7 @@ def sections(table: Table) -> Iterator[tuple[str | None, list[Row]]]:
 
 
 def number(table: Table, metric: str, value: Number | None) -> str:
-    """A number as its column shows it: a percentage with one decimal, else as many as the paper has; - for none."""
+    """A number as its column shows it: a percentage with one decimal, else with the paper's decimals; - for None."""
     if value is None:
         return NONE
     factor, digits = _scale(table, metric)
@@ -89,13 +89,13 @@ def _scale(table: Table, metric: str) -> tuple[float, int]:
         return 100.0, 1
     printed = [row.cells[metric].paper for row in table.rows]
     decimals = [len(f"{value.mean:.6g}".partition(".")[2]) for value in printed if value is not None and value.n == 1]
-    if not decimals:  # nothing is printed: three decimals for what is smaller than 1
+    if not decimals:  # the paper gives no numbers: three decimals if all are at most 1
         found = [abs(value.mean) for row in table.rows if (value := row.cells[metric].measured)]
         return 1.0, 3 if found and max(found) <= 1 else 1
     return 1.0, max(1, min(3, max(decimals)))
 
 
-def _measured(table: Table, row: Row, metric: str, cell: Cell) -> str:
+def _measured(table: Table, row: TableRow, metric: str, cell: Cell) -> str:
     text = number(table, metric, cell.measured) + (ASIDE if cell.aside else "")
     fewer = cell.measured is not None and cell.measured.n < len(row.runs)
     return f"{text} (n = {cell.measured.n})" if fewer and cell.measured else text
@@ -108,7 +108,7 @@ def _difference(table: Table, metric: str, cell: Cell) -> str:
     return f"{round(factor * cell.difference, digits) + 0.0:+.{digits}f}" + (ASIDE if cell.aside else "")
 
 
-def _seeds(row: Row, of: Callable[[Cell], Number | None]) -> str:
+def _seeds(row: TableRow, of: Callable[[Cell], Number | None]) -> str:
     most = max((found.n for cell in row.cells.values() if (found := of(cell))), default=1)
     return f", n = {most}" if most > 1 else ""
 
@@ -165,7 +165,7 @@ def to_markdown(table: Table) -> str:
 
 
 def markdown(text: str) -> str:
-    """``text`` on one line, with what Markdown would take for a mark written out."""
+    """``text`` on one line, with Markdown's special characters escaped."""
     return "".join(f"\\{letter}" if letter in "\\|*`<" else letter for letter in " ".join(text.split()))
 
 
@@ -213,12 +213,12 @@ LATEX = {
 
 
 def latex(text: str) -> str:
-    """``text`` on one line, with what LaTeX would take for a command, or has no letter for, written out."""
+    """``text`` on one line, with LaTeX's special characters escaped."""
     return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def to_csv(table: Table) -> str:
-    """One line a row and metric, tidy; numbers in the metrics' own units."""
+    """Tidy CSV, one line per row and metric; numbers in the metrics' own units."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     fields = ("mean", "std", "n")
@@ -247,7 +247,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """A <table>, to be put into a page; classes: comparison, and group, paper, measured, difference, state on lines."""
+    """A <table> for an HTML page; classes: comparison, and group, paper, measured, difference, state on lines."""
     width = len(table.columns) + 2
     heads = "".join(f'<th scope="col">{escape(label)}</th>' for label in table.columns.values())
     out = [
@@ -279,8 +279,3 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "csv": to_csv,
     "html": to_html,
 }
-
-
-def _plain(value: float | None) -> float | None:
-    """A difference without the noise of its binary digits."""
-    return None if value is None else round(value, 10)

@@ -1,6 +1,6 @@
-"""What is to be drawn of a paper's figure: its panels filled with what is measured and what is printed. No torch.
+"""The data of a paper's figure: its panels with measured and printed numbers. Imports no torch.
 
-Numbers are in the units of the axes: percent where the column's label has a %.
+Numbers are in the units of the axes: percent if the column's label has a %.
 """
 
 import re
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 
 from trust_exp.errors import UserError
 from trust_exp.results.collect import Found
-from trust_exp.results.comparison import SIZES, Number, Row, Table, classes_of, fill
+from trust_exp.results.comparison import SIZES, Number, Table, TableRow, classes_of, fill
 from trust_exp.results.drawing import OF_CLASSES, Place
 from trust_exp.results.experiments import EPOCH, Experiment, read
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a curve, or a bar: what is measured and what the paper prints, either of which may be missing."""
+    """A point of a curve, or a bar: the measured and the paper's number, either of which may be missing."""
 
     x: float | str
     measured: Number | None
@@ -25,7 +25,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points under one label, in the order of x if that is a number, else in that of the rows."""
+    """Points with one label, sorted by x if that is a number, else in the order of the rows."""
 
     label: str
     points: list[Point]
@@ -55,30 +55,30 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels in rows from the top to the bottom; ``notes`` must be readable in the picture."""
+    """Panels in rows from top to bottom, and the notes of the figure."""
 
     title: str
     x: str
     panels: list[list[Panel]]
     notes: list[str]
-    missing: list[str]  # names of the rows of which nothing is measured
+    missing: list[str]  # names of the rows without a measured number
 
 
 def plot(name: str, results: Sequence[Found], size: str | None = None, overrides: Sequence[str] = ()) -> Figure:
-    """A paper's figure from the runs that there are, all of one size.
+    """A paper's figure from the given runs, all of one size.
 
     Args:
         name: of the figure; see ``experiments.names``.
         results: as for ``comparison.fill``.
-        size: of the runs; None: the one at which most rows are measured.
+        size: of the runs; None: the size with most measured rows.
         overrides: changes to every row.
 
     Raises:
-        UserError: if there is no such figure or size, or its description does not say how it is drawn.
+        UserError: if there is no such figure or size, or it is a table.
     """
     experiment = read(name)
     if experiment.figure is None:
-        raise UserError(f"{name} is a table: its description has no part 'figure' that says how to draw it")
+        raise UserError(f"{name} is a table and has no figure: its description has no part 'figure'")
     table = fill(name, results, size, overrides)
     sizes = [row.size for row in table.rows if row.size]
     if len(set(sizes)) > 1:
@@ -122,7 +122,7 @@ def _panel(experiment: Experiment, table: Table, place: Place, runs: dict[str, F
 
 
 def _curves_and_levels(
-    experiment: Experiment, rows: Sequence[Row], place: Place, scale: float
+    experiment: Experiment, rows: Sequence[TableRow], place: Place, scale: float
 ) -> tuple[list[Curve], list[Curve]]:
     """Rows with an x as points of curves, or over the epochs as curves of their own; the others as levels."""
     curves: dict[str, list[Point]] = {}
@@ -146,14 +146,14 @@ def _curves_and_levels(
     return [Curve(name, sorted(points, key=_place_on_axis)) for name, points in curves.items()], levels
 
 
-def _over(row: Row, place: Place, scale: float) -> Curve:
-    """A row's metrics over the numbers after their @."""
+def _over(row: TableRow, place: Place, scale: float) -> Curve:
+    """A row's metrics over the numbers after @ in their names."""
     cells = [(float(metric.rpartition("@")[2]), row.cells[metric]) for metric in place.metrics]
     points = [Point(x, _scaled(cell.measured, scale), _scaled(cell.paper, scale)) for x, cell in cells]
     return Curve(row.curve or row.label, sorted(points, key=_place_on_axis))
 
 
-def _over_epochs(row: Row, metric: str, name: str, scale: float) -> dict[str, list[Point]]:
+def _over_epochs(row: TableRow, metric: str, name: str, scale: float) -> dict[str, list[Point]]:
     """A metric while a row's runs trained, as a curve for each split; those that are not of the test set say so."""
     return {
         name if one.split == "test" else f"{name} ({one.split})": [
@@ -172,14 +172,14 @@ def _is_drawn(curve: Curve) -> bool:
     return any(point.measured or point.paper for point in curve.points)
 
 
-def _label(row: Row, column: str, several: bool) -> str:
-    """A curve's name; of several columns in a panel the column's, with the curve's if there are several of these."""
+def _label(row: TableRow, column: str, several: bool) -> str:
+    """The label of a curve: its column's if the panel has several columns, with its own if it has several curves."""
     own = row.curve or row.label
     return ", ".join(filter(None, (column, own))) if several or not column else column
 
 
 def _scale(experiment: Experiment, place: Place) -> tuple[float, str]:
-    """The factor of a panel's numbers and the label of its axis; that of several metrics is what they share."""
+    """The factor of a panel's numbers and the label of its y axis: the words that the metrics' labels share."""
     labels = [experiment.columns[metric] for metric in place.metrics] if place.label is None else [place.label]
     percent = any("%" in label for label in labels)
     text = labels[0] if len(labels) == 1 else _shared(list(map(_without_unit, labels))) + (" (%)" if percent else "")
@@ -207,13 +207,13 @@ def _scaled(number: Number | None, scale: float) -> Number | None:
 
 @dataclass(frozen=True)
 class _Member:
-    """A row, and the means over its runs of a metric of single classes."""
+    """A row, and a metric's mean over its runs for each class."""
 
-    row: Row
+    row: TableRow
     numbers: dict[str, Number]
 
 
-def _of_classes(row: Row, metric: str, scale: float, runs: dict[str, Found]) -> dict[str, Number]:
+def _of_classes(row: TableRow, metric: str, scale: float, runs: dict[str, Found]) -> dict[str, Number]:
     found: dict[str, list[float]] = {}
     for run in row.runs:
         for name, value in classes_of(runs[run], metric).items():
@@ -232,7 +232,7 @@ def _by_class(members: Sequence[_Member]) -> list[Curve]:
 
 
 def _own_and_others(members: Sequence[_Member]) -> list[Curve]:
-    """The class that a row has as its x, and the mean of the others with its deviation over these."""
+    """Two curves: the class that is the row's x, and mean and deviation over the other classes."""
     own, others = [], []
     for member in members:
         x = str(member.row.x)
@@ -244,7 +244,7 @@ def _own_and_others(members: Sequence[_Member]) -> list[Curve]:
 
 
 def _matrix(members: Sequence[_Member], metric: str, scale: float) -> Matrix:
-    """Rows that have an x, by the classes of the metric; a class that only the paper names is a column too."""
+    """The rows that have an x by the classes of the metric, including classes that only the paper names."""
     named = [member for member in members if member.row.x is not None]
     printed = [key[len(metric) + 1 : -1] for one in named for key in one.row.cells if key.startswith(f"{metric}[")]
     columns = list(dict.fromkeys([*(name for one in named for name in one.numbers), *printed]))

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 SCHEMA = 1
+DRAWS = 2  # the scheme of random numbers: each part draws by a key of its own; 1 (or none): all from one generator
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "pyautoattack", "numpy")
 
 
@@ -175,10 +176,17 @@ def _other_options(earlier: dict[str, Any], how: dict[str, Any]) -> str:
     """Options of an earlier eval that differ from those of this one."""
     if not earlier or earlier.get("id") == how.get("id"):
         return ""
-    before, after = earlier.get("config", {}), how.get("config", {})
-    return ", ".join(
-        f"{key}={value}" for key, value in before.items() if key[:1] != "_" and key in after and after[key] != value
-    )
+    return ", ".join(_differing(earlier.get("config", {}), how.get("config", {})))
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in before.items():
+        if key[:1] == "_" or key not in after or after[key] == value:
+            continue
+        if isinstance(value, Mapping) and isinstance(after[key], Mapping):
+            yield from _differing(value, after[key], f"{path}{key}.")
+        else:
+            yield f"{path}{key}={value}"
 
 
 def now() -> str:

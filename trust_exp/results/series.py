@@ -1,8 +1,8 @@
-"""Files of rows. A file is one row, or a series: rows that differ in the few values that it lists. Imports no torch.
+"""Row files. A file holds one row, or a series of rows that differ in a few listed values. Imports no torch.
 
-``series: {share: [0.1, 0.2], robust: [0.521, null]}`` makes two rows of one file, called after the file and the first
-list (``hardest_0_1``, ``hardest_0_2``); ``${series.share}`` stands for the row's own value, and a key whose value is
-then null is left out.
+``series: {share: [0.1, 0.2], robust: [0.521, null]}`` makes two rows, named after the file and the values
+of the first list (``hardest_0_1``, ``hardest_0_2``). ``${series.share}`` is the row's own value; a key whose value
+becomes null is omitted.
 """
 
 import re
@@ -22,37 +22,37 @@ Content = dict[str, Any]
 
 
 def load(path: Path) -> Content:
-    """A YAML file's keys and values; interpolations stay as they are written.
+    """The keys and values of a YAML file, with interpolations unresolved.
 
     Raises:
-        UserError: if it is not one.
+        UserError: if it is not valid.
     """
     try:
         value = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no keys and values")
+        raise UserError(f"{path} does not hold keys and values")
     return {str(key): item for key, item in value.items()}
 
 
 def rows_in(folder: Path) -> Iterator[tuple[Path, str, Content]]:
-    """File, name and content of each row in a folder; by the files' names, those of a series in its order.
+    """File, name and content of each row in a folder, sorted by file; the rows of a series in its order.
 
     Raises:
-        UserError: if a file is no YAML, its series is not as it must be, or two rows have one name.
+        UserError: if a file or its series is invalid, or two rows have the same name.
     """
     seen: dict[str, Path] = {}
     for path in sorted(folder.glob("*.yaml")):
         for name, content in rows_of(path).items():
             if name in seen:
-                raise UserError(f"{path} makes a row {name}, and so does {seen[name]}")
+                raise UserError(f"{path} and {seen[name]} both define the row {name}")
             seen[name] = path
             yield path, name, content
 
 
-def find(folder: Path, name: str) -> tuple[Path, Content] | None:
-    """File and content of the row of that name in a folder; None if there is none.
+def find_row(folder: Path, name: str) -> tuple[Path, Content] | None:
+    """File and content of the named row in a folder; None if there is none.
 
     Raises:
         UserError: as ``rows_in`` does.
@@ -66,7 +66,7 @@ def find(folder: Path, name: str) -> tuple[Path, Content] | None:
 
 
 def choices(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row chooses: group -> name, or names."""
+    """The choices of a row: group -> name or names."""
     entries = [entry for entry in content.get("defaults", []) if isinstance(entry, dict)]
     return {
         str(group).removeprefix("override ").strip().lstrip("/"): choice
@@ -76,10 +76,10 @@ def choices(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rows_of(path: Path) -> dict[str, Content]:
-    """The rows that a file makes, by name; read anew when the file has changed.
+    """The rows of a file by name; a changed file is read again.
 
     Raises:
-        UserError: if it is no YAML or its series is not as it must be.
+        UserError: if the file or its series is invalid.
     """
     return _rows_of(path, path.stat().st_mtime_ns)
 
@@ -91,24 +91,24 @@ def _rows_of(path: Path, _: int) -> dict[str, Content]:
         return {path.stem: content}
     series = content.pop("series")
     if not isinstance(series, dict) or not series or not all(isinstance(v, list) and v for v in series.values()):
-        raise UserError(f"{path}: series must name lists, such as {{share: [0.1, 0.2]}}; got {series!r}")
+        raise UserError(f"{path}: series must hold lists, such as {{share: [0.1, 0.2]}}; got {series!r}")
     if len({len(values) for values in series.values()}) > 1:
         lengths = ", ".join(f"{name} {len(values)}" for name, values in series.items())
-        raise UserError(f"{path}: the lists of series must be equally long; got {lengths}")
+        raise UserError(f"{path}: the lists of series must have the same length; got {lengths}")
     points = [dict(zip(series, values, strict=True)) for values in zip(*series.values(), strict=True)]
     rows = {f"{path.stem}_{_slug(next(iter(point.values())))}": _fill(content, point, path) for point in points}
     if len(rows) < len(points):
-        raise UserError(f"{path}: the first list of series names the rows, so its values must differ")
+        raise UserError(f"{path}: the values of the first list of series must differ, as they name the rows")
     return rows
 
 
 def _slug(value: Any) -> str:
-    """A value as a part of a name that needs no quotes in a sweep."""
+    """A value as part of a name that needs no quotes in a sweep."""
     return re.sub(r"[^0-9a-z]+", "_", str(value).lower()).strip("_")
 
 
 def _fill(node: Any, point: Mapping[str, Any], path: Path) -> Any:
-    """``node`` with the values of one row in their places."""
+    """``node`` with the values of one row filled in."""
     if isinstance(node, dict):
         filled = {key: _fill(item, point, path) for key, item in node.items()}
         return {key: item for key, item in filled.items() if item is not None or node[key] is None}

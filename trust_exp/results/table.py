@@ -1,29 +1,16 @@
 """A result as a table on the console."""
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from trust_exp.console import console
 from trust_exp.recipes import recipe_line
 from trust_exp.results.record import is_measured
 
 NONE = "-"
-
-
-def say(text: str) -> None:
-    """A line for the user, beside the progress and not among the results."""
-    with suppress(OSError):  # that nobody listens any more (a closed terminal, a pipe) ends no run
-        print(text, file=sys.stderr, flush=True)
-
-
-def console() -> Console:
-    """As wide as the terminal; wide enough for every line where there is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE, wait_for
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless=new",
@@ -81,10 +83,10 @@ class Browser:
                 return dict(answer["result"])
             self.events.append(answer)
 
-    def _read(self, seconds: float = 60) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            if not select.select([self._out], [], [], seconds)[0]:
-                raise BrowserError(f"the browser said nothing for {seconds:g} s")
+            if not select.select([self._out], [], [], PATIENCE)[0]:
+                raise BrowserError(f"the browser said nothing for {PATIENCE} s")
             content = os.read(self._out, 1 << 20)
             if not content:
                 raise BrowserError("the browser ended")
@@ -112,13 +114,9 @@ class Browser:
             raise BrowserError(json.dumps(answer["exceptionDetails"])[:2000])
         return answer["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 20) -> None:
+    def wait(self, condition: str) -> None:
         """Wait until a script gives a true value."""
-        end = time.monotonic() + seconds
-        while not self.run(f"!!({condition})"):
-            if time.monotonic() > end:
-                raise BrowserError(f"this did not come true in {seconds:g} s: {condition}")
-            time.sleep(0.02)
+        wait_for(lambda: self.run(f"!!({condition})"), self.process)
 
     def click(self, selector: str) -> None:
         """Press the mouse in the middle of the first element that fits, after scrolling it into view."""
@@ -189,7 +187,7 @@ class Browser:
     def close(self) -> None:
         """End the browser and give its pipes back."""
         self.process.terminate()
-        self.process.wait(timeout=100)
+        self.process.wait(timeout=PATIENCE)
         os.close(self._in)
         os.close(self._out)
 

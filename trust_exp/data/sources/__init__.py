@@ -32,7 +32,7 @@ def _below(base: Any) -> Iterator[Any]:
         yield from _below(subclass)
 
 
-def find(name: str) -> Source:
+def find_source(name: str) -> Source:
     """The source of that name.
 
     Raises:
@@ -69,7 +69,7 @@ def import_dataset(name: str, folder: str | Path, root: str | Path) -> Path:
     Raises:
         UserError: if the set cannot be imported, or its files are missing or wrong.
     """
-    source = find(name)
+    source = find_source(name)
     with store.alone(root, name):
         _prepare(source, Path(folder), Path(root))
     return store.prepared_folder(root, name)
@@ -79,15 +79,15 @@ def ensure(source: Source, root: str | Path, path: str | Path | None = None) -> 
     """Prepare the set if that was not done: from ``path``, from its files under ``root``, or from a download.
 
     Returns:
-        The manifest; the files' sizes are right, their contents are ``store.verify``'s affair.
+        The manifest. The sizes of the files are checked, their contents are not; see ``store.verify``.
 
     Raises:
-        UserError: if the data are neither there nor to be had, or are damaged.
+        UserError: if the data are missing and cannot be downloaded, or are damaged.
     """
     root, path = Path(root), Path(path) if path else None
     if not _is_done(source, root, path):
         with store.alone(root, source.name):
-            if not _is_done(source, root, path):  # another process may have done it meanwhile
+            if not _is_done(source, root, path):  # unless another process has done it meanwhile
                 _obtain(source, root, path)
     return store.read_manifest(store.prepared_folder(root, source.name))
 
@@ -105,12 +105,12 @@ def _obtain(source: Source, root: Path, path: Path | None) -> None:
     elif source.remotes:
         _download(source, root)
     else:
-        raise UserError(f"dataset={source.name} is not in {root}, and does not download itself; {_way(source)}")
+        raise UserError(f"dataset={source.name} is not in {root} and has no download; {_way(source)}")
 
 
 def _download(source: Source, root: Path) -> None:
-    """Fetch what the owners offer, prepare it, and keep of it only what is served from."""
-    for left in root.glob(f".{source.name}.{'[0-9a-f]' * 32}"):  # of a process that was killed; no other is here now
+    """Download and prepare the set; keep the files only if it is served from them."""
+    for left in root.glob(f".{source.name}.{'[0-9a-f]' * 32}"):  # left by a killed process; no other one is at work
         shutil.rmtree(left, ignore_errors=True)
     folder, kept = root / f".{source.name}.{uuid.uuid4().hex}", root / source.name
     try:
@@ -120,7 +120,7 @@ def _download(source: Source, root: Path) -> None:
             _place(file, folder)
         if source.streams:
             folder = folder.rename(kept)
-        _prepare(source, folder, root, verified=True)  # as what was fetched had the published checksums
+        _prepare(source, folder, root, verified=True)  # fetch has compared the checksums
         for file in files:
             file.unlink()
     except OSError as error:
@@ -133,7 +133,7 @@ def _download(source: Source, root: Path) -> None:
 
 
 def _place(file: Path, folder: Path) -> None:
-    """Unpack an archive into a folder of its own; other files are copied as they are."""
+    """Unpack an archive into a folder of its own; copy other files."""
     if archive := re.fullmatch(r"(.+)\.(zip|tar|tgz|tar\.gz)", file.name):
         unpack(file, folder / archive[1])
     else:

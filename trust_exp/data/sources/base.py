@@ -1,4 +1,4 @@
-"""What a data set is before it is prepared: where it comes from, and how a folder of its files is read. No torch."""
+"""Sources: facts about published data sets, and how a folder with their files is read. No torch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trust_exp.data.config import Task
 from trust_exp.data.fetch import Remote
 from trust_exp.data.store import Writer
+from trust_exp.tasks import Task
 
 
 class Source(ABC):
@@ -25,21 +25,21 @@ class Source(ABC):
     megabytes: ClassVar[int]  # on disk, prepared; for sets that are served from their files: of the files
     licence: ClassVar[str]  # its name, or the owners' terms in a few words
     homepage: ClassVar[str]
-    layout: ClassVar[str]  # what a folder must hold, in a few words
+    layout: ClassVar[str]  # the files that a folder must hold, in a few words
     folders: ClassVar[tuple[str, ...]] = ()  # names that others give the set's folder under the data folder
     remotes: ClassVar[tuple[Remote, ...]] = ()  # archives that may be downloaded without signing anything
     streams: ClassVar[bool] = False  # served from its files: they must stay where they are
 
     def at(self, path: str | Path | None) -> "Source":
-        """The source for a user's own ``path``; a source of what anyone's folder holds is another one for each."""
+        """The source for ``path``; where users bring their own data, each path has a source of its own."""
         return self
 
     @abstractmethod
     def check(self, folder: Path) -> None:
-        """Whether ``folder`` or a folder in it holds the set; looks at names only.
+        """Check that ``folder`` or a folder in it holds the set; looks at names only.
 
         Raises:
-            UserError: naming what is missing.
+            UserError: naming the files that are missing.
         """
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Source(ABC):
         raise NotImplementedError(f"{self.name} has no label maps")
 
     def facts(self) -> dict[str, Any]:
-        """What ``trust-exp data list`` shows."""
+        """The facts that ``trust-exp data list`` shows."""
         return {
             "task": self.task,
             "images": dict(self.images),

@@ -11,8 +11,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
+from trust_exp.data.readers.images import check_images
+from trust_exp.data.readers.images import read_labels as read_label_map
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.label_maps import as_rows, for_each, put_labels, read_numbers
+from trust_exp.data.sources.label_maps import as_rows, for_each, put_labels
 from trust_exp.data.sources.layout import as_bytes, folders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
@@ -48,8 +50,6 @@ class Broden(Source):
         _root(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        from trust_exp.data.images import check_images
-
         root = _root(folder)
         labels = read_labels(root)
         rows = read_index(root / "index.csv", labels.kinds)
@@ -124,7 +124,7 @@ def _root(folder: Path) -> Path:
 
 @cache
 def read_labels(root: Path) -> Labels:
-    """What category.csv, label.csv and the c_*.csv say.
+    """The contents of category.csv, label.csv and the c_*.csv.
 
     Raises:
         UserError: if one is missing, or lacks a column or a number.
@@ -155,7 +155,7 @@ def read_index(path: Path, kinds: Iterable[str]) -> list[Row]:
     """The images of an index.csv.
 
     Raises:
-        UserError: if it lacks a column, a size is no number, or a split no word.
+        UserError: if it lacks a column, or a size or a split is malformed.
     """
     kinds = tuple(kinds)
     table = read_csv(path, ("image", "split", *SIZES, *kinds))
@@ -229,7 +229,7 @@ def stack_up(root: Path, cells: Iterable[str], labels: Labels) -> list[list[np.n
 
 
 def background(cell: str) -> int:
-    """What a kind has where an image has no concept of it: an empty cell says nothing."""
+    """The value of a kind where an image has none of its concepts: UNKNOWN if the cell is empty."""
     return NOTHING if cell else UNKNOWN
 
 
@@ -254,7 +254,7 @@ def _read_cell(root: Path, cell: str) -> list[np.ndarray]:
 
 
 def _read_map(path: Path) -> np.ndarray:
-    labels = read_numbers(path)
+    labels = read_label_map(path)
     if labels.ndim != 3:
         raise UserError(f"{path} must be a picture in colours: a label is red + 256 green")
     return labels[..., 0] + 256 * labels[..., 1].astype(np.int32)

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
+from trust_exp.data.readers.images import check_images, read_labels
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.broden import read_csv
-from trust_exp.data.sources.label_maps import as_rows, for_each, read_numbers, unknown_map
+from trust_exp.data.sources.label_maps import as_rows, for_each, unknown_map
 from trust_exp.data.sources.layout import as_bytes, folders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError, unknown
@@ -56,8 +57,8 @@ class BrodenPlus(Source):
     """Broden+ for unified perceptual parsing (Xiao et al. 2018), as its scripts lay it out: 350 parts, 25 materials.
 
     A part is that of an object, as car/wheel. ADE20K and Pascal have parts, OpenSurfaces has materials; the other kind
-    is UNKNOWN. So is a pixel without an object, and one of an object whose parts nobody marked in this image: as Xiao
-    et al. have it, where fewer than two of its parts are there, what is left of it counted as one. A pixel of another
+    is UNKNOWN. So is a pixel without an object, and one of an object whose parts are not marked in this image: as in
+    Xiao et al., where fewer than two of its parts are there, the rest of it counting as one. A pixel of another
     object, or of another part, has NOTHING. A pixel without a material is UNKNOWN, one of another material has NOTHING.
     """
 
@@ -81,8 +82,6 @@ class BrodenPlus(Source):
             _meta(folder, name)
 
     def read(self, folder: Path, into: Writer) -> None:
-        from trust_exp.data.images import check_images
-
         tables = self._tables(folder)
         into.info = DatasetInfo(self.name, (), (3, 512, 512), (0.0, 1.0), task=self.task, layers=tables.layers)
         samples = {part: _samples(folder, names) for part, names in RECORDS.items()}
@@ -159,7 +158,7 @@ class Sample(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What the numbers in label maps mean.
+    """The meaning of the numbers in label maps.
 
     ``ade_object`` and the other three lead from the numbers in files to those of Broden+, int32 [numbers];
     ``pascal_part`` from the names in files. ``part`` is the concept of a pixel with an object and a part of Broden+,
@@ -179,7 +178,7 @@ class Tables(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of the concepts: what was prepared with others has other numbers."""
+        """Checksum of the concepts: a set that was prepared with others has other numbers."""
         return hashlib.sha256(repr(self.layers).encode()).hexdigest()[:8]
 
     def maps(self, kind: str, files: tuple[Path | None, ...]) -> np.ndarray:
@@ -199,7 +198,7 @@ class Tables(NamedTuple):
         return np.stack([concepts, unknown_map(concepts.shape)])
 
     def _materials(self, path: Path) -> np.ndarray:
-        numbers = _red(read_numbers(path), path)
+        numbers = _red(read_labels(path), path)
         materials = self.material[_looked_up(self.surface, numbers, path)]
         return np.where(numbers > 0, materials, np.int16(UNKNOWN))
 
@@ -226,7 +225,7 @@ class Tables(NamedTuple):
         pairs = objects * self.part.shape[1] + parts
         there = np.bincount(pairs.ravel(), minlength=self.part.size).reshape(self.part.shape) > 0
         marked = (there & self.own).sum(1) >= 2
-        served = (self.part >= 0).any(1)  # of the others nothing is asked
+        served = (self.part >= 0).any(1)  # the others are not used
         concepts = np.where((served & ~marked)[:, None], np.int16(UNKNOWN), self.part)
         return concepts.ravel()[pairs]
 
@@ -474,7 +473,7 @@ def _red(labels: np.ndarray, path: Path) -> np.ndarray:
 
 def _ade_numbers(path: Path) -> np.ndarray:
     """Labels of ADE20K: tenths of red times 256, plus green."""
-    labels = read_numbers(path)
+    labels = read_labels(path)
     return _red(labels, path).astype(np.int32) // 10 * 256 + labels[..., 1]
 
 

@@ -42,7 +42,7 @@ class Caltech(Source):
         raise UserError(f"{folder} lacks the folder {self.inside}; dataset={self.name} needs {self.layout}")
 
     def _unpacked(self, place: Path) -> Path:
-        """The folder of the classes; what is in an archive is served from beside it."""
+        """The folder of the classes; an archive is unpacked beside itself and served from there."""
         if place.is_file():
             place = unpack(place, place.with_name(self.inside))
         while (place / self.inside).is_dir():

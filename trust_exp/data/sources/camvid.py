@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.config import UNKNOWN, DatasetInfo
+from trust_exp.data.readers.images import image_facts
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import for_each, read_map
 from trust_exp.data.sources.layout import folders
@@ -87,7 +88,5 @@ def pair_up(images: Path, maps: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _size(image: Path) -> tuple[int, int]:
-    from trust_exp.data.images import image_facts
-
     height, width, _ = image_facts(image)
     return height, width

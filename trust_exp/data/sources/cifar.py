@@ -2,73 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from trust_exp.data.config import DatasetInfo
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.files import content
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.layout import content, folders, holding, number, subfolders, unpacked
+from trust_exp.data.sources.layout import folders, holding, number, subfolders, unpacked
 from trust_exp.data.sources.pixels import ROW, SIDE, decode, from_rows, load_batch, read_labels
 from trust_exp.data.store import Writer, file_digest
-from trust_exp.errors import UserError, unknown
+from trust_exp.data.super_classes import COARSE, FINE, SUPER_CLASSES
+from trust_exp.errors import UserError
 
 PARTS = ("train", "test")
-
-
-class SuperClass(NamedTuple):
-    """A super-class of CIFAR-100: its name in the thesis and its five classes."""
-
-    thesis: str
-    fine: tuple[str, ...]
-
-
-# In the order of the labels. Source: Krizhevsky 2009; names in the thesis: Losch 2024, Fig. A.3.
-SUPER_CLASSES: dict[str, SuperClass] = {
-    "aquatic_mammals": SuperClass("aquatic-mammal", ("beaver", "dolphin", "otter", "seal", "whale")),
-    "fish": SuperClass("fish", ("aquarium_fish", "flatfish", "ray", "shark", "trout")),
-    "flowers": SuperClass("flower", ("orchid", "poppy", "rose", "sunflower", "tulip")),
-    "food_containers": SuperClass("container", ("bottle", "bowl", "can", "cup", "plate")),
-    "fruit_and_vegetables": SuperClass("fruit", ("apple", "mushroom", "orange", "pear", "sweet_pepper")),
-    "household_electrical_devices": SuperClass("device", ("clock", "keyboard", "lamp", "telephone", "television")),
-    "household_furniture": SuperClass("furniture", ("bed", "chair", "couch", "table", "wardrobe")),
-    "insects": SuperClass("insect", ("bee", "beetle", "butterfly", "caterpillar", "cockroach")),
-    "large_carnivores": SuperClass("large-carnivore", ("bear", "leopard", "lion", "tiger", "wolf")),
-    "large_man-made_outdoor_things": SuperClass("building", ("bridge", "castle", "house", "road", "skyscraper")),
-    "large_natural_outdoor_scenes": SuperClass("scene", ("cloud", "forest", "mountain", "plain", "sea")),
-    "large_omnivores_and_herbivores": SuperClass(
-        "large-mammal", ("camel", "cattle", "chimpanzee", "elephant", "kangaroo")
-    ),
-    "medium_mammals": SuperClass("small-mammal", ("fox", "porcupine", "possum", "raccoon", "skunk")),
-    "non-insect_invertebrates": SuperClass("crustacean", ("crab", "lobster", "snail", "spider", "worm")),
-    "people": SuperClass("human", ("baby", "boy", "girl", "man", "woman")),
-    "reptiles": SuperClass("reptile", ("crocodile", "dinosaur", "lizard", "snake", "turtle")),
-    "small_mammals": SuperClass("rodent", ("hamster", "mouse", "rabbit", "shrew", "squirrel")),
-    "trees": SuperClass("tree", ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree")),
-    "vehicles_1": SuperClass("vehicle", ("bicycle", "bus", "motorcycle", "pickup_truck", "train")),
-    "vehicles_2": SuperClass("utility-vehicle", ("lawn_mower", "rocket", "streetcar", "tank", "tractor")),
-}
-COARSE = tuple(SUPER_CLASSES)
-FINE = tuple(sorted(name for super_class in SUPER_CLASSES.values() for name in super_class.fine))
 COARSE_OF = np.array(
     [next(i for i, found in enumerate(SUPER_CLASSES.values()) if name in found.fine) for name in FINE], np.uint8
 )
-
-
-def super_class(name: str) -> int:
-    """The number of a super-class of CIFAR-100 by its own name or by the thesis'.
-
-    Raises:
-        UserError: if there is none.
-    """
-    numbers = {name: number for number, name in enumerate(COARSE)}
-    numbers |= {found.thesis: number for number, found in enumerate(SUPER_CLASSES.values())}
-    if name not in numbers:
-        raise unknown("the super-class of CIFAR-100", name, numbers)
-    return numbers[name]
-
-
 Form = Literal["pickles", "binary", "archive", "folders"]
 BATCHES: tuple[Form, ...] = ("pickles", "binary")
 
@@ -137,7 +88,9 @@ class Cifar(Source):
             if missing := [name for name in self.classes if name not in found]:
                 raise UserError(f"{place} lacks the folders {', '.join(f'{part}/{name}' for name in missing)}")
             if others := sorted(found - set(self.classes)):
-                raise UserError(f"{place / part / others[0]} is no class of {self.name}; take it out of {place / part}")
+                raise UserError(
+                    f"{place / part / others[0]} is not a class of {self.name}; remove it from {place / part}"
+                )
 
     def _pickled(self, path: Path) -> tuple[np.ndarray, ...]:
         batch = load_batch(path, "data", *self.keys)
@@ -249,7 +202,7 @@ class Cifar100(Cifar):
         if len(wrong := np.flatnonzero(coarse != COARSE_OF[fine])):
             first = wrong[0]
             raise UserError(
-                f"{path} puts a {FINE[fine[first]]} into {COARSE[coarse[first]]}, where it does not belong; get it anew"
+                f"{path} puts a {FINE[fine[first]]} into {COARSE[coarse[first]]}, which is wrong; get the file again"
             )
         return images, fine
 

@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.config import UNKNOWN, DatasetInfo
+from trust_exp.data.readers.images import check_images, read_labels
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.label_maps import as_rows, for_each, read_map, read_numbers
+from trust_exp.data.sources.label_maps import as_rows, for_each, read_map
 from trust_exp.data.sources.layout import as_bytes, folders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
@@ -76,8 +77,6 @@ class Cityscapes(Source):
             raise UserError(f"{folder} lacks the folder gtFine or gtCoarse with the label maps")
 
     def read(self, folder: Path, into: Writer) -> None:
-        from trust_exp.data.images import check_images
-
         into.info = DatasetInfo(self.name, tuple(CLASSES.values()), (3, 1024, 2048), (0.0, 1.0), task=self.task)
         pairs = {part: found for part, where in PARTS.items() if (found := pair_up(folder, *where))}
         if not pairs:
@@ -97,7 +96,7 @@ class Cityscapes(Source):
             )
 
     def maps(self, folder: Path, files: np.ndarray) -> np.ndarray:
-        labels = read_numbers(folder / os.fsdecode(files[0]))
+        labels = read_labels(folder / os.fsdecode(files[0]))
         return self.numbers[labels][None]
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
+from trust_exp.data.readers.images import read_rgb
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import for_each, put_labels
 from trust_exp.data.sources.layout import folders
@@ -23,7 +24,7 @@ POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # the least number of poin
 
 
 class CityscapesParts(Source):
-    """Parts of what is in a street, 40 concepts in 100 images (Losch 2024, sec. 5.4.1), from labelme's JSON files.
+    """Parts of objects in streets, 40 concepts in 100 images (Losch 2024, sec. 5.4.1), from labelme's JSON files.
 
     The concepts are the labels that occur, in order of the alphabet. A pixel has the concepts of all shapes that it
     lies in; there are as many layers as one pixel needs. As the images are densely labelled, a pixel in no shape has
@@ -71,7 +72,7 @@ class CityscapesParts(Source):
 
 
 class Shape(NamedTuple):
-    """What someone drew: float64 [M, 2], x and y of its points in pixels."""
+    """An annotated shape: float64 [M, 2], x and y of its points in pixels."""
 
     label: str
     kind: str
@@ -100,10 +101,10 @@ def find_drawings(folder: Path) -> list[Path]:
 
 
 def read_drawing(path: Path) -> Drawing:
-    """What a JSON file of labelme holds, but for the image.
+    """The contents of a JSON file of labelme, except the image.
 
     Raises:
-        UserError: if it is no such file, or has a shape without an area.
+        UserError: if it is not such a file, or has a shape without an area.
     """
     content = _load(path)
     try:
@@ -170,8 +171,6 @@ def _images_below(folder: Path) -> dict[str, Path]:
 
 
 def _pixels(drawing: Drawing, by_name: dict[str, Path]) -> np.ndarray:
-    from trust_exp.data.images import read_rgb
-
     name = PureWindowsPath(drawing.image).as_posix()  # labelme writes the separators of its system
     beside = drawing.path.parent / name
     found = beside if name and beside.is_file() else by_name.get(Path(name).stem)

@@ -6,9 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.folder import stream_info, write_index
-from trust_exp.data.sources.layout import holding, lines
+from trust_exp.data.sources.layout import holding
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
@@ -36,10 +37,10 @@ class Cub200(Source):
     streams = True
 
     def check(self, folder: Path) -> None:
-        find(folder)
+        find_images(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        place = find(folder)
+        place = find_images(folder)
         names, classes = read_table(place / IMAGES), read_table(place / CLASSES)
         labels = read_numbers(place / LABELS, 1, names, range(1, len(classes) + 1))[:, 0].astype(int) - 1
         training = read_numbers(place / SPLIT, 1, names, range(2))[:, 0] == 1
@@ -55,7 +56,7 @@ class Cub200(Source):
         into.info = stream_info(self.name, [name.partition(".")[2] or name for name in classes.values()])
 
 
-def find(folder: Path) -> Path:
+def find_images(folder: Path) -> Path:
     """The folder with the tables and the images.
 
     Raises:
@@ -69,10 +70,10 @@ def find(folder: Path) -> Path:
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """What stands behind each number of a table.
+    """The text after each number of a table.
 
     Raises:
-        UserError: if a line has nothing behind its number, or a number stands twice.
+        UserError: if a line has nothing after its number, or a number occurs twice.
     """
     table: dict[str, str] = {}
     for line in lines(path):
@@ -93,8 +94,8 @@ def read_numbers(path: Path, width: int, images: dict[str, str], allowed: range 
     """
     table = read_table(path)
     if table.keys() != images.keys():
-        odd = next(iter(images.keys() ^ table.keys()))
-        raise UserError(f"{path} and {path.with_name(IMAGES)} do not fit together: only one of them has image {odd}")
+        single = next(iter(images.keys() ^ table.keys()))
+        raise UserError(f"{path} and {path.with_name(IMAGES)} do not match: only one of them has image {single}")
     rows = []
     for number in images:
         try:

@@ -58,10 +58,10 @@ class Flowers102(Source):
     streams = True
 
     def check(self, folder: Path) -> None:
-        find(folder)
+        find_images(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        place, images = find(folder)
+        place, images = find_images(folder)
         labels = read_numbers(place / LABELS, "labels", len(CLASSES))
         parts = {}
         for part, key in IDS.items():
@@ -72,7 +72,7 @@ class Flowers102(Source):
         into.info = stream_info(self.name, list(CLASSES))
 
 
-def find(folder: Path) -> tuple[Path, Path]:
+def find_images(folder: Path) -> tuple[Path, Path]:
     """The folder with the labels and that with the images.
 
     Raises:
@@ -98,7 +98,7 @@ def read_numbers(path: Path, key: str, most: int) -> np.ndarray:
     try:
         numbers = np.asarray(loadmat(path)[key]).ravel()
         whole = numbers.astype(np.int64)
-    except Exception as error:  # of a damaged file scipy raises whatever comes up
+    except Exception as error:  # scipy raises errors of any kind for a damaged file
         raise UserError(f"{path} cannot be read as a file of MATLAB with {key}: {error}") from error
     if not len(whole) or (whole != numbers).any() or whole.min() < 1 or whole.max() > most:
         raise UserError(f"{path}: {key} must be whole numbers from 1 to {most}")

@@ -1,4 +1,4 @@
-"""Images in a folder for each class: anyone's, and what other sets that lie so are read with. No torch."""
+"""Images in a folder for each class: the user's own, and functions for other sets with that layout. No torch."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 
 from trust_exp.data.config import DatasetInfo
-from trust_exp.data.images import check_images
+from trust_exp.data.readers.images import check_images
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.layout import as_bytes, subfolders
 from trust_exp.data.store import Writer
@@ -17,7 +17,7 @@ from trust_exp.errors import UserError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-EVERY = 5  # one image in so many is for testing where nobody said which
+EVERY = 5  # every so many images one is for testing, if the folder has no parts
 
 
 class Folder(Source):
@@ -25,7 +25,7 @@ class Folder(Source):
 
     ``valid`` and ``validation`` are other names of ``val``; where there is no ``test``, ``val`` is the part called so.
     Of classes alone every fifth image of a class, by name, is for testing. Images may lie in folders below that of
-    their class. Classes are sorted by name. Each folder is a set of its own, indexed anew when its files change.
+    their class. Classes are sorted by name. Each folder is a set of its own, indexed again when its files change.
     """
 
     name = "folder"
@@ -141,12 +141,12 @@ def write_classes(name: str, folder: Path, parts: Mapping[str, Listing], into: W
         },
         into,
     )
-    into.converted["files that are no images, left out"] = sum(listing.others for listing in parts.values())
+    into.converted["files that are not images, left out"] = sum(listing.others for listing in parts.values())
     into.info = stream_info(name, classes)
 
 
 def stream_info(name: str, classes: list[str]) -> DatasetInfo:
-    """Of images with a class, of any size: the shape is that of what is served, and said by the configuration."""
+    """Facts about images with a class, of any size; the configuration gives the shape of the served images."""
     return DatasetInfo(name, tuple(classes), (3, 224, 224), (0.0, 1.0))
 
 

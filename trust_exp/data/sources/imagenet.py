@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.folder import Listing, is_image, list_classes, write_classes
-from trust_exp.data.sources.layout import folders, lines, subfolders
+from trust_exp.data.sources.layout import folders, subfolders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
@@ -36,17 +37,17 @@ class ImageNet(Source):
     streams = True
 
     def check(self, folder: Path) -> None:
-        place = find(folder)
+        place = find_images(folder)
         if not subfolders(place / "val"):
             find_labels(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        place = find(folder)
+        place = find_images(folder)
         train, val = list_classes(place / "train"), list_val(folder, place / "val")
         write_classes(self.name, folder, {"train": train, "val": val}, into)
 
 
-def find(folder: Path) -> Path:
+def find_images(folder: Path) -> Path:
     """The folder with train and val.
 
     Raises:
@@ -102,12 +103,12 @@ def read_labels(path: Path) -> Mapping[str, str]:
     """The class of each image of val, by the image's name without its ending.
 
     Raises:
-        UserError: if the file is not what its name says.
+        UserError: if the file has another content.
     """
     if path.name == SOLUTION:
         rows = list(csv.reader(lines(path)))[1:]
-        if odd := [number for number, row in enumerate(rows, 2) if len(row) != 2 or not row[1].split()]:
-            raise UserError(f"{path}, line {odd[0]}: an image and its class were expected")
+        if malformed := [number for number, row in enumerate(rows, 2) if len(row) != 2 or not row[1].split()]:
+            raise UserError(f"{path}, line {malformed[0]}: expected an image and its class")
         return {image: found.split()[0] for image, found in rows}
     wnids = read_synsets(path.with_name(META))
     labels = {}
@@ -119,7 +120,7 @@ def read_labels(path: Path) -> Mapping[str, str]:
 
 
 def read_synsets(path: Path) -> dict[int, str]:
-    """The wnid of each class by the devkit's number; what has children in WordNet is no class.
+    """The wnid of each class by the devkit's number; a synset with children in WordNet is not a class.
 
     Raises:
         UserError: if the file is not the devkit's.
@@ -129,5 +130,5 @@ def read_synsets(path: Path) -> dict[int, str]:
     try:
         synsets = np.atleast_1d(loadmat(path, squeeze_me=True)["synsets"])
         return {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets if int(one["num_children"]) == 0}
-    except Exception as error:  # of a damaged file scipy raises whatever comes up
+    except Exception as error:  # scipy raises errors of any kind for a damaged file
         raise UserError(f"{path} is not the devkit's list of classes: {error}") from error

@@ -1,4 +1,4 @@
-"""What sources with label maps share: maps in files, labels that overlap, many files at once. No torch."""
+"""Common to sources with label maps: maps in files, labels that overlap, many files at once. No torch."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN
+from trust_exp.data.readers.images import read_labels
 from trust_exp.errors import UserError
 from trust_exp.progress import track
 
@@ -28,7 +29,7 @@ def read_map(path: Path, size: tuple[int, int], most: int, *, also: Sequence[int
     Raises:
         UserError: if it is anything else, naming the file.
     """
-    labels = read_numbers(path)
+    labels = read_labels(path)
     if labels.ndim != 2:
         raise UserError(f"{path} is a picture in colours; a label map holds one number a pixel, 0 to {most}")
     if labels.shape != size:
@@ -38,15 +39,8 @@ def read_map(path: Path, size: tuple[int, int], most: int, *, also: Sequence[int
     return labels
 
 
-def read_numbers(path: Path) -> np.ndarray:
-    """What ``images.read_labels`` reads; PIL is imported only now."""
-    from trust_exp.data.images import read_labels
-
-    return read_labels(path)
-
-
 def put_labels(layers: list[np.ndarray], labels: np.ndarray, background: int = NOTHING) -> None:
-    """Add labels to those that pixels have: each goes to the first layer with a free place, if need be to a new one.
+    """Add labels to those that pixels have: each goes to the first layer that is free there, or to a new one.
 
     So after any number of calls the layers hold, for every pixel, each of its labels once.
 

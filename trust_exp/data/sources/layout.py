@@ -1,4 +1,4 @@
-"""How sources find a set in the folders that people have: unpacked, deeper, or still in its archive. No torch."""
+"""How sources find a set in a folder: unpacked, in subfolders, or still in its archive. No torch."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ def folders(folder: Path) -> Iterator[Path]:
     """``folder`` and the folders in it down to ``DEPTH``, the outer ones first; hidden ones are left out.
 
     Raises:
-        UserError: if it is no folder.
+        UserError: if it is not a folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
@@ -62,31 +62,6 @@ def number(path: Path) -> int:
     if found := re.findall(r"\d+", path.stem):
         return int(found[-1])
     raise UserError(f"{path} has no number in its name; the numbers give the images their order")
-
-
-def content(path: Path) -> bytes:
-    """All of a file.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty, without the space around them.
-
-    Raises:
-        UserError: if it cannot be read, or is no text.
-    """
-    try:
-        text = content(path).decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file: {error.reason} at byte {error.start}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def as_bytes(names: Iterable[str | Path]) -> np.ndarray:

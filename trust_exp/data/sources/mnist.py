@@ -8,8 +8,8 @@ import numpy as np
 
 from trust_exp.data.config import DatasetInfo
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.idx import idx_content, parse_idx
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.idx import idx_content, parse_idx
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 

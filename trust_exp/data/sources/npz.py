@@ -101,7 +101,7 @@ def load_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
 
 
 def part_keys(arrays: dict[str, np.ndarray], path: Path) -> dict[str, tuple[str, str]]:
-    """The names of images and labels of each part; what is not split is one part called train.
+    """The names of images and labels of each part; images without parts are one part called train.
 
     Raises:
         UserError: if there are none, or images without labels.
@@ -155,8 +155,8 @@ def flat(labels: np.ndarray, what: str) -> np.ndarray:
             f"{what} is {described(labels)}; labels are whole numbers [N] or [N, 1]: of one-hot ones .argmax(1)"
         )
     if labels.min() < 0 or labels.max() >= MOST_CLASSES:
-        odd = labels.min() if labels.min() < 0 else labels.max()
-        raise UserError(f"{what} has the label {odd}; labels are 0 to {MOST_CLASSES - 1}")
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise UserError(f"{what} has the label {wrong}; labels are 0 to {MOST_CLASSES - 1}")
     return labels.reshape(-1)
 
 

@@ -1,4 +1,4 @@
-"""How sources fill arrays: from batches with an image a row, from image files; and the labels beside them. No torch."""
+"""How sources fill arrays: from batches with an image a row, or from image files; and their labels. No torch."""
 
 import contextlib
 import io
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from trust_exp.data.pickles import load_pickled_arrays
-from trust_exp.data.sources.layout import content
+from trust_exp.data.readers.files import content
+from trust_exp.data.readers.pickles import load_pickled_arrays
 from trust_exp.errors import UserError
 from trust_exp.progress import Bar
 
@@ -22,7 +22,7 @@ THREADS = 4  # small images are decoded no faster than by one; but a disk in the
 
 
 def load_batch(path: Path, *keys: str) -> dict[str, Any]:
-    """What a pickled batch holds, by name.
+    """The contents of a pickled batch by name.
 
     Raises:
         UserError: if it is damaged, or lacks one of ``keys``.
@@ -33,7 +33,7 @@ def load_batch(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def check_keys(path: Path, keys: Collection[str], found: Collection[str]) -> None:
-    """Raise UserError unless all of ``keys`` are among what was found in a file."""
+    """Raise UserError unless a file has all of ``keys``."""
     if missing := [key for key in keys if key not in found]:
         raise UserError(f"{path} lacks {' and '.join(missing)}; it has {', '.join(sorted(found)) or 'nothing'}")
 
@@ -74,7 +74,7 @@ def read_labels(labels: Any, images: int, classes: int, path: Path, *, first: in
 
 
 def described(value: Any) -> str:
-    """What a value that should be an array is, in a few words."""
+    """A value that should be an array in a few words, for messages."""
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
@@ -112,7 +112,7 @@ def decode(paths: Sequence[Path], images: np.ndarray) -> Counter[str]:
 def _read(path: Path, height: int, width: int) -> tuple[np.ndarray, str | None]:
     from PIL import Image
 
-    from trust_exp.data.images import CONVERTED, read_rgb
+    from trust_exp.data.readers.images import CONVERTED, read_rgb  # here, as listing sources needs no PIL
 
     stored = content(path)
     pixels = read_rgb(stored, str(path))

@@ -9,8 +9,9 @@ import numpy as np
 
 from trust_exp.data.config import DatasetInfo
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.layout import folders, holding, lines, number, unpacked
+from trust_exp.data.sources.layout import folders, holding, number, unpacked
 from trust_exp.data.sources.pixels import decode, distinct
 from trust_exp.data.store import Writer, file_digest
 from trust_exp.errors import UserError
@@ -38,12 +39,12 @@ class TinyImageNet(Source):
     remotes = (Remote(homepage, f"md5:{MD5}", 248_100_043),)
 
     def check(self, folder: Path) -> None:
-        place = find(folder)
+        place = find_images(folder)
         if place.is_dir():
             check_parts(place)
 
     def read(self, folder: Path, into: Writer) -> None:
-        place = find(folder)
+        place = find_images(folder)
         if place.is_file():
             with unpacked(place, into) as content:
                 self.read(content, into)
@@ -59,7 +60,7 @@ class TinyImageNet(Source):
             into.put(part, labels=np.array([label for _, label in samples], np.uint8))
 
 
-def find(folder: Path) -> Path:
+def find_images(folder: Path) -> Path:
     """The folder of the set in ``folder``, or its archive.
 
     Raises:
@@ -99,15 +100,19 @@ def read_wnids(place: Path) -> list[str]:
     """
     path = place / "wnids.txt"
     wnids = sorted(lines(path))
-    odd = [wnid for wnid in wnids if not re.fullmatch(r"n\d{8}", wnid)]
-    if odd or not 0 < len(set(wnids)) == len(wnids) <= 256:
-        what = f"holds {odd[0][:40]!r}" if odd else f"has {len(wnids)} lines, {len(set(wnids))} of them different"
+    malformed = [wnid for wnid in wnids if not re.fullmatch(r"n\d{8}", wnid)]
+    if malformed or not 0 < len(set(wnids)) == len(wnids) <= 256:
+        what = (
+            f"holds {malformed[0][:40]!r}"
+            if malformed
+            else f"has {len(wnids)} lines, {len(set(wnids))} of them different"
+        )
         raise UserError(f"{path} {what}; it should have one wnid a line, such as n01443537, and 200 of them")
     return wnids
 
 
 def class_names(place: Path, wnids: list[str]) -> tuple[str, ...]:
-    """What words.txt calls the classes first, or their wnids where it says nothing."""
+    """The first name of each class in words.txt, or its wnid if it has none there."""
     path = place / "words.txt"
     words = dict(line.split("\t", 1) for line in lines(path) if "\t" in line) if path.is_file() else {}
     return distinct([words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids], wnids)

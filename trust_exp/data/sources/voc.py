@@ -10,6 +10,7 @@ import numpy as np
 
 from trust_exp.data.config import DatasetInfo
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.images import check_images
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.layout import as_bytes, folders
 from trust_exp.data.store import Writer
@@ -69,8 +70,6 @@ class Voc(Source):
                     raise UserError(f"{path.parents[2]} lacks the folder {beside}; a VOC devkit has one")
 
     def read(self, folder: Path, into: Writer) -> None:
-        from trust_exp.data.images import check_images
-
         into.info = DatasetInfo(self.name, CLASSES, (3, 448, 448), (0.0, 1.0), task=self.task)
         lists = {part: (path.parents[2], read_list(path)) for part, path in find_lists(folder).items()}
         # The lists overlap: trainval is train and val.
@@ -146,7 +145,7 @@ def read_list(path: Path) -> list[str]:
 
 
 class Objects(NamedTuple):
-    """What is in an image; ``clipped`` boxes stuck out by up to a pixel."""
+    """The objects in an image; ``clipped`` counts boxes that reached beyond it by up to a pixel."""
 
     boxes: np.ndarray  # float32 [M, 4]: left, top, right, bottom
     labels: np.ndarray  # uint8 [M]

@@ -6,9 +6,8 @@ import shutil
 import signal
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
+from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from trust_exp.data import store
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
+from trust_exp.data.concepts import concept_presence
 from trust_exp.data.config import Layer
-from trust_exp.data.dense import concept_presence
 from trust_exp.data.module import ArrayDataModule
-from trust_exp.data.street_scenes import CLASSES, MATERIALS, PARTS, SCENES, Scene, street_scene
+from trust_exp.data.street_scenes.drawing import CLASSES, DRAWING, MATERIALS, PARTS, SCENES, Scene, street_scene
 from trust_exp.errors import UserError
 from trust_exp.progress import track
 
@@ -33,13 +32,13 @@ WORTH = 64  # scenes that a process must draw to be worth its start
 class StreetScenes(ArrayDataModule):
     """Streets with exact labels: a class, a part and a material for every pixel, or the kind of place for an image.
 
-    The first scenes of a split are the same however many there are. If only the first are wanted, no others are drawn.
+    The first scenes of a split do not depend on their number, so only those that are needed are drawn.
 
     Args:
         task: segmentation serves maps, classification the kind of place; ``presence`` has the concepts of an image.
         images, test_images: how many there are of each split.
         image_size: height and width.
-        common: as of ``DataModule``.
+        common: see ``DataModule``.
     """
 
     def __init__(
@@ -99,9 +98,9 @@ class StreetScenes(ArrayDataModule):
         return store.read_manifest(store.prepared_folder(self.root, self._key(split)))
 
     def _key(self, split: Split) -> str:
-        """The name that the scenes are kept under: it changes with what they are drawn by."""
-        what = (generator_digest(), SEED, split, self.counts[split], self.image_size)
-        return f"street_scenes-{hashlib.sha256(repr(what).encode()).hexdigest()[:10]}"
+        """The name of the folder of the scenes: another drawing, number or size has another."""
+        key = (DRAWING, SEED, split, self.counts[split], self.image_size)
+        return f"street_scenes-{hashlib.sha256(repr(key).encode()).hexdigest()[:10]}"
 
     def _ensure(self, split: Split, *, verify: bool = False) -> None:
         key = self._key(split)
@@ -124,7 +123,7 @@ class StreetScenes(ArrayDataModule):
 
     def _draw(self, split: Split, into: store.Writer) -> None:
         n, size = self.counts[split], self.image_size
-        into.info, into.source = self.describe(), {"verified": True, "generator": generator_digest()}
+        into.info, into.source = self.describe(), {"verified": True, "generator": DRAWING}
         arrays = {
             "images": into.array(split, "images", (n, 3, *size), np.uint8),
             "labels": into.array(split, "labels", (n, *size), np.int8),
@@ -147,19 +146,11 @@ def draw(split: str, count: int, size: tuple[int, int]) -> Generator[Scene]:
     if workers == 1:
         yield from map(one, range(count))
         return
-    # Not by fork: it would copy the locks of threads, and CUDA does not survive it. What is sent is of the generator
-    # alone, so that the processes import no more. Ctrl-C reaches all of them, and this one ends the others.
+    # Not by fork, which copies the locks of threads and breaks CUDA. The processes import the drawing alone.
+    # Ctrl-C reaches all of them, and this one ends the others.
     context = get_context("forkserver")
     pool = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
     try:
         yield from pool.map(one, range(count), chunksize=CHUNK)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@cache
-def generator_digest() -> str:
-    """Of the program that draws: scenes that another version drew are others."""
-    here = Path(__file__)  # it keeps and serves scenes, and draws none
-    files = sorted(path for path in here.parent.glob("*.py") if path.name != here.name)
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:10]

@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.evals.config import EvalConfig
-from trust_exp.schema import late, moved
+from trust_exp.schema import added_later, moved
 
 
 @dataclass
@@ -26,7 +26,7 @@ class AutoAttackConfig(EvalConfig):
     batch_size: int = 500  # it takes part in the official library's random draws
     seed: int = 0
     implementation: str = "own"  # the package's attacks, or official: the library
-    skip_certified: bool = late(False)  # do not attack what an earlier eval=certify certifies beyond epsilon; L2 only
+    skip_certified: bool = added_later(False)  # do not attack images with certificates beyond epsilon; L2 only
 
     def __post_init__(self) -> None:
         check_choice("eval.autoattack.norm", self.norm, ("L2", "Linf"))

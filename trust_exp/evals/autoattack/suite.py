@@ -99,7 +99,7 @@ class AutoAttackSuite(Suite):
             "how": f"{self.norm} {self.epsilon:.3g}: {' + '.join(attacks)}",
         }
         if self.context.facts.get("stopping_rows"):
-            detail["how"] += "; not on the images of early stopping"
+            detail["how"] += "; weights chosen on other test images"
         if self.skip_certified:
             detail["certified_not_attacked"] = int(found["skipped"].sum())
             detail["how"] += f"; {detail['certified_not_attacked']} certified ones not attacked"

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from trust_exp.errors import UserError, check_range
 from trust_exp.evals.config import EvalConfig, check_splits
-from trust_exp.schema import late, moved
+from trust_exp.schema import added_later, moved
 
 
 @dataclass
@@ -21,7 +21,7 @@ class CertifyConfig(EvalConfig):
     per_class: bool = True
     tightness_pairs: int = 4000  # 0: no search
     tightness_steps: int = 1000
-    gap_steps: int = late(500)  # power iterations of the estimate below the bound; few make certify/bound_gap larger
+    gap_steps: int = added_later(500)  # power iterations of the estimate; few make certify/bound_gap larger
 
     def __post_init__(self) -> None:
         check_splits("eval.certify.splits", self.splits)

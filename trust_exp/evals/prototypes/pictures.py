@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,12 +30,12 @@ class PrototypePictures:
 
     Args:
         context: of the suite.
+        model: the network in prototypes.
         split: whose images are shown.
     """
 
-    def __init__(self, context: Context, split: Split) -> None:
-        self.context, self.split = context, split
-        self.model = cast(PrototypeModel, context.model)
+    def __init__(self, context: Context, model: PrototypeModel, split: Split) -> None:
+        self.context, self.model, self.split = context, model, split
 
     @torch.no_grad()
     def of_classes(self, classes: Sequence[int], images: int) -> list[Path]:

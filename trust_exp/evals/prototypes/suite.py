@@ -1,9 +1,9 @@
-"""What prototypes say of a network: how much of its decision they carry, and what an expert could set right."""
+"""Prototypes of a network: how much of its decision they carry, and how far an expert could correct it."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +11,16 @@ from torch import Tensor
 from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError, unknown
 from trust_exp.evals.deletion import deletion_rows
+from trust_exp.evals.prototypes.config import HAS_ITS_OWN
 from trust_exp.evals.prototypes.pictures import PrototypePictures
+from trust_exp.evals.prototypes.solved import solved
 from trust_exp.evals.suite import Outcomes, Report, Suite, split_prefix
 from trust_exp.explain.linear_head import similarity
+from trust_exp.models.prototype_options import PrototypeOptions
 from trust_exp.models.prototypes import PrototypeModel, without
 from trust_exp.results.record import Row, fraction
 
-MEASURED = {  # by the training, means over the classes, and their units
+MEASURED = {  # where prototypes are solved, means over the classes, and their units
     "feature_error": "features",
     "relative_feature_error": "fraction",
     "head_error": "weights",
@@ -43,6 +46,7 @@ class PrototypeSuite(Suite):
         drop: prototypes that are to contribute nothing, as "<class>:<number>", the number as in the pictures, from 1;
             if given, what that does to the predictions is told and drawn in the place of the oracle's choice.
         drop_in: numbers of the images that it is done to; empty: all of them.
+        solve: the values of ``PrototypeOptions``, with which prototypes are solved for a network that has none.
 
     Source: ProtoNMF (2023), tables 3 and 4 and figure 5.
     """
@@ -59,13 +63,15 @@ class PrototypeSuite(Suite):
         deletion: int,
         drop: Sequence[str],
         drop_in: Sequence[int],
+        solve: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.options = PrototypeOptions(**(solve or {}))
         self.splits, self.pictures, self.images, self.deletion = tuple(splits), pictures, images, deletion
         self.classes, self.drop, self.drop_in = classes, drop, drop_in
 
     def prepare(self) -> None:
-        self.model = cast(PrototypeModel, self.context.model)
+        self.model, self.measured = self._in_prototypes()
         self.dropped: dict[int, list[int]] = {}
         for text in self.drop:
             name, colon, number = text.rpartition(":")
@@ -80,6 +86,16 @@ class PrototypeSuite(Suite):
         known = torch.cat([self.context.data.served(split) for split in self.splits])
         if lost := sorted(set(self.drop_in) - set(known.tolist())):
             raise UserError(f"eval.prototypes.drop_in: there is no image {lost[0]} among those that are evaluated")
+
+    def _in_prototypes(self) -> tuple[PrototypeModel, Mapping[str, Mapping[str, float]]]:
+        """The network in prototypes, and what was measured when they were solved."""
+        network, shape = self.context.model, self.context.info.shape
+        if not isinstance(network, PrototypeModel):
+            return solved(self.context, self.options)
+        if self.options != PrototypeOptions():
+            raise UserError(HAS_ITS_OWN)
+        model = network if network.reader.shape == tuple(shape) else network.at(shape)
+        return model, self.context.facts.get("prototypes", {})
 
     def step(self, batch: Batch) -> Outcomes:
         tokens, logits = self.model.reader(batch.image)
@@ -119,7 +135,7 @@ class PrototypeSuite(Suite):
         return without(parts, self.dropped, chosen.nonzero().squeeze(1).tolist()).sum(2)
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
-        rows = self._measured()
+        rows = self._rows_of_measures()
         for split, found in outcomes.items():
             lead = f"prototypes/{split_prefix(split)}"
             for key, name in (("black_box", "black_box_accuracy"), ("second", "without_predicted_class_accuracy")):
@@ -145,19 +161,19 @@ class PrototypeSuite(Suite):
         return Report(rows, self._draw(outcomes[self.splits[-1]]) if draws else [])
 
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prototypes of the predicted class find in each place, weighted, [B, h, w], and that class [B]."""
+        """Weighted evidence of the predicted class's prototypes at each place, [B, h, w], and that class [B]."""
         tokens, logits = self.model.reader(images)
         said = logits.argmax(1)
         return torch.stack([self._evidence(tokens[at : at + 1], int(label)) for at, label in enumerate(said)]), said
 
     def _evidence(self, tokens: Tensor, label: int) -> Tensor:
-        """What the prototypes of a class find in the places of one image, weighted, [h, w]."""
+        """Weighted evidence of a class's prototypes at each place of one image, [h, w]."""
         weights = self.model.prototypes().weights[label]
         return (self.model.places(tokens, label)[0] * weights[:, None, None]).sum(0)
 
     def _draw(self, found: Outcomes) -> list[Path]:
         """Pages of classes, and the first images of the last split whose prediction an intervention changes."""
-        pictures, count = PrototypePictures(self.context, self.splits[-1]), self.model.counts[0]
+        pictures, count = PrototypePictures(self.context, self.model, self.splits[-1]), self.model.counts[0]
         paths = pictures.of_classes(self._shown(), self.images)
         if self.dropped:
             changed = found[f"both@{count}"] != found["dropped"]
@@ -171,15 +187,14 @@ class PrototypeSuite(Suite):
         names = self.context.info.classes
         return [_number(name, names, "classes") for name in self.classes] or list(range(len(names)))[: self.pictures]
 
-    def _measured(self) -> list[Row]:
-        """What the training kept, means over the classes, and how alike a class's prototypes are."""
+    def _rows_of_measures(self) -> list[Row]:
+        """Errors and stability as measured, means over the classes, and how alike a class's prototypes are."""
         rows = []
-        told: Mapping[str, Any] = self.context.facts.get("prototypes", {})
         for count in sorted(self.model.counts):
-            for name, unit in MEASURED.items():
-                rows.append(Row(f"prototypes/{name}@{count}", told[str(count)][name], unit))
-            if told[str(count)]["stability"] < 1:  # there were several starts
-                rows.append(Row(f"prototypes/stability@{count}", told[str(count)]["stability"], "cosine"))
+            found = self.measured.get(str(count), {})  # empty on other data than those of the run that solved them
+            rows += [Row(f"prototypes/{name}@{count}", found[name], unit) for name, unit in MEASURED.items() if found]
+            if found.get("stability", 1) < 1:  # there were several starts
+                rows.append(Row(f"prototypes/stability@{count}", found["stability"], "cosine"))
             if count > 1:
                 rows.append(
                     Row(f"prototypes/similarity@{count}", similarity(self.model.prototypes(count).basis), "cosine")

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.methods.config import MethodConfig, OptimizerConfig
-from trust_exp.schema import free, late, reference
+from trust_exp.schema import added_later, outside_identity, reference
 
 FAMILY = "trust_exp.methods.adversarial.module"
 
@@ -22,11 +22,11 @@ BatchNorm = Literal["joint", "split"]
 
 
 def why_no_ranking(subset: Mapping[str, Any], source: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """Why a run with the checked configuration ``source`` leaves no ranking for a subset; empty if it leaves one.
+    """Why the run ``source`` has no ranking for a subset; empty if it has one.
 
     Args:
-        subset: the node that names the run.
-        run: the checked configuration of which the node is a part.
+        subset: the node that names the source.
+        source, run: checked configurations; the node is part of ``run``.
     """
     measure, name = subset["measure"], run["dataset"]["name"]
     if measure not in source["method"].get("difficulty", []):
@@ -38,16 +38,16 @@ def why_no_ranking(subset: Mapping[str, Any], source: Mapping[str, Any], run: Ma
 
 @dataclass
 class SubsetConfig:
-    """A, the training samples that are attacked; without any choice all of them (Losch 2024, sec. 3.2.2)."""
+    """A, the training samples that are attacked, by default all (Losch 2024, sec. 3.2.2)."""
 
-    by: str = "example"  # what fraction and count are of: examples (ESAT) or classes (CSAT)
-    fraction: float | None = None  # of what is served
+    by: str = "example"  # unit of fraction and count: example (ESAT) or class (CSAT)
+    fraction: float | None = None  # of the samples or classes served
     count: int | None = None
-    classes: list[str] | None = None  # only of these, by name or number
-    order: str = "random"  # which come first; random: by the run's seed
+    classes: list[str] | None = None  # samples of these classes only, by name or number
+    order: str = "random"  # which are attacked first; random: by the run's seed
     ranking: str | None = reference(why_not=why_no_ranking)  # a run with method.difficulty, or a ranking file
-    measure: str = "entropy"  # which of the folder's rankings
-    index_file: str | None = reference()  # exactly the samples whose numbers stand here: .npy, or a text, one a line
+    measure: str = "entropy"  # one of the folder's rankings
+    index_file: str | None = reference()  # exactly the samples listed here: .npy, or text with one number per line
 
     def __post_init__(self) -> None:
         check_choice("method.subset.by", self.by, get_args(By))
@@ -64,27 +64,26 @@ class SubsetConfig:
             )
         if self.order == "random" and self.ranking is not None:
             raise UserError(
-                f"method.subset.ranking={self.ranking} means nothing with method.subset.order=random; "
+                f"method.subset.ranking={self.ranking} has no effect with method.subset.order=random; "
                 "choose method.subset.order=hardest or easiest"
             )
         if self.order != "random" and self.fraction is None and self.count is None:
             raise UserError(
-                f"method.subset.order={self.order} means nothing where all are attacked; give method.subset.fraction "
-                "or method.subset.count"
+                f"method.subset.order={self.order} has no effect if all samples are attacked; give "
+                "method.subset.fraction or method.subset.count"
             )
         if self.ranking is None and self.measure != "entropy":
-            raise UserError(f"method.subset.measure={self.measure} means nothing without method.subset.ranking")
+            raise UserError(f"method.subset.measure={self.measure} has no effect without method.subset.ranking")
 
     def _check_amount(self) -> None:
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise UserError(
-                f"method.subset.fraction must be greater than 0 and at most 1; got {self.fraction:g}: with nothing to "
-                "attack it would be method=standard"
+                f"method.subset.fraction must be greater than 0 and at most 1; got {self.fraction:g}; to attack "
+                "nothing, choose method=standard"
             )
         if self.count is not None and self.count < 1:
             raise UserError(
-                f"method.subset.count must be at least 1; got {self.count}: with nothing to attack it would be "
-                "method=standard"
+                f"method.subset.count must be at least 1; got {self.count}; to attack nothing, choose method=standard"
             )
         if self.classes is not None and not self.classes:
             raise UserError("method.subset.classes must name at least one class; got []")
@@ -96,7 +95,7 @@ class SubsetConfig:
         given = [key for key in ("fraction", "count", "classes", "ranking") if getattr(self, key) is not None]
         if self.index_file is not None and (given or self.by == "class"):
             named = " and ".join(f"method.subset.{key}" for key in given) or "method.subset.by=class"
-            raise UserError(f"method.subset.index_file says all of the subset; leave out {named}")
+            raise UserError(f"method.subset.index_file already names the whole subset; leave out {named}")
 
 
 @dataclass
@@ -106,28 +105,30 @@ class PgdConfig:
     step_size: float | None = None  # None: 2.5 epsilon / steps
     steps: int = 7
     random_start: bool = False
-    keep: str = "best"  # iterate, by its loss; or the last one
-    score_last: bool = True  # the last iterate may be the best one, which costs one more forward pass
+    keep: str = "best"  # iterate by its loss, or last
+    score_last: bool = True  # whether the last iterate may be the best; costs one more forward pass
 
     def __post_init__(self) -> None:
         check_range("method.attack.step_size", self.step_size, above=0)
         check_range("method.attack.steps", self.steps, least=1)
         check_choice("method.attack.keep", self.keep, ("best", "last"))
         if self.keep == "last" and not self.score_last:
-            raise UserError("method.attack.score_last=false means nothing with method.attack.keep=last")
+            raise UserError("method.attack.score_last=false has no effect with method.attack.keep=last")
 
 
 @dataclass
 class StoppingConfig:
-    """Keep the weights of the best robust accuracy on a part of the test set; eval.autoattack uses the rest."""
+    """Keep the weights of the best robust accuracy on held-out samples."""
 
-    samples: int = 1000  # at most; and at most half of the test set
+    split: str = added_later("auto")  # val; or test, whose other samples are then evaluated; auto: val if there is one
+    samples: int = 1000  # at most; and at most half of a test set
     at: list[float] = field(default_factory=lambda: [0.08, 0.25, 0.51, 0.76, 1.0])  # fractions of the training
     version: str = "fast"  # of AutoAttack
-    batch_size: int = free(500)
-    seed: int = 90622  # of the choice of the samples
+    batch_size: int = outside_identity(500)
+    seed: int = 90622  # for the choice of the samples
 
     def __post_init__(self) -> None:
+        check_choice("method.stopping.split", self.split, ("auto", "val", "test"))
         check_range("method.stopping.samples", self.samples, least=1)
         check_choice("method.stopping.version", self.version, ("standard", "fast"))
         check_range("method.stopping.batch_size", self.batch_size, least=1)
@@ -142,7 +143,7 @@ class EnsemblingConfig:
 
     weight: float = 30.0  # of the squared distance to the running mean of a sample's predictions
     momentum: float = 0.9  # of that mean
-    start: float = 0.45  # fractions of the training between which the weight grows
+    start: float = 0.45  # the weight grows between these fractions of the training
     end: float = 0.75
 
     def __post_init__(self) -> None:
@@ -154,18 +155,18 @@ class EnsemblingConfig:
 
 @dataclass
 class AdversarialConfig(MethodConfig):
-    """What all adversarial training of this family shares."""
+    """Settings shared by all methods of this family."""
 
     trains_for_a_radius: ClassVar[bool] = True
 
     norm: str = "L2"
     epsilon: float = MISSING  # radius in the data's own units
     subset: SubsetConfig = field(default_factory=SubsetConfig)
-    weights: str = "vanilla"  # of attacked samples against the others (Losch 2024, sec. 3.2.2 and 3.3.4)
+    weights: str = "vanilla"  # of attacked samples relative to others (Losch 2024, sec. 3.2.2 and 3.3.4)
     average: str = "weighted"  # sum(w l) / sum(w), as released; plain: sum(w l) / B, Eq. 3.2
     batch_norm: str = "joint"  # one pass over the mixed batch, as released; split: each part has its own statistics
     stopping: StoppingConfig | None = None
-    ensembling: EnsemblingConfig | None = late(None)
+    ensembling: EnsemblingConfig | None = added_later(None)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
@@ -173,8 +174,7 @@ class AdversarialConfig(MethodConfig):
         check_range("method.epsilon", self.epsilon)
         if not self.epsilon > 0:
             raise UserError(
-                f"method.epsilon must be greater than 0; got {self.epsilon:g}: without an attack it would be "
-                "method=standard"
+                f"method.epsilon must be greater than 0; got {self.epsilon:g}; for none choose method=standard"
             )
         check_choice("method.weights", self.weights, get_args(Weights))
         check_choice("method.average", self.average, get_args(Average))
@@ -183,7 +183,7 @@ class AdversarialConfig(MethodConfig):
 
 @dataclass
 class SatConfig(AdversarialConfig):
-    """Subset adversarial training with PGD (Losch 2024, ch. 3); of all samples: Madry et al. 2018."""
+    """Subset adversarial training with PGD (Losch 2024, ch. 3); on all samples: Madry et al. 2018."""
 
     _target_: str = f"{FAMILY}.SubsetAdversarialTraining"
     attack: PgdConfig = field(default_factory=PgdConfig)
@@ -217,7 +217,7 @@ class TradesConfig(AdversarialConfig):
 
 @dataclass
 class MonitorConfig:
-    """How catastrophic overfitting is looked for: a few PGD steps on a fixed batch of attacked samples."""
+    """Detection of catastrophic overfitting: PGD on a fixed batch of attacked samples."""
 
     every: int | None = None  # optimiser steps; None: an epoch
     steps: int = 10
@@ -231,11 +231,11 @@ class MonitorConfig:
 
 @dataclass
 class FastConfig(AdversarialConfig):
-    """FGSM from a random start (Wong et al. 2020): one gradient step a sample."""
+    """FGSM from a random start (Wong et al. 2020): one gradient step per sample."""
 
     _target_: str = f"{FAMILY}.FastAdversarialTraining"
     step_size: float | None = None  # None: 1.25 epsilon
-    monitor: MonitorConfig = free(MonitorConfig)
+    monitor: MonitorConfig = outside_identity(MonitorConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,19 +1,21 @@
-"""A training step of each method of this family; the maths is in core.py, which samples are attacked in subset.py."""
+"""The training step of each method of this family; core.py has the maths, subset.py chooses the attacked samples."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trust_exp.attacks.arguments import Threat
 from trust_exp.attacks.ball import Norm
 from trust_exp.attacks.pgd import fgsm_rs, pgd, trades_attack
+from trust_exp.console import say
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.data.module import DataModule
 from trust_exp.data.subset import ATTACKED, write_index
-from trust_exp.errors import UserError
 from trust_exp.methods.adversarial.config import (
     EnsemblingConfig,
     MonitorConfig,
@@ -28,14 +30,11 @@ from trust_exp.methods.adversarial.overfitting import OverfittingAlarm
 from trust_exp.methods.adversarial.stopping import EarlyStopping
 from trust_exp.methods.adversarial.subset import Subset, choose, rows_in
 from trust_exp.methods.base import GradientMethod
-from trust_exp.results.table import say
 from trust_exp.rng import keyed_generator
 
-CHECKPOINT = "adversarial"  # where a checkpoint keeps what this family adds
 
-
-class Outcome(NamedTuple):
-    """Of a step's samples: losses float32 [B] and their weights [B]; which of the clean and attacked are right."""
+class StepLosses(NamedTuple):
+    """Losses float32 [B] and their weights [B]; which predictions for clean and attacked samples are right."""
 
     losses: Tensor
     weights: Tensor
@@ -44,18 +43,18 @@ class Outcome(NamedTuple):
 
 
 class AdversarialTraining(GradientMethod):
-    """Training that attacks the samples of A and no others; each method says how, and what the loss is.
+    """Training that attacks the samples of A and no others; each method says how, and with which loss.
 
     Args:
         norm, epsilon: of the attack, in the data's own units.
-        subset: which samples A has, a SubsetConfig or its fields.
+        subset: the choice of A, a SubsetConfig or its fields.
         weights, average: of the loss, see core.py.
         batch_norm: joint: clean and attacked samples share its statistics; split: see ``two_parts``.
         stopping: a StoppingConfig or its fields; None: the weights of the last step are kept.
-        ensembling: an EnsemblingConfig or its fields; None: nothing holds predictions near their mean.
+        ensembling: an EnsemblingConfig or its fields; None: no temporal ensembling.
 
     Raises:
-        UserError: when the training begins, if A cannot be chosen so, or ensembling is asked of several processes.
+        UserError: when the training begins, if this choice of A is impossible.
     """
 
     def __init__(
@@ -75,15 +74,17 @@ class AdversarialTraining(GradientMethod):
         log_every: int = 50,
     ) -> None:
         super().__init__(model, info, optimizer, log_every)
-        self.norm, self.epsilon = norm, epsilon
+        self.epsilon, self.threat = epsilon, Threat(norm=norm, domain=info.domain)
         self.subset_config = subset if isinstance(subset, SubsetConfig) else SubsetConfig(**subset)
         self.scheme, self.average, self.joint = weights, average, batch_norm == "joint"
-        self.stopping_config = StoppingConfig(**stopping) if isinstance(stopping, Mapping) else stopping
-        self.ensembling_config = EnsemblingConfig(**ensembling) if isinstance(ensembling, Mapping) else ensembling
+        stopping = StoppingConfig(**stopping) if isinstance(stopping, Mapping) else stopping
+        self.stopping = None if stopping is None else EarlyStopping(stopping, epsilon, self.threat)
+        ensembling = EnsemblingConfig(**ensembling) if isinstance(ensembling, Mapping) else ensembling
+        self.ensemble = None if ensembling is None else TemporalEnsemble(ensembling)
         self.subset: Subset | None = None
-        self.ensemble: TemporalEnsemble | None = None
-        self.stopping: EarlyStopping | None = None
-        self._resumed: dict[str, Any] = {}
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [callback for callback in (self.ensemble, self.stopping) if callback is not None]
 
     def perturb(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Adversarial examples of x, [K, ...]."""
@@ -91,7 +92,7 @@ class AdversarialTraining(GradientMethod):
 
     @property
     def data(self) -> DataModule:
-        """What is trained on."""
+        """The run's data."""
         data: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
 
@@ -101,19 +102,18 @@ class AdversarialTraining(GradientMethod):
         rows = rows_in(self.lookup, batch.index)
         x = batch.image[rows]
         if len(rows):
-            # The step and not the number of draws: a resumed run attacks as it would have.
-            x = self.perturb(
-                x, batch.label[rows], keyed_generator(self.data.seed, "attack", self.global_step, self.global_rank)
-            )
-        outcome = self.outcome(batch, rows, x)
-        loss = mean_loss(outcome.losses, outcome.weights, self._total_weight(outcome.weights))
+            # keyed by the step, so that a resumed run attacks as an uninterrupted one
+            generator = keyed_generator(self.data.seed, "attack", self.global_step, self.global_rank)
+            x = self.perturb(x, batch.label[rows], generator)
+        step = self.losses_of(batch, rows, x)
+        loss = mean_loss(step.losses, step.weights, self._total_weight(step.weights))
         if self.logs_now:
-            parts = {"accuracy": outcome.clean, "robust_accuracy": outcome.attacked}
+            parts = {"accuracy": step.clean, "robust_accuracy": step.attacked}
             self.log_step(loss, **{name: right.float().mean() for name, right in parts.items() if len(right)})
         return loss
 
-    def outcome(self, batch: Batch, rows: Tensor, x: Tensor) -> Outcome:
-        """Cross-entropy of the samples as they are in B, and attacked in A; ``x`` [K, ...] is those at ``rows``."""
+    def losses_of(self, batch: Batch, rows: Tensor, x: Tensor) -> StepLosses:
+        """Cross-entropy of clean samples in B and attacked ones in A; ``x`` [K, ...]: those at ``rows``, attacked."""
         others = torch.ones_like(batch.label, dtype=torch.bool).index_fill(0, rows, False).nonzero().squeeze(1)
         clean, attacked = two_parts(self.model, batch.image[others], x, joint=self.joint)
         label = batch.label[torch.cat([others, rows])]
@@ -122,10 +122,10 @@ class AdversarialTraining(GradientMethod):
         weights = torch.ones_like(losses)
         weights[len(others) :] = self.weight
         right = clean.argmax(1) == label[: len(others)], attacked.argmax(1) == label[len(others) :]
-        return Outcome(losses, weights, *right)
+        return StepLosses(losses, weights, *right)
 
     def _total_weight(self, weights: Tensor) -> Tensor | int:
-        """What the weighted losses are divided by: of all processes, as each has another share of A in its batch."""
+        """Divisor of the weighted losses, from all processes, as their batches have different shares of A."""
         if self.average == "plain":
             return len(weights)
         total = weights.sum()
@@ -134,86 +134,22 @@ class AdversarialTraining(GradientMethod):
         return total / self.trainer.world_size
 
     def penalty(self, batch: Batch, rows: Tensor, attacked: Tensor) -> Tensor:
-        """What temporal ensembling adds to the losses of the attacked samples, float32 [K]; zeros without it."""
+        """Penalty of temporal ensembling on the attacked samples, float32 [K]; zeros without it."""
         if self.ensemble is None:
             return attacked.new_zeros(len(rows))
         return self.ensemble.penalty(self.model, self.global_step, batch.index[rows], batch.image[rows], attacked)
 
-    # --- before, between and after the steps -----------------------------------------------------------------------
+    # --- before and after the steps --------------------------------------------------------------------------------
 
-    def on_fit_start(self) -> None:
-        self.subset = choose(self.subset_config, self.data)
-        self.lookup = self.subset.lookup().to(self.device)
+    def setup(self, stage: str) -> None:
+        self.subset = choose(self.subset_config, self.data)  # here, as callbacks start before on_fit_start
         self.weight = weight_of_attacked(
             len(self.subset.index), self.subset.samples - len(self.subset.index), self.scheme
         )
-        if self.ensembling_config is not None:
-            if self.trainer.world_size > 1:
-                raise UserError(
-                    "method.ensembling keeps the mean of each sample's predictions in one process; choose "
-                    "accelerator.devices=1 and accelerator.nodes=1, or method.ensembling=null"
-                )
-            self.ensemble = TemporalEnsemble(
-                self.ensembling_config, self.subset.index.to(self.device), len(self.info.classes), self.total_steps
-            )
-            if "ensembling" in self._resumed:
-                self.ensemble.mean.copy_(self._resumed["ensembling"])
-        if self.stopping_config is not None:
-            self.stopping = EarlyStopping(self.stopping_config, self.norm, self.epsilon, self.total_steps, self.data)
-            if "stopping" in self._resumed:
-                self.stopping.load_state_dict(self._resumed["stopping"])
+        self.lookup = self.subset.lookup()
 
-    # Before a step and not after it: callbacks that save come first after a step, and a check that a checkpoint missed
-    # is made when the run goes on.
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.between_steps()
-
-    def on_train_end(self) -> None:
-        self.between_steps()
-
-    def on_fit_end(self) -> None:
-        self.between_steps()  # of a run that was stopped after its last step, which trains no more
-
-    def between_steps(self) -> None:
-        """What is looked at when its step has come."""
-        stopping = self.stopping
-        if stopping is not None and stopping.due(self.global_step):
-            self._share_buffers()
-            accuracy = stopping.check(
-                self.model, self.global_step, self._total, self.trainer.global_rank, self.trainer.world_size
-            )
-            self._log_now(stopping_accuracy=accuracy)
-
-    def _share_buffers(self) -> None:
-        """Give every process the batch-norm statistics of the first, as at the next step."""
-        if self.trainer.world_size > 1:
-            for buffer in self.model.buffers():
-                torch.distributed.broadcast(buffer, 0)
-
-    def _total(self, count: int) -> int:
-        if self.trainer.world_size == 1:
-            return count
-        counts: list[int] = [0] * self.trainer.world_size
-        torch.distributed.all_gather_object(counts, count)
-        return sum(counts)
-
-    def _log_now(self, **values: float) -> None:
-        """A point of a curve of its own, whether or not this step is logged."""
-        for logger in self.loggers if self.trainer.is_global_zero else ():
-            logger.log_metrics({f"train/{name}": value for name, value in values.items()}, step=self.global_step)
-
-    # --- what is kept ----------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT] = self.extra_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._resumed = checkpoint.get(CHECKPOINT, {})
-
-    def extra_state(self) -> dict[str, Any]:
-        """What a resumed training needs beside the weights."""
-        state: dict[str, Any] = {} if self.ensemble is None else {"ensembling": self.ensemble.mean}
-        return state if self.stopping is None else {**state, "stopping": self.stopping.state_dict()}
+    def on_fit_start(self) -> None:
+        self.lookup = self.lookup.to(self.device)
 
     @classmethod
     def class_groups(cls, facts: Mapping[str, Any], classes: Sequence[str]) -> dict[str, list[str]]:
@@ -246,7 +182,7 @@ class AdversarialTraining(GradientMethod):
 
 
 class SubsetAdversarialTraining(AdversarialTraining):
-    """SAT with PGD on the cross-entropy (Losch 2024, ch. 3); with A all of the data that of Madry et al. 2018."""
+    """SAT with PGD on cross-entropy (Losch 2024, ch. 3); if A is all of the data, Madry et al. 2018."""
 
     def __init__(self, model: nn.Module, info: DatasetInfo, *, attack: Mapping[str, Any], **shared: Any) -> None:
         super().__init__(model, info, **shared)
@@ -255,8 +191,8 @@ class SubsetAdversarialTraining(AdversarialTraining):
         reach = self.step_size * (self.attack.steps - self._unused_steps())
         if reach < self.epsilon * (1 - 1e-9) and not self.attack.random_start:
             say(
-                f"warning: the attack of the training reaches {reach:.4g} and not method.epsilon={self.epsilon:.4g}; "
-                "choose more method.attack.steps, a larger method.attack.step_size or method.attack.score_last=true"
+                f"warning: the training's attack reaches {reach:.4g} and not method.epsilon={self.epsilon:.4g}; choose "
+                "more method.attack.steps, a larger method.attack.step_size or method.attack.score_last=true"
             )
 
     def _unused_steps(self) -> int:
@@ -272,19 +208,18 @@ class SubsetAdversarialTraining(AdversarialTraining):
             x,
             y,
             self.epsilon,
-            norm=self.norm,
             step_size=self.step_size,
             steps=attack.steps,
             random_start=attack.random_start,
             keep=attack.keep,  # type: ignore[arg-type]  # checked by the schema
             score_last=attack.score_last,
-            domain=self.info.domain,
             generator=generator,
+            **self.threat,
         )
 
 
 class Trades(AdversarialTraining):
-    """TRADES on A (Zhang et al. 2019): cross-entropy on all clean samples, beta times the divergence on A's."""
+    """TRADES on A (Zhang et al. 2019): cross-entropy on all clean samples, beta times the divergence on those of A."""
 
     def __init__(
         self, model: nn.Module, info: DatasetInfo, *, beta: float, attack: Mapping[str, Any], **shared: Any
@@ -301,21 +236,20 @@ class Trades(AdversarialTraining):
             self.model,
             x,
             self.epsilon,
-            norm=self.norm,
             step_size=self.step_size,
             steps=self.attack.steps,
-            domain=self.info.domain,
             generator=generator,
+            **self.threat,
         )
 
-    def outcome(self, batch: Batch, rows: Tensor, x: Tensor) -> Outcome:
+    def losses_of(self, batch: Batch, rows: Tensor, x: Tensor) -> StepLosses:
         clean, attacked = two_parts(self.model, batch.image, x, joint=self.joint)
         losses = F.cross_entropy(clean, batch.label, reduction="none")
         losses = losses.index_add(
             0, rows, self.beta * divergence(clean[rows], attacked) + self.penalty(batch, rows, attacked)
         )
         weights = torch.ones_like(losses).index_fill(0, rows, self.weight)
-        return Outcome(losses, weights, clean.argmax(1) == batch.label, attacked.argmax(1) == batch.label[rows])
+        return StepLosses(losses, weights, clean.argmax(1) == batch.label, attacked.argmax(1) == batch.label[rows])
 
 
 class FastAdversarialTraining(AdversarialTraining):
@@ -332,8 +266,11 @@ class FastAdversarialTraining(AdversarialTraining):
     ) -> None:
         super().__init__(model, info, **shared)
         self.step_size = step_size or 1.25 * self.epsilon
-        self.monitor_config = monitor if isinstance(monitor, MonitorConfig) else MonitorConfig(**monitor)
-        self.alarm: OverfittingAlarm | None = None
+        config = monitor if isinstance(monitor, MonitorConfig) else MonitorConfig(**monitor)
+        self.alarm = OverfittingAlarm(config, self.epsilon, self.threat, self.step_size)
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [*super().configure_callbacks(), self.alarm]
 
     def derived(self) -> dict[str, float]:
         return {"step_size": self.step_size}
@@ -344,49 +281,10 @@ class FastAdversarialTraining(AdversarialTraining):
             x,
             y,
             self.epsilon,
-            norm=self.norm,
             step_size=self.step_size,
-            domain=self.info.domain,
             generator=generator,
+            **self.threat,
         )
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        served, samples = self.data.served("train"), self.monitor_config.samples
-        attacked = torch.isin(served, self.subset.index if self.subset else served).nonzero().squeeze(1)
-        spread = torch.linspace(0, len(attacked) - 1, min(samples, len(attacked))).long()
-        image, label, *_ = self.data.samples("train", attacked[spread])
-        self.alarm = OverfittingAlarm(
-            self.monitor_config,
-            self.info,
-            self.norm,
-            self.epsilon,
-            self.step_size,
-            image,
-            label,
-            self.data.seed,
-        )
-        if "alarm" in self._resumed:
-            self.alarm.load_state_dict(self._resumed["alarm"])
-
-    def between_steps(self) -> None:
-        super().between_steps()
-        every = self.monitor_config.every or self.trainer.num_training_batches
-        if self.alarm is None or not self.alarm.due(self.global_step, int(every)):
-            return
-        found, first = self.alarm.check(self.model, self.global_step)
-        self._log_now(**found)
-        if first and self.trainer.is_global_zero:
-            say(
-                f"warning: catastrophic overfitting at step {self.global_step}: accuracy {found['pgd_accuracy']:.1%} "
-                f"under PGD, {found['fgsm_accuracy']:.1%} under the single step of the training; a smaller "
-                "method.step_size or method=sat helps"
-            )
-
-    def extra_state(self) -> dict[str, Any]:
-        state = super().extra_state()
-        return state if self.alarm is None else {**state, "alarm": self.alarm.state_dict()}
 
     def facts(self) -> dict[str, Any]:
-        raised_at = None if self.alarm is None or self.alarm.raised_at < 0 else self.alarm.raised_at
-        return {**super().facts(), "catastrophic_overfitting_at": raised_at}
+        return {**super().facts(), **self.alarm.facts()}

@@ -1,4 +1,4 @@
-"""A, the training samples that are attacked: by class, by example, or as a file says (Losch 2024, sec. 3.2.2)."""
+"""A, the training samples that are attacked, chosen by class, by example or from a file (Losch 2024, sec. 3.2.2)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Subset:
 
     Attributes:
         index: int64 [|A|], positions in the whole training split, increasing.
-        samples: how many training samples are served, |A| + |B|.
-        classes: their names if A is all of some classes and nothing else; None: A is no set of classes.
+        samples: number of training samples served, |A| + |B|.
+        classes: names of the classes, if A is exactly all samples of some classes; else None.
     """
 
     index: Tensor
@@ -30,25 +30,25 @@ class Subset:
     classes: tuple[str, ...] | None = None
 
     def lookup(self) -> Tensor:
-        """Whether a sample is in A, by its position in the whole split: bool [last of A + 2]; see ``rows_in``."""
+        """Whether a sample is in A, by its position in the whole split, bool [last of A + 2]; for ``rows_in``."""
         found = torch.zeros(int(self.index.max()) + 2, dtype=torch.bool)
         found[self.index] = True
         return found
 
     def checksum(self) -> str:
-        """Of which samples are in A."""
+        """Checksum of ``index``."""
         return hashlib.sha256(self.index.numpy().astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def rows_in(lookup: Tensor, index: Tensor) -> Tensor:
-    """Rows of a batch that are in A, int64 [K], for a ``lookup`` and the batch's ``index`` (int64 [B])."""
+    """Rows of a batch that are in A, int64 [K], from ``Subset.lookup()`` and the batch's ``index`` (int64 [B])."""
     return lookup[index.clamp(max=len(lookup) - 1)].nonzero().squeeze(1)
 
 
 def choose(config: SubsetConfig, data: DataModule) -> Subset:
-    """The samples to attack among those that are served for training; random ones by the seed of ``data``.
+    """The samples to attack among the training samples served; random orders depend on the seed of ``data``.
 
-    Of a smaller fraction or count in the same order A is a part of that of a larger one.
+    In the same order, the A of a smaller fraction or count is part of the A of a larger one.
 
     Raises:
         UserError: if a class, a number or a ranking does not fit the data, or nothing is left to attack.
@@ -71,25 +71,25 @@ def choose(config: SubsetConfig, data: DataModule) -> Subset:
             chosen = None
     if not len(index):
         raise UserError(
-            f"there is nothing to attack: no training sample of dataset={data.name} that is served is of the classes "
+            f"there is nothing to attack: dataset={data.name} serves no training sample of the classes "
             f"{', '.join(config.classes or [])}"
         )
     return Subset(index, len(served), None if chosen is None else tuple(names[number] for number in sorted(chosen)))
 
 
 def _listed(path: str, data: DataModule, served: Tensor) -> Tensor:
-    numbers = read_index(path, data.describe().name, data.whole_labels("train"), "method.subset.index_file")
+    numbers = read_index(path, data.sample_facts(), "method.subset.index_file")
     index, times = numbers.unique(return_counts=True)
     if len(index) < len(numbers):
-        odd = int(index[times.argmax()])
+        repeated = int(index[times.argmax()])
         raise UserError(
-            f"method.subset.index_file={path} names sample {odd} {int(times.max())} times; name each sample once"
+            f"method.subset.index_file={path} names sample {repeated} {int(times.max())} times; name each sample once"
         )
     index = index[torch.isin(index, served)]
     if not len(index):
         raise UserError(
             f"method.subset.index_file={path} leaves nothing to attack: none of its {len(numbers)} samples is among "
-            f"the {len(served)} of dataset={data.name} that are served"
+            f"the {len(served)} that dataset={data.name} serves"
         )
     return index
 
@@ -100,24 +100,22 @@ def _numbers(classes: list[str], data: DataModule) -> Tensor:
 
 
 def _amount(config: SubsetConfig, size: int, what: str) -> int:
-    """How many of ``size`` classes or samples are in A."""
+    """Number of classes or samples in A, of ``size``."""
     if config.count is not None:
         if config.count > size:
-            raise UserError(
-                f"method.subset.count={config.count} is more than the {size} {what} there are to choose from"
-            )
+            raise UserError(f"method.subset.count={config.count} is more than the {size} {what} to choose from")
         return config.count
     amount = round(size * (1.0 if config.fraction is None else config.fraction))
     if size and not amount:
         raise UserError(
-            f"method.subset.fraction={config.fraction:g} of {size} {what} is none, so nothing would be attacked; "
+            f"method.subset.fraction={config.fraction:g} of {size} {what} rounds to 0, so nothing would be attacked; "
             f"choose at least {1 / size:.2g}"
         )
     return amount
 
 
 def _example_order(config: SubsetConfig, data: DataModule, candidates: Tensor) -> Tensor:
-    """Candidates (int64 [M], positions), those that come first into A first."""
+    """Candidates in the order in which they join A, int64 [M], positions."""
     if config.order == "random":
         return candidates[torch.randperm(len(candidates), generator=keyed_generator(data.seed, "subset"))]
     ranked = torch.from_numpy(_ranking(config, data).index)
@@ -125,18 +123,18 @@ def _example_order(config: SubsetConfig, data: DataModule, candidates: Tensor) -
     if len(kept) < len(candidates):
         raise UserError(
             f"method.subset.ranking={config.ranking} ranks {len(kept)} of {len(candidates)} samples to choose from; "
-            "take a run that was trained on all of them"
+            "choose a run that was trained on all of them"
         )
     return kept if config.order == "hardest" else kept.flip(0)
 
 
 def _class_order(config: SubsetConfig, data: DataModule, classes: Tensor, candidates: Tensor) -> Tensor:
-    """Classes (int64 [C], numbers), those that come first into A first."""
+    """Classes in the order in which they join A, int64 [C], numbers."""
     classes = classes.sort().values
     if config.order == "random":
         return classes[torch.randperm(len(classes), generator=keyed_generator(data.seed, "subset"))]
     label = torch.full_like(data.labels("train"), -1)
-    label[candidates] = data.labels("train")[candidates]  # of what is served alone
+    label[candidates] = data.labels("train")[candidates]  # of the samples served
     order = torch.from_numpy(class_order(_ranking(config, data), label.numpy(), data.info.classes, classes.numpy()))
     return order if config.order == "hardest" else order.flip(0)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trust_exp.methods.config import MethodConfig
-from trust_exp.schema import free
+from trust_exp.schema import outside_identity
 
 
 @dataclass
@@ -15,4 +15,4 @@ class GivenConfig(MethodConfig):
     needs: ClassVar[tuple[str, ...]] = ("trained",)
 
     _target_: str = "trust_exp.methods.given.module.Given"
-    fit: str = free("none")
+    fit: str = outside_identity("none")

@@ -13,13 +13,13 @@ FAMILY = "trust_exp.methods.lipschitz_margin.module"
 
 @dataclass
 class LipschitzMarginConfig(MethodConfig):
-    """What all losses on a Lipschitz bound share."""
+    """Settings shared by all losses on a Lipschitz bound."""
 
     needs: ClassVar[tuple[str, ...]] = ("logits", "lipschitz")
     trains_for_a_radius: ClassVar[bool] = True
 
     epsilon: float = MISSING  # L2 radius in the data's own units
-    iterations: int = 1  # power iterations a step; their state is kept across steps
+    iterations: int = 1  # power iterations per step, from the vectors of the step before
     through_iterations: bool = False  # differentiate through the iterations, as the released code does
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
@@ -35,13 +35,13 @@ class CllConfig(LipschitzMarginConfig):
     _target_: str = f"{FAMILY}.CalibratedLipschitzMargin"
     p: float | None = None  # Eq. 4.5; or err_quantile = 2p, as the released code calls it
     err_quantile: float | None = None
-    slack_schedule: ScheduleConfig | None = None  # of whichever of the two is given
+    slack_schedule: ScheduleConfig | None = None  # of p or err_quantile, whichever is given
     offset: float | None = None  # delta; None: epsilon
     one_sided: bool = False
     form: str = "multiclass"
     constants: str = "pairwise"
-    detach: bool = True  # no gradient of the cross-entropy with respect to K
-    decay: float = 0.0  # lambda of lambda K^2
+    detach: bool = True  # no gradient of cross-entropy with respect to K
+    decay: float = 0.0  # lambda in lambda K^2
     k_schedule: ScheduleConfig | None = None  # factor on K in the loss; ends at 1
 
     def __post_init__(self) -> None:

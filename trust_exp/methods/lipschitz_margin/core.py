@@ -1,7 +1,7 @@
-"""Losses that use a Lipschitz constant to make margins: CLL, GloRo and LMT.
+"""Losses that make margins with a Lipschitz constant: CLL, GloRo and LMT.
 
-``pairwise`` is always K_ij, the Lipschitz constant of the logit difference f_i - f_j; shape [C, C], symmetric, zero on
-the diagonal. Logits have shape [B, C], labels are int64 [B], losses are means over the batch.
+``pairwise`` is K_ij, the Lipschitz constant of the logit difference f_i - f_j: [C, C], symmetric, zero on the diagonal.
+Logits are [B, C], labels int64 [B], losses means over the batch.
 """
 
 import math
@@ -42,10 +42,10 @@ def cll_loss(
         pairwise: K_ij; pass it detached for the loss of the paper.
         scale: sigma of ``calibrated_scale``, in input units.
         offset: margin offset delta, in input units; the paper's is epsilon.
-        one_sided: shift only the wrong classes; with two classes this is exactly ``cll_binary_loss``, whereas the
-            two-sided loss puts probability 1/2 at twice the offset.
+        one_sided: shift the wrong classes only; with two classes this equals ``cll_binary_loss``, whereas the two-sided
+            loss has probability 1/2 at twice the offset.
 
-    Source: Losch 2024, Eq. 4.6 and 4.7. The softmax ignores a common shift, so the offsets stand on the label alone.
+    Source: Losch 2024, Eq. 4.6 and 4.7. Softmax ignores a common shift, so the offset is applied to the label only.
     """
     constants = pairwise + torch.eye(len(pairwise), dtype=pairwise.dtype, device=pairwise.device)  # K_yy := 1
     distance = (logits - logits.gather(1, label[:, None])) / constants[label].clamp_min(TINY)
@@ -55,9 +55,9 @@ def cll_loss(
 def cll_loss_per_logit(
     logits: Tensor, label: Tensor, constants: Tensor, scale: float, offset: float, *, one_sided: bool = False
 ) -> Tensor:
-    """CLL with one constant for each logit, K_i of shape [C], in the place of one for each pair.
+    """CLL with one constant per logit, K_i of shape [C], instead of one per pair.
 
-    What the released configurations of 6C2F, 8C2F and two moons resolve to; not the paper's Eq. 4.7.
+    The released configurations of 6C2F, 8C2F and two moons use this; it is not the paper's Eq. 4.7.
     """
     return _calibrated_cross_entropy(
         logits / constants.clamp_min(TINY), label, scale, offset if one_sided else 2 * offset
@@ -68,9 +68,9 @@ def cll_binary_loss(output: Tensor, sign: Tensor, lipschitz: Tensor, scale: floa
     """Calibrated logistic loss of a scalar classifier.
 
     Args:
-        output: f(x), shape [B]; its sign is the decision.
-        sign: the class as -1 or +1, shape [B].
-        lipschitz: the Lipschitz constant of f, scalar; pass it detached for the loss of the paper.
+        output: f(x), [B]; its sign is the prediction.
+        sign: the class as -1 or +1, [B].
+        lipschitz: the Lipschitz constant of f, []; pass it detached for the loss of the paper.
 
     Source: Losch 2024, Eq. 4.3 and 4.4.
     """
@@ -78,7 +78,7 @@ def cll_binary_loss(output: Tensor, sign: Tensor, lipschitz: Tensor, scale: floa
 
 
 def gloro_loss(logits: Tensor, label: Tensor, pairwise: Tensor, epsilon: float) -> Tensor:
-    """Cross-entropy with one more class, "not robust", whose logit is the best that a rival can reach within epsilon.
+    """Cross-entropy with an extra class, "not robust", whose logit is the largest a rival can reach within epsilon.
 
     Source: Leino et al. 2021: y_bot = max over j != i of f_j + epsilon K_ij, where i is the predicted class.
     """
@@ -97,7 +97,7 @@ def lmt_loss(logits: Tensor, label: Tensor, lipschitz: Tensor, epsilon: float) -
     return F.cross_entropy(logits - shift * _one_hot(label, logits), label)
 
 
-TINY = 1e-12  # two classes may have equal weights; their distance is then 0 / TINY = 0
+TINY = 1e-12  # two classes may have equal weights, and then distance 0 / TINY = 0
 
 
 def _calibrated_cross_entropy(distance: Tensor, label: Tensor, scale: float, shift: float) -> Tensor:
@@ -105,4 +105,4 @@ def _calibrated_cross_entropy(distance: Tensor, label: Tensor, scale: float, shi
 
 
 def _one_hot(label: Tensor, like: Tensor) -> Tensor:
-    return F.one_hot(label, like.shape[1]).to(like.dtype)  # a whole-number tensor times a float would be float32
+    return F.one_hot(label, like.shape[1]).to(like.dtype)  # an integer tensor times a float would be float32

@@ -1,4 +1,4 @@
-"""A training step of each loss of this family; the maths is in core.py."""
+"""The training step of each loss of this family; core.py has the maths."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ from trust_exp.methods.lipschitz_margin.core import (
 
 
 class LipschitzMargin(GradientMethod):
-    """A network trained with its own Lipschitz bound in the loss; each rival says how, in ``loss``."""
+    """A network trained with its own Lipschitz bound in the loss; each method has its own ``loss``."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class CalibratedLipschitzMargin(LipschitzMargin):
         super().__init__(model, info, **shared)
         if form == "binary" and len(info.classes) != 2:
             raise UserError(f"method.form=binary needs two classes; dataset={info.name} has {len(info.classes)}")
-        # the two names differ by a factor of 2 alone, so a schedule of one is the schedule of the other
+        # err_quantile = 2p, so a schedule of one is a schedule of the other
         self.slack, self.slack_factor = (p, 1.0) if p is not None else (float(err_quantile or 0), 0.5)
         self.slack_schedule = slack_schedule
         self.offset = self.epsilon if offset is None else offset

@@ -1,7 +1,7 @@
 """ProtoPNet's training: what a step is in each stage, and how prototypes become patches of training images."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,9 @@ class ProtoPNetTraining(GradientMethod):
 
     @classmethod
     def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> ProtoPNet:
-        return ProtoPNet(TokenReader(model, info.shape), options["per_class"], options["width"])
+        reader = TokenReader(model, info.shape)
+        reader.check_classes(info)
+        return ProtoPNet(reader, options["per_class"], options["width"])
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -104,11 +106,8 @@ class ProtoPNetTraining(GradientMethod):
             {"params": [model.last.weight], "lr": config.lr_last, "weight_decay": 0.0, "decays": False},
         ]
 
-    def configure_optimizers(self) -> Any:
-        optimizer = super().configure_optimizers()
-        factors = [self._decay if group["decays"] else _constant for group in optimizer.param_groups]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)  # type: ignore[arg-type]  # a list of both
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def lr_factors(self, group: Mapping[str, Any]) -> Callable[[int], float]:
+        return self._decay if group["decays"] else lambda _: 1.0
 
     def _decay(self, step: int) -> float:
         falls = self.stage(step).joint // self.config.decay_every
@@ -149,7 +148,3 @@ class ProtoPNetTraining(GradientMethod):
         parts: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(parts, tuple(value.cpu() for value in found))
         return [Patches(*(value.to(self.device) for value in part)) for part in parts]
-
-
-def _constant(_: int) -> float:
-    return 1.0

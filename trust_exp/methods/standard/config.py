@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.methods.config import MethodConfig, OptimizerConfig
-from trust_exp.schema import late
+from trust_exp.schema import added_later
 
 Measure = Literal["entropy", "svar", "vog"]
 
@@ -20,9 +20,11 @@ class StandardConfig(MethodConfig):
 
     _target_: str = "trust_exp.methods.standard.module.Standard"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    difficulty: list[str] = late(list)  # measures that rank the training samples: entropy, svar, vog
-    vog_snapshots: int = late(10)  # points of the training, evenly spaced, whose gradients vog compares
-    vog_per_class: bool = late(False)  # vog relative to the sample's class, as Agarwal et al. 2022; ranks no classes
+    difficulty: list[str] = added_later(list)  # measures that rank the training samples: entropy, svar, vog
+    vog_snapshots: int = added_later(10)  # points of the training, evenly spaced, whose gradients vog compares
+    vog_per_class: bool = added_later(
+        False
+    )  # vog relative to the sample's class (Agarwal et al. 2022); ranks no classes
 
     def __post_init__(self) -> None:
         for measure in self.difficulty:

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from trust_exp.attacks.mode import attack_mode
+from trust_exp.console import say
 from trust_exp.data.batch import Batch
 from trust_exp.data.ranking import Ranking, class_means, ranked, write_ranking
 from trust_exp.errors import UserError
 from trust_exp.methods.base import GradientMethod
 from trust_exp.metrics.difficulty import entropy, logit_gradient, standardised_by_class, svar, variance_of_gradients
 from trust_exp.progress import track
-from trust_exp.results.table import say
 from trust_exp.saving import save_whole
 from trust_exp.viz.difficulty import draw_difficulty
 

@@ -38,7 +38,7 @@ class About:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: how many runs of each status, how large, and one sentence for each odd file."""
+    """A summary of the page: the number of runs of each status, its size, and a sentence for each unreadable file."""
 
     statuses: dict[str, int]
     size: int

@@ -1,4 +1,4 @@
-"""What the page knows of runs: an index that it reads at once, and the details of each, which wait until it is opened.
+"""The runs as the page holds them: an index that is read at once, and details of each run that wait until it is opened.
 
 Equal parts of configurations and environments are stored once and named by their number.
 """
@@ -61,7 +61,7 @@ class Book:
             self._add(result)
 
     def index(self) -> dict[str, Any]:
-        """What the page needs for its tables."""
+        """The index for the page's tables."""
         return {
             "runs": self.runs,
             "parts": self._parts.values,

@@ -1,0 +1,175 @@
+"""Image files: read as RGB, checked before they are used, and label maps read as they are. No torch."""
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from trust_exp.errors import UserError
+from trust_exp.progress import Bar
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")  # not all of PIL's: for EPS it runs another program
+CONVERTED = {"1": "grey", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette", "CMYK": "cmyk", "RGBA": "alpha"}
+LABELS = {("1", 1), ("L", 2), ("L", 4), ("L", 8), ("P", 1), ("P", 2), ("P", 4), ("P", 8), ("I;16", 16), ("RGB", 8)}
+PNG_DEPTH = 24  # where in a PNG file the bits of a channel stand
+TIFF_DEPTH = 258  # the tag of the same in a TIFF file
+CHUNK = 64
+
+
+class ImageFacts(NamedTuple):
+    """Size in pixels, and how the file stores its pixels: PIL's mode, e.g. RGB or L."""
+
+    height: int
+    width: int
+    mode: str
+
+
+class Facts(NamedTuple):
+    """Of many images: sizes int32 [N, 2] (height, width), and how many are stored as grey, cmyk, palette and alpha."""
+
+    sizes: np.ndarray
+    converted: dict[str, int]
+
+
+def read_rgb(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
+    """Pixels of an image file, or of its content, as uint8 [H, W, 3], as they are stored.
+
+    Grey, palette and CMYK become RGB; an alpha channel is dropped, and the colour under it stays. Of an animation this
+    is the first frame. A rotation in the metadata is not applied, as labels and boxes are drawn on the stored pixels.
+
+    Args:
+        source: the file or its bytes.
+        name: of the image in messages; by default the path of the file.
+
+    Raises:
+        UserError: if it cannot be read, is not an image, is damaged, or has more than 8 bits a channel.
+    """
+    return np.array(open_rgb(source, name))
+
+
+def open_rgb(source: str | Path | bytes, name: str | None = None) -> Image.Image:
+    """The same as an image of PIL; an RGB file is not copied.
+
+    Raises:
+        UserError: as ``read_rgb``.
+    """
+    image, _ = _decode(source, name, _check_image)
+    image.info.pop("transparency", None)  # is dropped anyway, and PIL would warn
+    return image if image.mode == "RGB" else image.convert("RGB")  # even from RGB to RGB it would copy
+
+
+def image_facts(path: str | Path) -> ImageFacts:
+    """Size and mode of an image file that ``read_rgb`` can read; decodes it, so that a damaged one is found.
+
+    Raises:
+        UserError: as ``read_rgb``.
+    """
+    image, _ = _decode(path, None, _check_image)
+    return ImageFacts(image.height, image.width, image.mode)
+
+
+def check_images(paths: Sequence[str | Path], *, workers: int | None = None) -> Facts:
+    """Check every file as ``image_facts`` does, with a progress bar.
+
+    In threads and not in processes: PIL decodes without Python's lock, and a process that uses CUDA must not fork.
+
+    Args:
+        paths: the files.
+        workers: how many threads; None for a few more than there are cores.
+
+    Raises:
+        UserError: for the first file in order that is not as it should be; the rest is not waited for.
+    """
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    facts: list[ImageFacts] = []
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with contextlib.closing(Bar("check images", len(paths))) as bar:
+            for checked in pool.map(lambda chunk: [image_facts(path) for path in chunk], chunks):
+                facts += checked
+                bar.update(len(facts))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    sizes = np.array([(fact.height, fact.width) for fact in facts], np.int32).reshape(-1, 2)
+    modes = Counter(CONVERTED.get(fact.mode) for fact in facts)
+    return Facts(sizes, {kind: modes[kind] for kind in ("grey", "cmyk", "palette", "alpha")})
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Whole numbers of a label map in a PNG file, as they are stored: uint8 or uint16 [H, W], or uint8 [H, W, 3].
+
+    Palette files give the indices and not the colours, grey files of 1, 2 or 4 bits the numbers and not shades.
+
+    Raises:
+        UserError: if the file cannot be read, is damaged or lossy (JPEG), or holds no such numbers.
+    """
+    image, bits = _decode(path, None, _check_labels)
+    labels = np.array(image)
+    if image.mode == "1":
+        return labels.astype(np.uint8)
+    if image.mode == "L" and bits < 8:
+        return labels // np.uint8(255 // (2**bits - 1))  # PIL has stretched them to 0 .. 255
+    return labels
+
+
+def _check_image(image: Image.Image, bits: int) -> str | None:
+    if bits > 8 or image.mode.startswith(("I", "F")):
+        return f"has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits"
+    if image.mode != "RGB" and image.mode not in CONVERTED:
+        return f"stores its pixels as {image.mode}; convert it to RGB"
+    return None
+
+
+def _check_labels(image: Image.Image, bits: int) -> str | None:
+    if image.format != "PNG":
+        lossy = ", which does not keep numbers as they are" if image.format == "JPEG" else ""
+        return f"is a {image.format} file{lossy}; label maps are PNG files"
+    if (image.mode, bits) not in LABELS:
+        return f"has {bits} bits a channel in mode {image.mode}; label maps are grey, palette or 8-bit RGB"
+    return None
+
+
+def _decode(
+    source: str | Path | bytes, name: str | None, check: Callable[[Image.Image, int], str | None]
+) -> tuple[Image.Image, int]:
+    """The decoded image and its bits a channel; ``check`` describes a defect, if any, before the image is decoded."""
+    name = name or ("the image" if isinstance(source, bytes) else str(source))
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+            head = stream.read(PNG_DEPTH + 1)
+            image = Image.open(stream, formats=FORMATS)
+            defect = _size_defect(image) or check(image, bits := _bits(image, head))
+            if not defect:
+                image.load()
+                return image, bits
+    except UnidentifiedImageError as error:
+        what = "is empty" if not head else f"is not an image of a known kind ({', '.join(FORMATS)})"
+        raise UserError(f"{name} {what}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{name} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
+    except Exception as error:  # for a damaged file PIL raises OSError, SyntaxError, ValueError, struct.error, ...
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f"{name} cannot be read: {error.strerror}") from error
+        raise UserError(f"{name} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+    raise UserError(f"{name} {defect}")
+
+
+def _size_defect(image: Image.Image) -> str | None:
+    if not image.width or not image.height:
+        return f"has no pixels: it is {image.width} by {image.height}"
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:  # PIL only warns up to twice it
+        return f"has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller"
+    return None
+
+
+def _bits(image: Image.Image, head: bytes) -> int:
+    """Bits a channel in the file; PIL reduces 16-bit colours to 8 without a word."""
+    if image.format == "PNG":
+        return head[PNG_DEPTH]
+    return max(getattr(image, "tag_v2", {}).get(TIFF_DEPTH, (8,)))
