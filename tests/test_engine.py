@@ -169,9 +169,9 @@ def test_a_run_that_stopped_after_its_last_step_still_ends(composed, tmp_path, m
 def test_other_data_under_an_old_run_are_refused(composed, tmp_path, monkeypatch):
     config = composed("size=smoke", "eval=[clean]")
     job = Job(config, open_run(config, tmp_path / "run", []), [])
-    monkeypatch.setattr(Digits, "source", lambda _: {"sha256": "one"})
+    monkeypatch.setattr(Digits, "origin", lambda _: {"sha256": "one"})
     engine.execute_and_record(job)
-    monkeypatch.setattr(Digits, "source", lambda _: {"sha256": "other"})
+    monkeypatch.setattr(Digits, "origin", lambda _: {"sha256": "other"})
     more = Job({**config, "eval": composed("size=smoke", "eval=[certify]")["eval"]}, job.run, [])
     with pytest.raises(UserError, match="is not what run was trained on"):
         engine.execute_and_record(more)

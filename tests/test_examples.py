@@ -120,7 +120,7 @@ def test_a_second_data_set_is_recorded_like_the_first(results):
     assert list(result["further_data"]) == ["method.concepts"]
     found = result["further_data"]["method.concepts"]["held_out"]
     held_out = Digits("digits", hold_out=0.2)
-    assert found == held_out.source()["held_out"]
+    assert found == held_out.origin()["held_out"]
     assert found["samples"] == held_out.size("val") > 200
     assert "held_out" not in result["data"], "the first is whole"
 

@@ -83,7 +83,7 @@ def causes(error: BaseException | None) -> Any:
 
 def _missing_choice(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    known = choices.names(group) if group and (CONF / group).is_dir() else []  # of a name in a list Hydra tells none
+    known = choices.names(group) if group and (CONF / group).is_dir() else []  # Hydra has none for a name in a list
     options = [option for option in error.options or known if option not in ("for", "any")]
     if not group or not options:
         return " ".join(str(error).split())

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from trust_exp.methods.config import MethodConfig, OptimizerConfig
-from trust_exp.schema import late
+from trust_exp.schema import added_later
 
 
 @dataclass
@@ -14,5 +14,5 @@ class PairedConfig(MethodConfig):
     needs: ClassVar[tuple[str, ...]] = ("logits",)
 
     _target_: str = "trust_exp.methods.paired.module.Paired"
-    concepts: Any = late(None)  # the second data set
+    concepts: Any = added_later(None)  # the second data set
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
