@@ -136,7 +136,10 @@ def test_an_odd_result_is_named_and_the_rest_is_shown(trust_exp, configs, tmp_pa
         (["table", TABLE, "size=small"], "size=small: use --size instead"),
         (["table", TABLE, "--out", "/nowhere/t.md"], "cannot write /nowhere/t.md: No such file or directory"),
         (["table", "--out", "t.md"], "--format, --out and --size need a table"),
-        (["table", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table and has no figure: its description has no part 'figure'"),
+        (
+            ["table", TABLE, "--out", "f.png"],
+            "cll/figure_4_4 is a table and has no figure: its description has no part 'figure'",
+        ),
         (["table", SINGLE, "--out", "f.png", "--format", "md"], "--format md is not a picture format"),
         (["table", SINGLE, "--out", "/nowhere/f.png"], "cannot write /nowhere/f.png: No such file or directory"),
         (["reproduce", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table and has no figure"),
