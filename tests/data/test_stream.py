@@ -402,12 +402,18 @@ def group_of(process) -> list[int]:
     return members
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_workers_leave_signals_to_the_process_they_work_for(streaming):
     others = [member for member in group_of(streaming) if member != streaming.pid]
     assert len(others) >= 3  # two workers, and the server that they were forked from
+    workers = [member for member in others if parent_of(member) in others]
+    assert len(workers) == 2
     for member in others:
         os.kill(member, signal.SIGTERM)
-    wait_for(lambda: not any(is_pending(member, signal.SIGTERM) for member in others))
+    wait_for(lambda: not any(is_pending(worker, signal.SIGTERM) for worker in workers))  # they have taken it
     assert set(others) <= set(group_of(streaming))
     for _ in range(20):
         assert streaming.stdout.readline() == "batch\n"
