@@ -138,6 +138,14 @@ def test_large_images_are_small_at_smoke_size(composed):
     assert composed("method=sat", "dataset=caltech101", "size=smoke")["dataset"]["image_size"] == [64, 64]
 
 
+def test_deep_networks_take_few_small_steps_and_ordinary_training_one_pass(composed):
+    """A ranking by difficulty needs samples of all classes."""
+    attacked, ordinary = (composed(f"method={name}", "dataset=cifar10", "size=smoke") for name in ("sat", "standard"))
+    assert (attacked["fit"]["steps"], attacked["dataset"]["batch_size"]) == (2, 4)
+    assert attacked["method"]["stopping"] is None
+    assert ordinary["fit"]["steps"] * ordinary["dataset"]["batch_size"] == ordinary["dataset"]["limit_train"]
+
+
 # --- what the project offers ----------------------------------------------------------------------------------------
 
 
