@@ -27,9 +27,9 @@ def plain_method() -> str:
     raise LookupError("no method trains a plain classifier")
 
 
-def source_for(method: str, network: str = "") -> list[str]:
+def source_for(method: str, network: str = "", dataset: str = "digits") -> list[str]:
     """The overrides that a method needs that builds on a run; none for others."""
-    source = ",".join(filter(None, (f"method={plain_method()}", "dataset=digits", network)))
+    source = ",".join(filter(None, (f"method={plain_method()}", f"dataset={dataset}", network)))
     return [f"source='[{source}]'"] if builds_on_a_run(method) else []
 
 

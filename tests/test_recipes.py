@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chosen import SMALL_NETWORK, source_for
 from trust_exp import choices
 from trust_exp.compose import model_for
 from trust_exp.contract import misfit, part
@@ -17,13 +18,6 @@ from trust_exp.recipes import models_of, recipe_for, recipe_line, recipes, recip
 from trust_exp.schema import CONF
 
 METHODS, DATASETS = choices.names("method"), choices.names("dataset")
-PLACES = "model=cifar_resnet20,model.mean=null,model.std=null"  # a network that keeps places to its head
-ON = {  # methods that build on a run take one that is trained on the same data
-    "given": "method=standard",
-    "protonmf": "method=standard",
-    "protopnet": f"method=standard,{PLACES}",
-    "transfer": "method=standard",
-}
 
 
 def fits(method: str, dataset: str) -> bool:
@@ -39,13 +33,6 @@ def fits(method: str, dataset: str) -> bool:
 
 
 PAIRS = [(method, dataset) for method in METHODS for dataset in DATASETS if fits(method, dataset)]
-
-
-def overrides(method: str, dataset: str) -> list[str]:
-    given = [f"method={method}", f"dataset={dataset}"]
-    if method in ON:
-        given.append(f"source='[{ON[method]},dataset={dataset}]'")
-    return given
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------
@@ -151,6 +138,14 @@ def test_large_images_are_small_at_smoke_size(composed):
     assert composed("method=sat", "dataset=caltech101", "size=smoke")["dataset"]["image_size"] == [64, 64]
 
 
+def test_deep_networks_take_few_small_steps_and_ordinary_training_one_pass(composed):
+    """A ranking by difficulty needs samples of all classes."""
+    attacked, ordinary = (composed(f"method={name}", "dataset=cifar10", "size=smoke") for name in ("sat", "standard"))
+    assert (attacked["fit"]["steps"], attacked["dataset"]["batch_size"]) == (2, 4)
+    assert attacked["method"]["stopping"] is None
+    assert ordinary["fit"]["steps"] * ordinary["dataset"]["batch_size"] == ordinary["dataset"]["limit_train"]
+
+
 # --- what the project offers ----------------------------------------------------------------------------------------
 
 
@@ -174,8 +169,7 @@ def test_a_recipe_of_a_pair_is_for_the_model_that_the_pair_has_by_default(method
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pair_with_a_recipe_composes_with_it(method, composed):
     for dataset in [dataset for name, dataset in PAIRS if name == method and recipes_of(method, dataset)]:
-        source = [f"source='[{ON[method]}]'"] if method in ON else []
-        config = composed(f"method={method}", f"dataset={dataset}", *source)
+        config = composed(f"method={method}", f"dataset={dataset}", *source_for(method))
         assert config["recipe"]
         assert default_model(method, dataset) in config["recipe_for"]
 
@@ -211,7 +205,9 @@ def smoke(command_line_in, tmp_path_factory):
     line = command_line_in(tmp_path_factory.mktemp("runs"))
 
     def smoke(method: str, dataset: str, *more: str) -> None:
-        done = line.here(*overrides(method, dataset), "size=smoke", *more)
+        network = "" if dataset == "two_moons" else SMALL_NETWORK
+        source = source_for(method, network, dataset)
+        done = line.here(f"method={method}", f"dataset={dataset}", "size=smoke", *source, *more)
         assert done.returncode in (None, 0), done.stderr
         path = done.stdout.splitlines()[-1].removeprefix("result:").strip()
         result = json.loads(Path(path).read_text())

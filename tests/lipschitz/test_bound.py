@@ -130,6 +130,7 @@ def test_certified_is_never_below_converged_power_iteration():
         assert not certified.pairwise.requires_grad
         assert certified.worst >= bound().worst.double() * (1 - 1e-6)
         assert bound.gap(certified) >= 0
+        assert bound.gap(certified, steps=1) > bound.gap(certified, steps=50), "the estimate rises, the bound stays"
 
 
 def test_normalisation_scales_the_bound():
