@@ -140,10 +140,13 @@ def test_large_images_are_small_at_smoke_size(composed):
 
 def test_deep_networks_take_few_small_steps_and_ordinary_training_one_pass(composed):
     """A ranking by difficulty needs samples of all classes."""
-    attacked, ordinary = (composed(f"method={name}", "dataset=cifar10", "size=smoke") for name in ("sat", "standard"))
+    attacked = composed("method=sat", "dataset=cifar10", "size=smoke")
     assert (attacked["fit"]["steps"], attacked["dataset"]["batch_size"]) == (2, 4)
     assert attacked["method"]["stopping"] is None
-    assert ordinary["fit"]["steps"] * ordinary["dataset"]["batch_size"] == ordinary["dataset"]["limit_train"]
+    for name, samples in (("cifar100", 100), ("imagenet200", 200)):
+        ordinary = composed("method=standard", f"dataset={name}", "size=smoke")
+        assert ordinary["dataset"]["limit_train"] == samples
+        assert ordinary["fit"]["steps"] * ordinary["dataset"]["batch_size"] == samples
 
 
 # --- what the project offers ----------------------------------------------------------------------------------------
