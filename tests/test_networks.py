@@ -101,9 +101,9 @@ def test_patches_are_of_the_classifier_behind_their_source(consumer, runs, kind)
 @pytest.mark.parametrize(
     ("method", "kind", "message"),
     [
-        ("transfer", "protopnet", "ProtoPNet has no head that could be taken off"),
-        ("protonmf", "protopnet", "the last step of ProtoPNet is no linear layer"),
-        ("protopnet", "protopnet", "the last step of ProtoPNet is no linear layer"),
+        ("transfer", "protopnet", "ProtoPNet has no removable head"),
+        ("protonmf", "protopnet", "the last layer of ProtoPNet is not linear"),
+        ("protopnet", "protopnet", "the last layer of ProtoPNet is not linear"),
         ("protopnet", "cll", "need a network that keeps places up to its head"),
         ("protopnet", "transfer", "need a network that keeps places up to its head"),
     ],

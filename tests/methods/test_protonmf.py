@@ -129,7 +129,7 @@ def test_what_explains_already_is_refused_options_and_what_is_no_sum_its_prototy
         composed("method=protonmf", *common, "eval=[prototypes]", "eval.prototypes.solve.prototypes=5")
     config = composed("method=protopnet", *common, "eval=[prototypes]")
     run = stored(config)
-    with pytest.raises(UserError, match="the last step of ProtoPNet is no linear layer"):
+    with pytest.raises(UserError, match="the last layer of ProtoPNet is not linear"):
         execute_and_record(Job(config, run, []))
     assert run.status() == "done"
 
