@@ -61,9 +61,8 @@ def assert_one_sentence(process: "subprocess.CompletedProcess[str]", sentence: s
     *before, said = process.stderr.strip().splitlines()
     assert said.startswith("error: ")
     assert sentence in said
-    assert not [line for line in before if not line.endswith(" starts") and not line.startswith("recipe: ")], (
-        process.stderr
-    )
+    expected = [line for line in before if line.endswith(" starts") or line.startswith("recipe: ")]
+    assert before == expected, process.stderr
     assert not process.stdout.strip()
 
 

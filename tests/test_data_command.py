@@ -113,8 +113,8 @@ def test_state_tells_what_is_there(tmp_path):
 def test_a_set_made_of_others_is_there_when_they_are(tmp_path, monkeypatch):
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "both.yaml").write_text("# Two sets\nname: both\nmade_of: [cifar10, cifar100]\n")
-    for module in ("data", "list"):
-        monkeypatch.setattr(f"trust_exp.commands.{module}.CONF", tmp_path)
+    for module in ("choices", "commands.data"):
+        monkeypatch.setattr(f"trust_exp.{module}.CONF", tmp_path)
     both = read_choice("both")
     assert [source.name for source in both.sources] == ["cifar10", "cifar100"]
     assert state(both, tmp_path) == "missing"
