@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from hypothesis import HealthCheck, settings
 from omegaconf import DictConfig
 
+from tests.chosen import plain_method
 from tests.waiting import PATIENCE
 from trust_exp import compose
 from trust_exp.compose import check, register
@@ -68,7 +69,8 @@ def sweep_loader() -> tuple[SweepLoader, DictConfig]:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = SweepLoader(GlobalHydra.instance().config_loader())
-        return loader, loader.load_configuration("config", [], RunMode.MULTIRUN)
+        # the default method of conf/config.yaml may be deleted
+        return loader, loader.load_configuration("config", [f"method={plain_method()}"], RunMode.MULTIRUN)
 
 
 def compose_and_check(runs: Path, *overrides: str) -> dict[str, Any]:
