@@ -66,7 +66,7 @@ ABSURD = ["dataset=digits", "method=standard", "method.optimizer.lr=1e30", "fit.
 
 def test_an_absurd_learning_rate_fails_at_its_step_and_leaves_a_good_safe_point(trained, tmp_path):
     for _ in range(2):  # the same command again ends in the same way
-        with pytest.raises(RunFailed, match=r"the loss is not finite \(\S+\) at step 2 of 20; .* makes another run"):
+        with pytest.raises(RunFailed, match=r"the loss is not finite \(\S+\) at step 2 of \d+; .* makes another run"):
             trained("run", *ABSURD)
         result = Run(tmp_path / "run").read("result.json") or {}
         assert result["status"] == "failed"
@@ -187,7 +187,8 @@ def test_a_network_that_a_method_makes_itself_is_the_same_whatever_the_model(tra
 
     monkeypatch.setattr(Standard, "network", classmethod(network))
     models = (["model=conv_2c2f"], RESNET[1:], ["model=mlp_two_moons", "model.widths=[5,10]"])
-    runs = [trained(f"run{number}", "method=standard", *model) for number, model in enumerate(models)]
+    data = ["dataset.limit_train=100", "dataset.limit_test=60"]
+    runs = [trained(f"run{number}", "method=standard", *data, *model) for number, model in enumerate(models)]
     for run in runs[1:]:
         for name, value in weights(runs[0]).items():
             assert torch.equal(weights(run)[name], value), name

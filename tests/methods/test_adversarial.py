@@ -72,9 +72,9 @@ def test_only_samples_of_a_are_attacked(config, fit, monkeypatch):
         steps.append((batch, rows, x))
         return whole(self, batch, rows, x)
 
-    whole = AdversarialTraining.outcome
+    whole = AdversarialTraining.losses_of
     monkeypatch.setattr(module, "pgd", spy)
-    monkeypatch.setattr(AdversarialTraining, "outcome", outcome)
+    monkeypatch.setattr(AdversarialTraining, "losses_of", outcome)
     method = fit(config("method=sat", "method.subset.fraction=0.2"), 6)
     assert method.subset is not None
     in_a = set(method.subset.index.tolist())

@@ -330,7 +330,7 @@ def test_a_selection_is_kept_and_said(runs, tmp_path, capsys):
         (["--out", "{tmp}/none/page.html"], "cannot write"),
         (["--out", "{tmp}"], "is a folder"),
         (["--figures-mb", "-1"], "--figures-mb must be at least 0"),
-        (["method=nothing"], "fits none"),
+        (["method=nothing"], "matches none of"),
     ],
 )
 def test_a_mistake_is_one_sentence(runs, tmp_path, capsys, arguments, sentence):
