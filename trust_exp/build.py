@@ -7,7 +7,7 @@ from typing import Any
 from trust_exp.errors import UserError
 
 BUILDABLE = ("trust_exp", "torch", "torchvision", "timm", "lightning", "torchmetrics")
-LABELS = ("_schema_", "name", "fit", "tasks")  # what a node is called and how it is run, not what it is made with
+LABELS = ("_schema_", "name", "fit", "tasks", "data")  # how a node is called and run, and on which data; not arguments
 
 
 def build(node: Mapping[str, Any], **given: Any) -> Any:

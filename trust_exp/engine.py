@@ -290,7 +290,7 @@ class Pipeline:
         for name, node in pending.items():
             with self._phase(f"eval/{eval_name(name, node)}"), drawing_from(self.config["seed"], "eval", name):
                 own = data if node.get("data") is None else self._data(f"eval.{name}.data")
-                suite: Suite = build({key: value for key, value in node.items() if key != "data"})
+                suite: Suite = build(node)
                 suite.context = Context(
                     model=network,
                     data=own,

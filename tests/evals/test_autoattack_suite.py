@@ -40,9 +40,8 @@ def suite(composed, folder, certified: Outcomes | None, *overrides: str) -> tupl
     with torch.no_grad():
         labels = model(images).argmax(1)
     labels[0] = (labels[0] + 1) % 10
-    node = config["eval"]["autoattack"]
-    built: Suite = build({key: value for key, value in node.items() if key != "data"})
-    earlier = {} if certified is None else {"certify-test": certified}
+    built: Suite = build(config["eval"]["autoattack"])
+    earlier = {} if certified is None else {"certificates": {"test": certified}}
     built.context = Context(model, data, folder, earlier=earlier)
     built.samples = None
     return built, Batch(images, labels, index)

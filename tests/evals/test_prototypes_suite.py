@@ -99,7 +99,7 @@ def test_a_network_that_has_no_linear_head_is_one_sentence_and_its_run_stays_don
     monkeypatch.setattr(
         engine, "make_network", lambda *given, **more: nn.Sequential(make(*given, **more), nn.Softmax(1))
     )
-    with pytest.raises(UserError, match="is no linear layer, so its decision is no sum over prototypes"):
+    with pytest.raises(UserError, match="is not linear, so its decision is not a sum over prototypes"):
         asked(*FEW)
     assert asked.run.status() == "done"
 

@@ -115,9 +115,8 @@ class Watch(L.Callback):
         reports: dict[str, Report] = {}
         ran: list[tuple[Mapping[str, Any], Mapping[Split, Outcomes]]] = []
         for name, node in self.evals.items():
-            options = {key: value for key, value in node.items() if key != "data"}
             with drawing_from(self.context.seed, "eval", name):
-                suite = build({**options, **({"splits": [self.split]} if "splits" in node else {})})
+                suite = build({**node, **({"splits": [self.split]} if "splits" in node else {})})
                 suite.context = replace(
                     self.context, facts=facts, groups=groups, earlier=usable_outcomes(node, ran), drawn=drawn
                 )

@@ -44,7 +44,6 @@ class AutoAttackSuite(Suite):
         self.skip_certified = skip_certified
 
     def prepare(self) -> None:
-        self.attacked = only(self.context.model, LOGITS)
         if self.skip_certified and "test" not in self.context.earlier.get("certificates", {}):
             raise UserError(
                 "eval.autoattack.skip_certified=true needs the certificates of this network; "
@@ -62,7 +61,7 @@ class AutoAttackSuite(Suite):
         index = batch.index.cpu()
         skipped = self._certified(index) if self.skip_certified else torch.zeros_like(index, dtype=torch.bool)
         result = autoattack(
-            self.attacked,
+            only(self.context.model, LOGITS),
             batch.image,
             batch.label,
             self.epsilon,
