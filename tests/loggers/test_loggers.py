@@ -29,7 +29,7 @@ def test_every_logger_composes_and_none_changes_the_run(composed, name):
     [
         (["logger=wandb", "logger.mode=onlin"], "logger.mode must be one of auto, online, offline; got 'onlin'"),
         (["logger=wandb", "logger.patience=0"], "logger.patience must be greater than 0; got 0"),
-        (["logger=wandb", "logger.tags=['']"], "logger.tags must have 1 to 64 characters each, as W&B asks; got ''"),
+        (["logger=wandb", "logger.tags=['']"], "logger.tags must have 1 to 64 characters each, a limit of W&B; got ''"),
         (["logger=csv", "+logger.project=x"], "the key 'logger.project' does not exist"),
         (["logger=wandb", "+logger.projet=x"], "did you mean logger.project?"),
     ],
