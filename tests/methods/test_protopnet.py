@@ -256,7 +256,7 @@ def test_a_cycle_that_is_gone_is_one_sentence(made, config, tmp_path):
     shutil.copytree(made.folder, tmp_path / "run")
     cycle_file(tmp_path / "run", 1).unlink()
     job = Job(config("eval.patches={pictures: 0, deletion: 0}"), Run(tmp_path / "run"), [])
-    with pytest.raises(UserError, match=r"cycles/1.pt is gone, which eval=patches compares"):
+    with pytest.raises(UserError, match=r"cycles/1.pt is gone; eval=patches compares it"):
         execute_and_record(job)
     cycle_file(tmp_path / "run", 1).write_bytes(cycle_file(made.folder, 1).read_bytes()[:1000])
     with pytest.raises(UserError, match=r"cycles/1.pt cannot be read as weights"):
@@ -268,7 +268,7 @@ def test_a_cycle_that_is_gone_is_one_sentence(made, config, tmp_path):
     [
         (["method.optimizer.milestones=[0.5]"], "method.optimizer.milestones has no effect here"),
         (["method.optimizer.schedule=cosine"], "method.optimizer.schedule has no effect here: method.decay_every sets"),
-        (["eval=[prototypes]"], "eval=prototypes needs"),
+        (["eval=[prototypes]"], "the last layer of ProtoPNet is not linear"),
         (["fit.epochs=1"], "2 cycles of ProtoPNet take 7 optimiser steps at least; this training has 6"),
         (["method.last=0"], "method.last must be at least 1"),
     ],
@@ -283,5 +283,5 @@ def test_a_network_without_places_is_refused(composed):
     plain = build(at_paths(composed("dataset=digits", "model=conv_2c2f"), "model"), shape=data.info.shape, classes=10)
     with pytest.raises(UserError, match="need a network that keeps places up to its head"):
         ProtoPNet(TokenReader(plain, data.info.shape), 3, 16)
-    with pytest.raises(UserError, match="method=protopnet needs a trained network: source=<a run>"):
+    with pytest.raises(UserError, match="model=trained needs the run to take the network from: source="):
         composed("method=protopnet", "dataset=digits")
