@@ -162,7 +162,7 @@ def test_a_source_with_other_classes_fits():
         model.add_module("head", nn.Linear(5, classes))
     layers = without_head(small, large.state_dict())
     assert torch.equal(layers.features.weight, large.features.weight)
-    with pytest.raises(UserError, match="must end in a child 'head'"):
+    with pytest.raises(UserError, match="must end in a child named 'head'"):
         without_head(nn.Sequential(nn.Linear(2, 2)), {})
 
 
