@@ -73,12 +73,12 @@ def test_the_command_line(command_line, file):
             RESNET,
             "method=given needs trained weights: source=<a run>, checkpoint=<a file of weights> or model.pretrained",
         ),
-        (("model=conv_2c2f", "checkpoint={file}"), "is of another network"),
+        (("model=conv_2c2f", "checkpoint={file}"), "belongs to another network"),
         (
             (*RESNET, "checkpoint={file}", "fit.epochs=3"),
             "fit.epochs=3 changes nothing, as method=given trains nothing",
         ),
-        (("checkpoint={file}",), "model=trained needs the run whose network it takes"),
+        (("checkpoint={file}",), "model=trained needs the run to take the network from"),
     ],
 )
 def test_what_is_not_given_is_one_sentence(command_line, file, more, message):
