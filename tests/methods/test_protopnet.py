@@ -29,6 +29,8 @@ from trust_exp.methods.prototype.core import (
 from trust_exp.methods.prototype.protopnet import ProtoPNetTraining
 from trust_exp.models.protopnet import ProtoPNet, cycle_file
 from trust_exp.models.tokens import TokenReader
+from trust_exp.models.trained import trained_network
+from trust_exp.networks import load_source
 from trust_exp.references import at_paths
 from trust_exp.results import experiments
 from trust_exp.runs import Run, open_run
@@ -37,6 +39,13 @@ SMALL = ["method.per_class=3", "method.width=16", "dataset.limit_train=300", "da
 STAGES = ["method.warm=1", "method.joint=2", "method.last=1", "method.cycles=2", "fit.epochs=7"]  # of 6 steps each
 FASTER = ["method.optimizer.lr=3e-3", "method.lr_last=1e-2"]
 FEW = "eval.patches={pictures: 2, deletion: 40}"
+
+
+def plain_network(config, info):
+    """The trained network behind a configuration, before the method changes it."""
+    node = at_paths(config, "model")
+    source = load_source(Path(node["source"]), node["network"], info)
+    return trained_network(info.shape, len(info.classes), source)
 
 
 def run(config, folder: Path) -> Run:
@@ -59,7 +68,7 @@ def made(config, tmp_path_factory) -> Run:
 
 def model_of(made: Run, config) -> ProtoPNet:
     data = Digits("digits")
-    plain = build(at_paths(config, "model"), shape=data.info.shape, classes=10)
+    plain = plain_network(config, data.info)
     model = target_of(config["method"]).network(plain, data.info, config["method"])
     model.load_state_dict(torch.load(made.weights, weights_only=True)["state_dict"])
     return model.eval()
@@ -194,7 +203,7 @@ def test_each_stage_changes_its_own_weights(config, quiet_trainer):
     chosen = config()
     L.seed_everything(0, verbose=False)
     data = Digits("digits", limit_train=300, batch_size=50)
-    plain = build(at_paths(chosen, "model"), shape=data.info.shape, classes=10)
+    plain = plain_network(chosen, data.info)
     network = target_of(chosen["method"]).network(plain, data.info, chosen["method"])
     method = build(at_paths(chosen, "method"), model=network, info=data.info, log_every=1)
     watch = Watch()
@@ -242,7 +251,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(made, config, tmp
 def test_the_last_layer_is_in_float32_under_any_precision(config):
     """Of many classes the logits share far more than they differ in."""
     data = Digits("digits")
-    plain = build(at_paths(config(), "model"), shape=data.info.shape, classes=10)
+    plain = plain_network(config(), data.info)
     model = ProtoPNet(TokenReader(plain, data.info.shape), 200, 16).eval()
     images = as_floats(data.arrays("test").images[:20])
     with torch.autocast("cpu", torch.bfloat16):
