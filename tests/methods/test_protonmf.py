@@ -120,7 +120,11 @@ def test_the_eval_solves_for_any_classifier_what_the_method_does(made, composed_
     run = Run(tmp_path / source.folder.name)
     execute_and_record(Job(asked, run, []))
     found, expected = ((one.read("result.json") or {})["metrics"] for one in (run, made))
-    assert found == pytest.approx(expected, rel=1e-6), "the rows of clean accuracy too"
+    areas = {name for name in expected if "deletion" in name or "insertion" in name}  # each reads its own network
+    for name in areas:
+        assert found.pop(name) == pytest.approx(expected.pop(name), rel=1e-6), name
+    assert areas
+    assert found == expected, "the rows of clean accuracy too"
 
 
 def test_what_explains_already_is_refused_options_and_what_is_no_sum_its_prototypes(composed, stored, source):

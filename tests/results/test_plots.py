@@ -275,7 +275,8 @@ def test_a_layout_that_is_wrong_is_named(own, figure, sentence):
 
 
 def test_a_table_is_not_drawn():
-    with pytest.raises(UserError, match="sat/table_3_3 is a table and has no figure: its description"):
+    sentence = "sat/table_3_3 is a table and has no figure: its description has no part 'figure'"
+    with pytest.raises(UserError, match=sentence):
         plot("sat/table_3_3", [])
 
 
