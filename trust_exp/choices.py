@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from trust_exp.errors import UserError, unknown
-from trust_exp.schema import CONF, defaults, find_schema, schemas
+from trust_exp.schema import CONF, defaults, schema_called
 
 DEFAULTS = ("for/", "for_task/")  # folders of choices that stand for others, as they are or with other values
 
@@ -62,7 +62,7 @@ def read_choice(group: str, name: str) -> Choice:
     for base in content.pop("defaults", []):
         path = base.partition("@")[0] if isinstance(base, str) else ""
         if path.startswith("/schema/"):
-            schema = _schema_called(path.removeprefix("/schema/"))
+            schema = schema_called(path.removeprefix("/schema/"))
             values |= defaults(schema)
         elif path and path != "_self_":
             other = read_choice(group, path.removeprefix(f"/{group}/"))
@@ -71,7 +71,3 @@ def read_choice(group: str, name: str) -> Choice:
     comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
     about = next((comment for comment in comments if not comment.startswith("@package")), "")
     return Choice(group, name, about, schema, {**values, **content})
-
-
-def _schema_called(name: str) -> type:
-    return next((schema for schema in schemas() if schema.__name__ == name), None) or find_schema(f"trust_exp:{name}")

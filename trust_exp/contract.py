@@ -67,47 +67,50 @@ def misfit(method: Part, model: Part, dataset: Part, has: Collection[str]) -> st
     Args:
         has: what is at hand besides what the model gives, such as ``trained``.
     """
-    (task,) = dataset.tasks
+    if not method.is_for(*dataset.tasks):
+        return _other_task(
+            method, "needs", dataset, [other for other in offered("dataset") if method.is_for(*other.tasks)]
+        )
     brings_network = "network" in method.gives
-    at_hand = {*has, "trained"}  # trained weights are no matter of which model
-    models = [
-        other for other in offered("model") if other.is_for(task) and not _missing(method, {*other.gives, *at_hand})
-    ]
-    for why in (
-        _other_task(method, "needs", dataset, [other for other in offered("dataset") if method.is_for(*other.tasks)]),
-        f"{method} brings its own network; leave out {model}" if brings_network and model.tasks else "",
-        "" if brings_network else _other_task(model, "gives", dataset, models),
-        _lacking(method, model, _missing(method, {*model.gives, *has}), models),
-    ):
-        if why:
-            return why
+    if brings_network and model.tasks:
+        return f"{method} brings its own network; leave out {model}"
+    if not brings_network and not model.is_for(*dataset.tasks):
+        return _other_task(model, "gives", dataset, _models_for(method, dataset))
+    if missing := _missing(method, {*model.gives, *has}):
+        return _lacking(method, model, missing, _models_for(method, dataset))
     return ""
+
+
+def _models_for(method: Part, dataset: Part) -> list[Part]:
+    """The models that fit a method and data; any of them may have trained weights."""
+    models = [other for other in offered("model") if other.is_for(*dataset.tasks)]
+    return [other for other in models if not _missing(method, {*other.gives, "trained"})]
 
 
 def misfit_of_eval(question: Part, method: Part, model: Part, dataset: Part) -> str:
     """Why an eval cannot be asked of a run, in one sentence that names what would fit; empty if it can."""
     (task,) = dataset.tasks
-    evals, models, methods = (
-        [other for other in offered(kind) if other.is_for(task)] for kind in ("eval", "model", "method")
-    )
-    if why := _other_task(question, "needs", dataset, evals):
-        return why
+    if not question.is_for(task):
+        return _other_task(question, "needs", dataset, [other for other in offered("eval") if other.is_for(task)])
     brings_network = "network" in method.gives
-    missing = _missing(question, {*method.gives, *(() if brings_network else model.gives)})
-    models = [other for other in models if set(missing) <= set(other.gives)]
+    missing = set(_missing(question, {*method.gives, *(() if brings_network else model.gives)}))
+    if not missing:
+        return ""
+    models = [other for other in offered("model") if other.is_for(task) and missing <= set(other.gives)]
     by_model = brings_network and models  # another method would take a model that gives it
     methods = [
-        other for other in methods if set(missing) <= set(other.gives) or (by_model and "network" not in other.gives)
+        other
+        for other in offered("method")
+        if other.is_for(task) and (missing <= set(other.gives) or (by_model and "network" not in other.gives))
     ]
+    wanted = [name for name in question.needs if name in missing]
     if methods or brings_network:
-        return _lacking(question, method, missing, methods)
-    return _lacking(question, model, missing, models)
+        return _lacking(question, method, wanted, methods)
+    return _lacking(question, model, wanted, models)
 
 
 def _other_task(asker: Part, verb: str, dataset: Part, fitting: Collection[Part]) -> str:
     (task,) = dataset.tasks
-    if asker.is_for(task):
-        return ""
     wanted = " or ".join(PHRASES[each] for each in asker.tasks) or "nothing"
     group = "dataset" if asker.group == "method" else asker.group
     return f"{asker} {verb} {wanted}; {dataset} has {PHRASES[task]}; {_list(group, fitting)}"
@@ -118,8 +121,6 @@ def _missing(asker: Part, given: Collection[str]) -> list[str]:
 
 
 def _lacking(asker: Part, holder: Part, missing: Collection[str], fitting: Collection[Part]) -> str:
-    if not missing:
-        return ""
     wanted = " and ".join(PHRASES.get(name, name) for name in missing)
     if "trained" in missing:
         return f"{asker} needs {wanted}"
@@ -147,10 +148,9 @@ def check_fit(checked: Mapping[str, Any], network: Mapping[str, Any]) -> dict[st
     trained = checked["mode"] == "eval" or checked["checkpoint"] or own.get("pretrained") or own.get("source")
     if why := misfit(method, model, dataset, {"trained"} if trained else ()):
         raise UserError(why)
-    left_out = {}
+    left_out, given = {}, {*method.gives, *model.gives}
     for name, node in checked["eval"].items():
         data = dataset if node.get("data") is None else part_of("dataset", node["data"])
-        given = {*method.gives, *model.gives}
         schema: Any = find_schema(str(node["_schema_"]))
         if why := misfit_of_eval(part_of("eval", node, name), method, model, data) or schema.why_not(node, given):
             left_out[name] = why

@@ -299,7 +299,7 @@ class Pipeline:
                     method=self.config["method"]["name"],
                     facts=facts if own is data else {},
                     groups=groups if own is data else {},
-                    earlier=self._earlier(node),
+                    earlier=usable_outcomes(node, self.outcomes.values()),
                     progress=lambda items, what: track(items, what, visible=is_first()),
                 )
                 if LOGITS in find_schema(node["_schema_"]).needs:  # type: ignore[attr-defined]
@@ -337,10 +337,6 @@ class Pipeline:
             outcomes: Any = {path.stem.rpartition("-")[2]: torch.load(path, weights_only=True) for path in files}
             found[name] = (how["config"], outcomes)
         return found
-
-    def _earlier(self, node: Mapping[str, Any]) -> dict[str, dict[Split, Outcomes]]:
-        """Outcomes of earlier evals on the same data that this eval can use."""
-        return usable_outcomes(node, self.outcomes.values())
 
     def _trainer(self, *callbacks: L.Callback, **given: Any) -> L.Trainer:
         where = self.config["accelerator"]

@@ -69,10 +69,19 @@ def find_schema(reference: str) -> type:
     try:
         return typing.cast(type, getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError):
-        found = next((schema for schema in schemas() if schema.__name__ == name), None)
-        if found is None:
-            raise UserError(f"there is no schema {reference!r}: the method, model, data set or eval is gone") from None
-        return found
+        return schema_called(name)
+
+
+def schema_called(name: str) -> type:
+    """The dataclass of that name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = next((schema for schema in schemas() if schema.__name__ == name), None)
+    if found is None:
+        raise UserError(f"there is no schema {name!r}: the method, model, data set or eval is gone")
+    return found
 
 
 def is_node_of(value: Any, schema: type) -> bool:
