@@ -247,7 +247,7 @@ def test_the_same_eval_stands_twice_under_two_names(again):
     first = again.result()
     (row,) = rows_of(first, "learnt")
     assert row["metric"] == "learnt/train_accuracy"
-    assert row["n"] == 200
+    assert row["n"] == first["config"]["dataset"]["limit_train"] == 100
     assert {path.name for path in (again.folder() / "outcomes").iterdir()} == {"clean-test.pt", "learnt-train.pt"}
     assert again.ask("eval=[clean]", "force=true").returncode == 0
     second = again.result()
@@ -342,4 +342,4 @@ def test_samples_that_are_held_out_are_evaluated(command_line):
     assert process.returncode == 0, process.stderr
     (row,) = command_line.result()["rows"]
     assert row["metric"] == "clean/val_accuracy"
-    assert row["n"] == Digits("digits", limit_train=200, hold_out=0.1).size("val") > 0
+    assert row["n"] == Digits("digits", limit_train=100, hold_out=0.1).size("val") > 0
