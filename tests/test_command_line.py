@@ -130,6 +130,7 @@ def test_doctor_reports(tmp_path):
         assert name in text
 
 
+@pytest.mark.slow
 def test_real_mnist_is_imported_verified_and_seen(shared_data, tmp_path):
     done = trust_exp("data", "import", "mnist", shared_data / "mnist", "--root", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -102,9 +102,10 @@ def uninterrupted(command_line_in, tmp_path_factory) -> Path:
     return command_line.folder()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "numbers",
-    [(signal.SIGKILL, signal.SIGINT), pytest.param((signal.SIGTERM, signal.SIGKILL), marks=pytest.mark.slow)],
+    [(signal.SIGKILL, signal.SIGINT), (signal.SIGTERM, signal.SIGKILL)],
     ids=["killed, then interrupted", "terminated, then killed"],
 )
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_line, tmp_path, uninterrupted, numbers):
@@ -205,6 +206,7 @@ def test_a_later_eval_leaves_the_record_of_the_training_alone(command_line):
     assert command_line.result()["metrics"] == after["metrics"]
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_in_an_eval(command_line):
     long = ["eval=[clean,autoattack]", "eval.autoattack.version=standard", "eval.autoattack.samples=60"]
     process = command_line.start("size=smoke", *long, "accelerator=ddp", "accelerator.kind=cpu")
@@ -215,7 +217,8 @@ def test_two_processes_stop_together_in_an_eval(command_line):
     assert command_line.result()["status"] == "interrupted"
 
 
-@pytest.mark.parametrize("done", [["seed=1"], pytest.param([], marks=pytest.mark.slow)], ids=["one", "both"])
+@pytest.mark.slow
+@pytest.mark.parametrize("done", [["seed=1"], []], ids=["one", "both"])
 def test_a_sweep_goes_on_after_a_run_on_two_processes(command_line, done):
     arguments = ["size=smoke", "eval=[clean]"]
     for override in done:

@@ -125,6 +125,7 @@ def test_a_second_data_set_is_recorded_like_the_first(results):
     assert "held_out" not in result["data"], "the first is whole"
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_examples_pass_in_the_copy(house):
     tests = sorted({str(file) for overlay in EXAMPLES for file in files_of(overlay) if file.parts[0] == "tests"})
     done = python(house, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *tests, "tests/test_structure.py")

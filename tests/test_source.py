@@ -303,7 +303,8 @@ def started(folder: Path) -> str:
     return str(json.loads((folder / "result.json").read_text())["started"])
 
 
-@pytest.mark.parametrize("rates", [["0.2"], pytest.param(["0.2", "0.3"], marks=pytest.mark.slow)], ids=["one", "two"])
+@pytest.mark.slow
+@pytest.mark.parametrize("rates", [["0.2"], ["0.2", "0.3"]], ids=["one", "two"])
 def test_a_source_is_trained_on_demand_once_and_by_one_of_several_jobs(command_line, capfd, rates):
     first = command_line.here(*SMOKE, "source=[method=standard]")
     assert first.returncode == 0, first.stderr

@@ -196,6 +196,7 @@ def module(root, **options):
     return StreamDataModule("cityscapes", root=root, **common, **options)
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_for_any_number_of_workers(cityscapes):
     here, there = (module(cityscapes, workers=workers, eval_batch_size=2) for workers in (0, 2))
     for name in ("train_dataloader", "test_dataloader"):

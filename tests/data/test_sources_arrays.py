@@ -108,6 +108,7 @@ def root(laid_out, tmp_path_factory):
 # --- CIFAR-10 and CIFAR-100 ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_class_folders_of_cifar_give_the_original_pixels_labels_and_order(root, originals, name):
     manifest = store.verify(root, name)
@@ -309,6 +310,7 @@ def test_a_folder_with_something_else_is_refused_with_what_there_must_be(tmp_pat
     assert not sources.is_present(name, tmp_path)
 
 
+@pytest.mark.slow
 def test_cifar100_is_served_with_fine_or_coarse_labels(root, originals):
     fine, coarse = (Cifar100("cifar100", root=root, labels=labels) for labels in ("fine", "coarse"))
     assert (fine.info.classes, coarse.info.classes) == (FINE, COARSE)

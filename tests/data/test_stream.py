@@ -406,6 +406,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.slow
 def test_workers_leave_signals_to_the_process_they_work_for(streaming):
     others = [member for member in group_of(streaming) if member != streaming.pid]
     assert len(others) >= 3  # two workers, and the server that they were forked from
@@ -423,6 +424,7 @@ def test_workers_leave_signals_to_the_process_they_work_for(streaming):
     wait_for(lambda: not group_of(streaming))
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_process(streaming):
     os.kill(streaming.pid, signal.SIGKILL)
     wait_for(lambda: not group_of(streaming))

@@ -340,6 +340,7 @@ def accuracy(layer, *kinds):
     return balanced_accuracy_score(values[tuple(test.T)], forest.predict(features(test, *kinds)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "by_colour", "by_position"), [("material", 0.34, 0.18), ("part", 0.16, 0.1), ("label", 0.24, 0.18)]
 )
@@ -348,6 +349,7 @@ def test_concepts_are_not_told_by_colour_or_position_alone(layer, by_colour, by_
     assert accuracy(layer, "position") < by_position
 
 
+@pytest.mark.slow
 def test_texture_tells_what_colour_does_not():
     assert accuracy("material", "colour", "texture") > accuracy("material", "colour") + 0.03
     assert accuracy("part", "colour", "texture") > accuracy("part", "colour") + 0.03

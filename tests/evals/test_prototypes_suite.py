@@ -132,6 +132,7 @@ def test_options_of_its_own_are_another_question(composed):
         composed(*common, "eval.prototypes.solve.by=nm")
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(composed_in, stored, command_line):
     common = (
         "method=standard",

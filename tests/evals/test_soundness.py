@@ -88,7 +88,7 @@ def mnist(tmp_path_factory, composed_in, shared_data, quiet_trainer):
     return Certified(quiet_trainer, config, folder, 2, folder)
 
 
-@pytest.mark.parametrize("radius", [0.25, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("radius", [0.5, 1.0])
 def test_no_certified_digit_is_broken_by_the_apgd_attacks_of_autoattack(digits, radius):
     assert radius in digits.radii
     assert digits.broken(radius, "fast", "own") == 0

@@ -318,6 +318,7 @@ def test_a_done_run_stays_done_when_an_eval_fails(again, monkeypatch):
     assert not (again.folder() / "traceback.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_done_run_stays_done_when_an_eval_fails_in_a_sweep(again):
     shutil.rmtree(again.folder() / "outcomes")
     (again.folder() / "outcomes").write_text("no folder, so that nothing can be written into it")

@@ -85,9 +85,10 @@ def folder_of(command_line, composed_in) -> Callable[..., Path]:
     return find
 
 
-MANY = pytest.param(["method=cll,gloro", "seed=range(0,6)"], 9, ["method=gloro"], marks=pytest.mark.slow)
+MANY = (["method=cll,gloro", "seed=range(0,6)"], 9, ["method=gloro"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("jobs", "right", "alike"), [(["seed=range(0,4)"], 1, []), MANY], ids=["one", "nine"])
 def test_one_job_raises_one_is_killed_one_hangs_and_the_others_are_right(
     command_line, folder_of, tmp_path, jobs, right, alike
@@ -142,9 +143,10 @@ def test_one_job_raises_one_is_killed_one_hangs_and_the_others_are_right(
         assert path.parent.name == "sweeps" or path.stat().st_mtime_ns == when, f"{path} was touched"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "numbers",
-    [(signal.SIGINT,), pytest.param((signal.SIGINT, signal.SIGKILL), marks=pytest.mark.slow)],
+    [(signal.SIGINT,), (signal.SIGINT, signal.SIGKILL)],
     ids=["interrupted", "interrupted, then killed"],
 )
 def test_a_sweep_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_line, folder_of, tmp_path, numbers):
@@ -221,6 +223,7 @@ def trained(command_line_in, tmp_path_factory):
     return command_line
 
 
+@pytest.mark.slow
 def test_a_sweep_over_evals_of_earlier_runs(trained):
     ids = [name.rpartition("-")[2] for name in ended(trained)]
     assert trained.here("mode=eval", f"run={ids[0]}", "eval=[certify]").returncode == 0
@@ -260,6 +263,7 @@ def test_jobs_whose_folders_cannot_be_used_fail_alone(trained, composed_in):
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_holds_is_waited_for(command_line, folder_of):
     held = folder_of(*SMOKE, "seed=7")
     held.mkdir(parents=True)
@@ -276,6 +280,7 @@ def test_a_run_that_another_process_holds_is_waited_for(command_line, folder_of)
     assert "2 done" in out
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work(command_line):
     sweeps = [command_line.start("-m", *SMOKE, "seed=5,6", "hydra.launcher.workers=1") for _ in range(2)]
     said = [sweep.communicate(timeout=PATIENCE) for sweep in sweeps]

@@ -40,7 +40,7 @@ def convolutions():
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["one of three", "all"])
+@pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.slow)], ids=["one of eight", "all"])
 def test_power_iteration_converges_to_the_dense_norm_in_every_geometry(step):
     for conv, shape in list(convolutions())[::step]:
         truth = torch.linalg.matrix_norm(dense(conv, shape), 2).item()

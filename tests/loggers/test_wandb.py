@@ -116,6 +116,7 @@ def test_a_failing_job_ends_as_failed(composed, tmp_path, offline_parts):
     assert "not finite" in part.summary["error"]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_stopped_and_resumed_is_one_run(command_line, tmp_path, offline_parts):
     for times, number in enumerate((signal.SIGINT, signal.SIGKILL), 1):
         process = command_line.start(*LONG)
@@ -136,6 +137,7 @@ def test_a_job_that_is_stopped_and_resumed_is_one_run(command_line, tmp_path, of
     assert done.history[-2]["step"] == 999
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_job_are_one_run(command_line, offline_parts):
     process = command_line("size=smoke", "eval=[clean]", *LOGGER, "accelerator=ddp", "accelerator.kind=cpu")
     assert process.returncode == 0, process.stderr
@@ -145,6 +147,7 @@ def test_two_processes_of_a_job_are_one_run(command_line, offline_parts):
     assert process.stderr.count("W&B") == 1
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_one_run_each_in_one_group(command_line, offline_parts):
     process = command_line("-m", "size=smoke", "eval=[clean]", *LOGGER, "seed=0,1", "hydra.launcher.workers=2")
     assert process.returncode == 0, process.stderr
@@ -192,6 +195,7 @@ def account(monkeypatch, server):
     return server
 
 
+@pytest.mark.slow
 def test_with_a_key_the_run_is_online(opened, account, capsys):
     run, record = opened("sweep=seeds")
     log(run, record)
@@ -206,6 +210,7 @@ def test_with_a_key_the_run_is_online(opened, account, capsys):
     assert parts_to_upload(run.folder) == []
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_are_two_runs(opened, offline_parts):
     made = [opened(f"seed={seed}") for seed in (1, 2)]
     loggers = [Wandb(run, record.values["config"], patience=PATIENCE, **OPTIONS) for run, record in made]
@@ -328,6 +333,7 @@ def sync(*arguments: str) -> int:
     return exit_code_of(lambda: run(["wandb", "sync", *arguments]))
 
 
+@pytest.mark.slow
 def test_sync_uploads_parts_in_their_order(opened, server, monkeypatch, tmp_path, capsys):
     first, record = opened()
     log(first, record, steps=range(2))

@@ -391,6 +391,7 @@ def test_a_choice_of_split_changes_the_id_and_none_does_not(config):
     assert named("split: test") != named()
 
 
+@pytest.mark.slow
 def test_two_processes_weigh_and_stop_as_one_does(config, command_line, tmp_path):
     given = [
         "method=sat",
@@ -417,9 +418,8 @@ def test_two_processes_weigh_and_stop_as_one_does(config, command_line, tmp_path
         torch.testing.assert_close(kept[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", ["sat", pytest.param("trades", marks=pytest.mark.slow), pytest.param("fast_at", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sat", "trades", "fast_at"])
 def test_adversarial_training_withstands_what_breaks_ordinary_training(config, tmp_path, name):
     found = []
     for given in (["method=standard"], [f"method={name}", "method.epsilon=0.7"]):

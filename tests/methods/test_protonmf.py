@@ -223,6 +223,7 @@ def test_what_cannot_be_dropped_is_one_sentence(made, config, tmp_path, given, m
     assert (Run(tmp_path / "run").read("result.json") or {})["status"] == "done", "what it has is as good as before"
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(made, source, command_line):
     given = ["method=protonmf", "dataset=digits", f"source={source.folder}", *SMALL, "eval=[clean]"]
     process = command_line(*given, "accelerator=ddp", "accelerator.kind=cpu")
@@ -259,6 +260,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_classes_that_are_left(made, con
         torch.testing.assert_close(torch.load(resumed.weights, weights_only=True)["state_dict"][name], value, msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_after_its_last_class_is_finished(made, config, tmp_path, monkeypatch):
     def stopped(*_):
         raise Interrupted("SIGINT")

@@ -212,6 +212,7 @@ def test_each_stage_changes_its_own_weights(config, quiet_trainer):
     assert watch.changed == ["add_on prototypes"] * 6 + cycle * 2
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_prototypes_of_two_processes_are_patches_as_well(config, source, command_line):
     given = ["method=protopnet", "dataset=digits", f"source={source.folder}", *SMALL, *STAGES, *FASTER, "eval=[clean]"]
@@ -224,6 +225,7 @@ def test_prototypes_of_two_processes_are_patches_as_well(config, source, command
         torch.testing.assert_close(model.features(images[index : index + 1])[0, place], prototype, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_as_if_nothing_had_happened(made, config, tmp_path, monkeypatch):
     """Stopped just before its prototypes become patches, and just after."""
     training_step, seen = ProtoPNetTraining.training_step, []
