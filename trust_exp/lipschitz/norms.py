@@ -25,10 +25,6 @@ DENSE_SIDE, DENSE_ENTRIES = 1024, 2**24
 # Complex numbers of a convolution's symbol held in memory at once (64 MiB).
 CHUNK = 2**22
 
-# Keeps the vector of a zero operator, where a plain power step would divide by zero. Eigenvectors do not change, and
-# the square is still a normal float32.
-SHIFT = 1e-18
-
 
 class PowerIteration(nn.Module):
     """Spectral norms of many layers by power iteration, with one persistent vector per layer; estimates from below.
@@ -139,8 +135,11 @@ class _Group(nn.Module):
         raise NotImplementedError
 
     def step(self, weight: Tensor, vector: Tensor) -> Tensor:
-        vector = torch.add(self.adjoint(weight, self.image(weight, vector)), vector, alpha=SHIFT)
-        return vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+        image = self.image(weight, vector)
+        moved = self.adjoint(weight, image / _power_of_two(image))
+        moved = moved / _power_of_two(moved)
+        length = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+        return torch.where(length > 0, moved / length, vector)  # a zero operator keeps its vector
 
     def forward(self, steps: int, through_iterations: bool) -> Tensor:
         dtype = torch.promote_types(self.layers[0].weight.dtype, torch.float32)
@@ -152,7 +151,13 @@ class _Group(nn.Module):
                     vector = self.step(weight, vector)
             if steps:
                 self.state.copy_(vector.detach())
-            return torch.linalg.vector_norm(self.image(weight, vector), dim=1)
+            return self.norm(weight, vector)
+
+    def norm(self, weight: Tensor, vector: Tensor) -> Tensor:
+        """Norm [layers] of each layer's image of its vector."""
+        image = self.image(weight, vector)
+        scale = _power_of_two(image)
+        return torch.linalg.vector_norm(image / scale, dim=1) * scale.squeeze(1)
 
     @torch.no_grad()
     def converged(self, tolerance: float, max_steps: int) -> Tensor:
@@ -161,10 +166,17 @@ class _Group(nn.Module):
         sigma = vector.new_zeros(len(self.layers))
         for _ in range(max_steps):
             vector = self.step(weight, vector)
-            last, sigma = sigma, torch.linalg.vector_norm(self.image(weight, vector), dim=1)
+            last, sigma = sigma, self.norm(weight, vector)
             if ((sigma - last).abs() <= tolerance * sigma).all():
                 break
         return sigma
+
+
+def _power_of_two(rows: Tensor) -> Tensor:
+    """A power of two [rows, 1] near each row's largest entry, 1 for zeros. Divided by it, squares do not underflow, and no
+    digit changes."""
+    exponent = torch.frexp(rows.detach().abs().amax(1, keepdim=True)).exponent
+    return torch.ldexp(rows.new_ones(()), exponent.clamp(-126, 126)).to(rows.dtype)
 
 
 class _Linears(_Group):
