@@ -53,7 +53,7 @@ WRONG = [
 ]
 
 
-AS_A_PROCESS = ("method=cl", "accelerator=gpu")  # said by Hydra, and by the engine
+AS_A_PROCESS = ("method=cl",)  # said by Hydra
 
 
 def assert_one_sentence(process: "subprocess.CompletedProcess[str]", sentence: str) -> None:

@@ -57,6 +57,7 @@ def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
     assert left_out == (set() if plain else usual & {"certify"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "size"), [(method, SIZES[place % 3]) for place, method in enumerate(METHODS)])
 def test_every_method_composes_at_every_size(composed, method, size):
     assert composed(f"method={method}", f"size={size}", *source_for(method))["size"] == size

@@ -49,7 +49,7 @@ def register() -> "Composer":
         The composer that names the folders of runs; it remembers what it has checked.
     """
     store = ConfigStore.instance()
-    # Hydra copies its sources, this store among them, each time it composes: a tenth of a second for what never changes.
+    # Hydra copies its sources each time it composes, this store among them: a tenth of a second for what never changes.
     vars(store)["__deepcopy__"] = lambda memo: store
     for schema in schemas():
         node = {"_schema_": f"{schema.__module__}:{schema.__name__}", **defaults(schema)}

@@ -60,7 +60,7 @@ class Rounded(nn.Module):
         pytest.param("mlp", 10, "L2", 0.5, 16, marks=pytest.mark.slow),
         pytest.param("mlp", 5, "Linf", 0.12, 16, marks=pytest.mark.slow),
         pytest.param("mlp", 2, "Linf", 0.2, 8, marks=pytest.mark.slow),
-        ("rounded mlp", 4, "Linf", 0.15, 12),
+        ("rounded mlp", 4, "Linf", 0.15, 6),
         pytest.param("conv", 10, "Linf", 0.04, 30, marks=pytest.mark.slow),
         pytest.param("conv", 10, "L2", 0.3, 30, marks=pytest.mark.slow),
         pytest.param("conv", 3, "L2", 0.6, 30, marks=pytest.mark.slow),

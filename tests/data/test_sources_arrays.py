@@ -320,6 +320,7 @@ def test_cifar100_is_served_with_fine_or_coarse_labels(root, originals):
         assert coarse.arrays(split).labels.tolist() == originals["cifar100"][split]["coarse"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("extra", "thesis"), [("rodent", "rodent"), ("medium_mammals", "small-mammal")])
 def test_the_eleventh_class_comes_after_cifar10(root, originals, extra, thesis):
     data = CifarPlusOne("cifar10plus1", extra=extra, root=root)

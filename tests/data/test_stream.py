@@ -120,6 +120,7 @@ def test_stretched_images_are_whole(module):
     assert torch.equal((served[0] * 255).round().byte(), pil_to_tensor(expected))
 
 
+@pytest.mark.slow
 def test_copies_are_the_same_in_every_epoch_and_for_any_number_of_workers(module):
     def epochs(workers):
         data = module(copies=6, stretch=True, resize=None, batch_size=13, workers=workers)

@@ -235,6 +235,7 @@ def test_two_processes_find_what_one_finds(made, source, command_line):
     assert facts == pytest.approx((made.read("result.json") or {})["facts"]["prototypes"]["3"], rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_the_classes_that_are_left(made, config, tmp_path, monkeypatch):
     asked, solve = [], ProtoNmf.solve
 
