@@ -185,6 +185,7 @@ class Context:
 
 Rule = Callable[[Any, Context], Constant]
 AnyRule = TypeVar("AnyRule", bound=Callable[..., Any])
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def lipschitz_constant(layer: nn.Module, context: Context) -> Constant:
@@ -200,8 +201,8 @@ def find_rule(layer: nn.Module, rules: Mapping[type[nn.Module], AnyRule], what: 
     """The rule of a layer's class. A subclass has its parent's only if it computes the same.
 
     Raises:
-        UserError: that no ``what`` is known, if there is no rule, or if the layer was changed: by a subclass with methods
-            of its own, another ``forward`` of this instance, or a hook that could change its inputs or outputs.
+        UserError: if there is no rule, or if the layer was changed: by a subclass with methods of its own, another
+            ``forward`` of this instance, or a hook that could change its inputs or outputs. ``what`` names the rule.
     """
     name = type(layer).__name__
     kind = next((kind for kind in type(layer).__mro__ if kind in rules), None)
@@ -244,7 +245,7 @@ def _refresh(layers: Iterable[nn.Module]) -> None:
 
 
 @torch.no_grad()
-def with_plain_weights(model: nn.Module) -> nn.Module:
+def with_plain_weights(model: Network) -> Network:
     """A copy in eval mode in which parametrisations and weight norms have become the weights that they make."""
     with evaluating(model):
         _refresh(model.modules())

@@ -139,7 +139,7 @@ class _Group(nn.Module):
         moved = self.adjoint(weight, image / _power_of_two(image))
         moved = moved / _power_of_two(moved)
         length = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
-        return torch.where(length > 0, moved / length, vector)  # a zero operator keeps its vector
+        return torch.where(length > 0, moved / length.masked_fill(length == 0, 1), vector)  # zero keeps its vector
 
     def forward(self, steps: int, through_iterations: bool) -> Tensor:
         dtype = torch.promote_types(self.layers[0].weight.dtype, torch.float32)
@@ -173,10 +173,9 @@ class _Group(nn.Module):
 
 
 def _power_of_two(rows: Tensor) -> Tensor:
-    """A power of two [rows, 1] near each row's largest entry, 1 for zeros. Divided by it, squares do not underflow, and no
-    digit changes."""
-    exponent = torch.frexp(rows.detach().abs().amax(1, keepdim=True)).exponent
-    return torch.ldexp(rows.new_ones(()), exponent.clamp(-126, 126)).to(rows.dtype)
+    """A power of two [rows, 1] near each row's largest entry, 1 for zeros. To divide by it changes no digit."""
+    largest = rows.detach().abs().amax(1, keepdim=True)
+    return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent.clamp(-126, 126))
 
 
 class _Linears(_Group):

@@ -11,7 +11,7 @@ docs/certificates.md proves it and says what it takes for granted.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class Steps:
 
     Attributes:
         count: how many there are for one output, at most.
-        size: [B], L2 norm over the outputs of the sums of their absolute values, in the worst order, at the exact inputs.
+        size: [B], L2 norm over the outputs of the sum of their absolute values in the worst order, at the exact inputs.
         slope: how much ``size`` grows with the L2 distance from the exact inputs, at most.
     """
 
@@ -199,15 +199,16 @@ def _convolution(layer: nn.Conv2d, x: Tensor, exact: Tensor, constant: float) ->
     weight = _magnitudes(layer.weight)
     columns = weight.unflatten(0, (layer.groups, -1)).sum((1, 3, 4))
     slope = math.sqrt(columns.max() * weight.sum((1, 2, 3)).max())
-    geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    return _sums(weight[0].numel(), F.conv2d(x.abs(), weight, _offset(layer), *geometry), exact, slope)
+    each = F.conv2d(x.abs(), weight, _offset(layer), layer.stride, layer.padding, layer.dilation, layer.groups)
+    return _sums(weight[0].numel(), each, exact, slope)
 
 
 def _batch_norm(layer: nn.BatchNorm2d, x: Tensor, exact: Tensor, constant: float) -> Steps:
     channels = (-1, *[1] * (x.dim() - 2))
-    scale = (layer.running_var + layer.eps).rsqrt()
+    mean, variance = cast(Tensor, layer.running_mean), cast(Tensor, layer.running_var)  # else it has no constant
+    scale = (variance + layer.eps).rsqrt()
     scale = _magnitudes(scale if layer.weight is None else layer.weight * scale)
-    offset = _magnitudes(layer.running_mean) * scale + (0 if layer.bias is None else layer.bias.abs())
+    offset = _magnitudes(mean) * scale + (0 if layer.bias is None else layer.bias.abs())
     each = x.abs() * scale.view(channels) + offset.view(channels)
     return Steps(BATCH_NORM_STEPS, BATCH_NORM_STEPS * _norm(each), BATCH_NORM_STEPS * scale.max().item())
 
@@ -243,8 +244,8 @@ def _averages(area: int, each: Tensor, constant: float) -> Steps:
 
 Rule = Callable[[Any, Tensor, Tensor, float], Steps | None]
 
-# How the known layers round, from the layer, its exact inputs and outputs [B, ...] and its Lipschitz constant; None: not
-# at all. To add a layer that only moves or drops values: ROUNDING[MyLayer] = lambda *_: None
+# How the known layers round, from the layer, its exact inputs and outputs [B, ...] and its Lipschitz constant; None if they
+# do not: a layer that only moves or drops values is added with ROUNDING[MyLayer] = lambda *_: None
 ROUNDING: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d), lambda *_: None),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
