@@ -244,8 +244,8 @@ def _averages(area: int, each: Tensor, constant: float) -> Steps:
 
 Rule = Callable[[Any, Tensor, Tensor, float], Steps | None]
 
-# How the known layers round, from the layer, its exact inputs and outputs [B, ...] and its Lipschitz constant. A layer that
-# only moves or drops values does not: ROUNDING[MyLayer] = lambda *_: None
+# How known layers round: from the layer, its exact inputs and outputs [B, ...] and its Lipschitz constant; None: not at
+# all. A layer that only moves or drops values: ROUNDING[MyLayer] = lambda *_: None
 ROUNDING: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d), lambda *_: None),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
