@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trust_exp.rng import keyed_generator
+from trust_exp.scaling import power_of_two
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -136,8 +137,8 @@ class _Group(nn.Module):
 
     def step(self, weight: Tensor, vector: Tensor) -> Tensor:
         image = self.image(weight, vector)
-        moved = self.adjoint(weight, image / _power_of_two(image))
-        moved = moved / _power_of_two(moved)
+        moved = self.adjoint(weight, image / power_of_two(image))
+        moved = moved / power_of_two(moved)
         length = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
         return torch.where(length > 0, moved / length.masked_fill(length == 0, 1), vector)  # zero keeps its vector
 
@@ -156,7 +157,7 @@ class _Group(nn.Module):
     def norm(self, weight: Tensor, vector: Tensor) -> Tensor:
         """Norm [layers] of each layer's image of its vector."""
         image = self.image(weight, vector)
-        scale = _power_of_two(image)
+        scale = power_of_two(image)
         return torch.linalg.vector_norm(image / scale, dim=1) * scale.squeeze(1)
 
     @torch.no_grad()
@@ -170,12 +171,6 @@ class _Group(nn.Module):
             if ((sigma - last).abs() <= tolerance * sigma).all():
                 break
         return sigma
-
-
-def _power_of_two(rows: Tensor) -> Tensor:
-    """A power of two [rows, 1] near each row's largest entry, 1 for zeros. To divide by it changes no digit."""
-    largest = rows.detach().abs().amax(1, keepdim=True)
-    return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent.clamp(-126, 126))
 
 
 class _Linears(_Group):

@@ -11,12 +11,13 @@ from torch import Tensor
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of the predicted distribution in nats, [B] in [0, log C], for logits [B, C].
+    """Entropy of the predicted distribution in nats, [B] in [0, log C], for logits [B, C]; one of them may be -inf.
 
     Source: Losch 2024, Eq. 3.3.
     """
     log_probabilities = F.log_softmax(logits, 1)
-    return -(log_probabilities.exp() * log_probabilities).sum(1)
+    probabilities = log_probabilities.exp()
+    return -torch.where(probabilities > 0, probabilities * log_probabilities, 0).sum(1)
 
 
 def signed_variance(logits: Tensor, label: Tensor) -> Tensor:
