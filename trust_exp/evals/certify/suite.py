@@ -13,6 +13,7 @@ from trust_exp.lipschitz.certificate import tightness_search
 from trust_exp.lipschitz.rounding import Certifier
 from trust_exp.results.record import Row, fraction
 from trust_exp.rng import keyed_generator
+from trust_exp.verdicts import predicted
 from trust_exp.viz.certified import draw_certified_accuracy
 from trust_exp.viz.plane import draw_plane
 
@@ -55,7 +56,7 @@ class Certify(Suite):
 
     def step(self, batch: Batch) -> Outcomes:
         logits, radius = self.certifier.radius(batch.image)
-        correct = (self.context.model(batch.image).argmax(1) == batch.label) & (logits.argmax(1) == batch.label)
+        correct = (predicted(self.context.model(batch.image)) == batch.label) & (predicted(logits) == batch.label)
         return {"radius": radius * correct, "correct": correct, "label": batch.label}
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:

@@ -19,6 +19,7 @@ from trust_exp.explain.patches import log_similarity, squared_distances
 from trust_exp.models.protopnet import NOWHERE, ProtoPNet, cycle_file
 from trust_exp.models.trained import read_state
 from trust_exp.results.record import Row, fraction
+from trust_exp.verdicts import predicted
 from trust_exp.viz.contact_sheet import write_contact_sheet
 from trust_exp.viz.prototypes import ACROSS, Likeness, Patch, patches_page
 
@@ -68,7 +69,7 @@ class PatchSuite(Suite):
         for cycle, model in enumerate(self.cycles, 1):
             distance = model.closest(model.features(batch.image)).distance
             for name, weight in (("accuracy", None), ("accuracy_own_only", model.last.weight * model.own)):
-                found[f"{name}@{cycle}"] = model.logits(distance, weight).argmax(1) == batch.label
+                found[f"{name}@{cycle}"] = predicted(model.logits(distance, weight)) == batch.label
         return found
 
     @torch.no_grad()
