@@ -18,6 +18,7 @@ from trust_exp.lipschitz import (
     Normalize,
     Residual,
     certified_radius,
+    plain_products,
 )
 
 U = 2.0**-24
@@ -294,3 +295,18 @@ def test_a_layer_whose_rounding_is_unknown_is_refused(monkeypatch):
     assert LipschitzBound(model, (2,)).certified().worst > 0
     with pytest.raises(UserError, match="no bound on the rounding is known for the layer Tanh"):
         Certifier(model, (2,)).radius(torch.randn(1, 2))
+
+
+def test_kernels_that_the_bound_does_not_cover_are_off_meanwhile():
+    def flags() -> list[object]:
+        backends = torch.backends
+        return [backends.cudnn.enabled, torch._C._get_nnpack_enabled(), torch.get_float32_matmul_precision()]
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = flags()
+        with plain_products():
+            assert flags() == [False, False, "highest"]
+        assert flags() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")

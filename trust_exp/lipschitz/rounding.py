@@ -9,7 +9,8 @@ docs/certificates.md proves it and says what it takes for granted.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -62,6 +63,21 @@ class Around:
     limit: Tensor
 
 
+@contextmanager
+def plain_products() -> Iterator[None]:
+    """Convolutions and matrix products add up the products of their definition, as the bound takes for granted.
+
+    No Winograd and FFT kernels, of cuDNN and of NNPACK, and no TF32.
+    """
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
 class Certifier:
     """Certified L2 radii of a classifier, for its forward pass in the precision of its weights.
 
@@ -111,7 +127,7 @@ class Certifier:
         """Exact logits, float64 [B, C], and certified radii, float64 [B], at least 0.
 
         Every input of the network's precision whose L2 distance from an image is below its radius is computed to be of
-        the class ``logits.argmax(1)``, the image itself included.
+        the class ``logits.argmax(1)``, the image itself included, if it is computed with ``plain_products``.
         """
         around = self.around(images)
         head = self.lipschitz.head

@@ -10,7 +10,7 @@ from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.suite import Outcomes, Report, Suite, split_prefix
 from trust_exp.lipschitz.certificate import tightness_search
-from trust_exp.lipschitz.rounding import Certifier
+from trust_exp.lipschitz.rounding import Certifier, plain_products
 from trust_exp.results.record import Row, fraction
 from trust_exp.rng import keyed_generator
 from trust_exp.verdicts import predicted
@@ -56,7 +56,9 @@ class Certify(Suite):
 
     def step(self, batch: Batch) -> Outcomes:
         logits, radius = self.certifier.radius(batch.image)
-        correct = (predicted(self.context.model(batch.image)) == batch.label) & (predicted(logits) == batch.label)
+        with plain_products():
+            computed = self.context.model(batch.image)
+        correct = (predicted(computed) == batch.label) & (predicted(logits) == batch.label)
         return {"radius": radius * correct, "correct": correct, "label": batch.label}
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
