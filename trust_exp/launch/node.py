@@ -17,6 +17,8 @@ from typing import Any
 from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 
+from trust_exp import durable
+
 POLL_SECONDS = 0.1
 STOPPED = (130, -signal.SIGTERM, -signal.SIGKILL)
 
@@ -89,7 +91,7 @@ def write_exit(ask: Path, rank: int, code: int, why: str = "") -> None:
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     part = ask.with_suffix(f".exit-{rank}.part")
     part.write_text(json.dumps({"rank": rank, "code": code, "why": why, "restarts": restarts}))
-    os.replace(part, ask.with_suffix(f".exit-{rank}"))
+    durable.put(part, ask.with_suffix(f".exit-{rank}"))
 
 
 def read_exits(ask: Path) -> list[dict[str, Any]]:
