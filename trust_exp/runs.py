@@ -254,5 +254,5 @@ def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:
     if stored is None:
         raise UserError(f"{run.folder} holds no config.json, so it is not a run")
     trained = {part: stored["config"][part] for part in TRAINED_PARTS if part in stored["config"]}
-    told = {**checked.get("references", {}), **stored["config"].get("references", {})}
-    return {**checked, "source": None, **trained, **({"references": told} if told else {})}
+    known = {**checked.get("references", {}), **stored["config"].get("references", {})}
+    return {**checked, "source": None, **trained, **({"references": known} if known else {})}

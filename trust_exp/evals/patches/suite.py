@@ -93,7 +93,7 @@ class PatchSuite(Suite):
         found = {
             label: self._spans_of(label, next(features)) for label in self.context.progress(mine, "features of classes")
         }
-        several = {label: told for part in self.context.gather(found) for label, told in part.items()}
+        several = {label: values for part in self.context.gather(found) for label, values in part.items()}
         return _means([several[label] for label in sorted(several)])
 
     def _features(self, labels: Sequence[int]) -> Iterator[list[Tensor]]:
@@ -110,7 +110,7 @@ class PatchSuite(Suite):
         return nmf(features, count, steps=self.steps, inner=4, seed=self.context.seed, name=label)
 
     def _spans_of(self, label: int, several: Sequence[Tensor]) -> dict[str, float]:
-        told: dict[str, float] = {}
+        values: dict[str, float] = {}
         before: dict[str, Tensor] = {}
         for cycle, (model, features) in enumerate(zip(self.cycles, several, strict=True), 1):
             patches = model.prototypes[model.label == label]
@@ -118,15 +118,15 @@ class PatchSuite(Suite):
             rest = features - encode(features, patches) @ patches
             places = {"": log_similarity(squared_distances(features, patches)), "nmf_": parts.encoding.mT}
             for kind, error, basis in (("", float(rest.norm()), patches), ("nmf_", parts.error, parts.basis)):
-                told[f"{kind}feature_error@{cycle}"] = error
-                told[f"{kind}relative_feature_error@{cycle}"] = error / whole
+                values[f"{kind}feature_error@{cycle}"] = error
+                values[f"{kind}relative_feature_error@{cycle}"] = error / whole
                 if len(basis) > 1:
-                    told[f"{kind}similarity@{cycle}"] = similarity(basis[None])
+                    values[f"{kind}similarity@{cycle}"] = similarity(basis[None])
                 found = places[kind] - places[kind].mean(1, keepdim=True)  # the cosine of these is a correlation
                 if kind in before:
-                    told[f"{kind}persistence@{cycle}"] = matched_cosine(before[kind], found)
+                    values[f"{kind}persistence@{cycle}"] = matched_cosine(before[kind], found)
                 before[kind] = found
-        return told
+        return values
 
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Contributions of the predicted class's own prototypes at each place, [B, h, w], and that class [B]."""
@@ -186,11 +186,11 @@ class PatchSuite(Suite):
         return found[:ACROSS].permute(0, 3, 1, 2)
 
 
-def _means(told: Sequence[dict[str, float]]) -> list[Row]:
+def _means(of_classes: Sequence[dict[str, float]]) -> list[Row]:
     """Means over the classes; of errors also their standard deviations."""
     rows = []
-    for name in told[0] if told else ():
-        values = torch.tensor([one[name] for one in told], dtype=torch.float64)
+    for name in of_classes[0] if of_classes else ():
+        values = torch.tensor([one[name] for one in of_classes], dtype=torch.float64)
         kind, _, cycle = name.partition("@")
         unit = UNITS.get(kind.removeprefix("nmf_"), "cosine")
         rows.append(Row(f"patches/{name}", float(values.mean()), unit, len(values)))

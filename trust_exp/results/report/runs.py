@@ -162,13 +162,13 @@ def dotted(node: Mapping[str, Any], prefix: str = "") -> set[str]:
 
 def overall_rows(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows that are not about one class, then the metrics without a row."""
-    told = set()
+    named = set()
     for row in values["rows"]:
-        told.add(row["metric"])
+        named.add(row["metric"])
         if "class" not in row["detail"]:
             yield row
     for metric, value in values["metrics"].items():
-        if metric not in told:
+        if metric not in named:
             suite = metric.partition("/")[0]
             yield {
                 "suite": suite,
