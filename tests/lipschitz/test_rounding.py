@@ -310,3 +310,12 @@ def test_kernels_that_the_bound_does_not_cover_are_off_meanwhile():
         assert flags() == before
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_a_network_that_stays_in_training_mode_is_refused():
+    class Stubborn(nn.Sequential):
+        def train(self, mode: bool = True) -> "Stubborn":
+            return super().train()
+
+    with pytest.raises(UserError, match="Stubborn cannot be put into eval mode"):
+        Certifier(Stubborn(nn.Linear(2, 2)), (2,))

@@ -218,7 +218,9 @@ def find_rule(layer: nn.Module, rules: Mapping[type[nn.Module], AnyRule], what: 
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 # What a subclass may have of its own and still compute the same.
-HARMLESS = {"__init__", "__repr__", "extra_repr", "__getstate__", "__setstate__", "__deepcopy__", "reset_parameters"}
+HARMLESS = frozenset(
+    "__init__ __repr__ extra_repr reset_parameters train __getstate__ __setstate__ __deepcopy__".split()
+)
 
 
 def _changed(layer: nn.Module, kind: type[nn.Module]) -> str | None:

@@ -103,6 +103,8 @@ class Certifier:
             raise UserError(f"certificates need float32 or float64 weights; got {', '.join(sorted(map(str, dtypes)))}")
         self.precision = torch.finfo(dtypes.pop())
         self.network = with_plain_weights(model).double().eval()
+        if any(layer.training for layer in self.network.modules()):
+            raise UserError(f"{type(model).__name__} cannot be put into eval mode, in which networks are certified")
         self.lipschitz = LipschitzBound(self.network, input_shape)
         self.context = self.lipschitz.certified_context()
         self.bound = self.lipschitz.certified(self.context)
