@@ -218,7 +218,8 @@ def find_rule(layer: nn.Module, rules: Mapping[type[nn.Module], AnyRule], what: 
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 # What a subclass may have of its own and still compute the same.
-HARMLESS = frozenset(
+HARMLESS = {"__init__", "__repr__", "extra_repr", "reset_parameters", "train"}
+HARMLESS |= {"__getstate__", "__setstate__", "__deepcopy__"}  # of parametrised layers
     "__init__ __repr__ extra_repr reset_parameters train __getstate__ __setstate__ __deepcopy__".split()
 )
 
