@@ -220,8 +220,6 @@ WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
 # What a subclass may have of its own and still compute the same.
 HARMLESS = {"__init__", "__repr__", "extra_repr", "reset_parameters", "train"}
 HARMLESS |= {"__getstate__", "__setstate__", "__deepcopy__"}  # of parametrised layers
-    "__init__ __repr__ extra_repr reset_parameters train __getstate__ __setstate__ __deepcopy__".split()
-)
 
 
 def _changed(layer: nn.Module, kind: type[nn.Module]) -> str | None:
