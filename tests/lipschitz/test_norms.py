@@ -257,7 +257,7 @@ def test_norms_stay_in_float32_under_autocast_and_for_bfloat16_weights():
     assert power()[0].dtype == torch.float32
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-12, 1e-6, 1.0, 1e6, 1e15])
+@pytest.mark.parametrize("scale", [1e-15, 1e-12, 1e-9, 1e-6, 1.0, 1e6, 1e15])
 def test_norms_of_any_size_converge(scale):
     torch.manual_seed(0)
     layers = [(nn.Linear(12, 9), (12,)), (nn.Conv2d(2, 3, 3, padding=1), (2, 5, 5))]

@@ -134,10 +134,9 @@ class Certifier:
         around = self.around(images)
         head = self.lipschitz.head
         logits: Tensor = head(around.exact)
-        weight = _magnitudes(head.weight)
-        each = F.linear(around.exact.abs(), weight, _offset(head))
-        steps = _sums(head.in_features, each, logits, torch.linalg.vector_norm(weight, dim=1), per_output=True)
-        own, slope, limit = self._own_rounding(steps, around, outputs=1)
+        each = _each(head, around.exact, head.in_features, F.linear).double()
+        rows = torch.linalg.vector_norm(_magnitudes(head.weight), dim=1)
+        own, slope, limit = self._own_rounding(_sums(head.in_features, each, logits, rows), around, outputs=1)
         pairs = (self.bound.distances + slope + slope.unsqueeze(1)).fill_diagonal_(0) * (1 + SLACK)
         top = logits.argmax(1, keepdim=True)
         allowance = own + own.gather(1, top) + pairs[top.squeeze(1)] * around.rounding.unsqueeze(1)
@@ -183,42 +182,55 @@ class Certifier:
 
 
 def _norm(values: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
 
 
 def _magnitudes(weight: Tensor) -> Tensor:
     return weight.abs().clamp_min(LEAST_WEIGHT)
 
 
-def _offset(layer: nn.Linear | nn.Conv2d) -> Tensor | None:
-    return None if layer.bias is None else layer.bias.abs()
+def _each(layer: nn.Linear | nn.Conv2d, x: Tensor, products: int, operation: Callable[..., Tensor]) -> Tensor:
+    """At least the sums of the absolute values of a layer's products and offset, [B, ...].
 
-
-def _sums(products: int, each: Tensor, exact: Tensor, slope: Any, per_output: bool = False) -> Steps:
-    """Steps of sums of products and an offset, added in any order.
-
-    Args:
-        each: sums of the absolute values.
-        exact: the sums themselves; a partial sum is at most that of all positive or that of all negative terms.
-        slope: growth of ``each``.
-        per_output: sizes [B, outputs] and their slopes, in place of their norm.
+    Added up in float32: no sum of non-negative numbers loses more than a share of 2^-24 for each term, which is put on
+    top again.
     """
-    size = each + products * (each + exact.abs()) / 2
-    return Steps(2 * products, size if per_output else _norm(size), (products + 1) * slope)
+    share = (products + 4) * torch.finfo(torch.float32).eps / 2  # each of the three numbers is rounded to float32 first
+    if share > 0.1:
+        raise UserError(f"{products} products in one output are too many to bound their rounding")
+    offset = None if layer.bias is None else layer.bias.abs().float()
+    with plain_products():
+        each = operation(x.abs().float(), _magnitudes(layer.weight).float(), offset)
+    return each.mul_(1 + 2 * share)
 
 
 def _linear(layer: nn.Linear, x: Tensor, exact: Tensor, constant: float) -> Steps:
     weight = _magnitudes(layer.weight)
     slope = math.sqrt(weight.sum(0).max() * weight.sum(1).max())
-    return _sums(layer.in_features, F.linear(x.abs(), weight, _offset(layer)), exact, slope)
+    return _sums(layer.in_features, _norm(_each(layer, x, layer.in_features, F.linear)), _norm(exact), slope)
 
 
 def _convolution(layer: nn.Conv2d, x: Tensor, exact: Tensor, constant: float) -> Steps:
-    weight = _magnitudes(layer.weight)
+    weight, products = _magnitudes(layer.weight), layer.weight[0].numel()
     columns = weight.unflatten(0, (layer.groups, -1)).sum((1, 3, 4))
     slope = math.sqrt(columns.max() * weight.sum((1, 2, 3)).max())
-    each = F.conv2d(x.abs(), weight, _offset(layer), layer.stride, layer.padding, layer.dilation, layer.groups)
-    return _sums(weight[0].numel(), each, exact, slope)
+
+    def convolve(x: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, offset, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    return _sums(products, _norm(_each(layer, x, products, convolve)), _norm(exact), slope)
+
+
+def _sums(products: int, each: Tensor, exact: Tensor, slope: Any) -> Steps:
+    """Steps of sums of products and an offset, added in any order.
+
+    Args:
+        each: sums of the absolute values, or their norm over the outputs.
+        exact: the sums themselves, or their norm. A partial sum is at most that of all positive or that of all negative
+            terms, (each + |exact|) / 2.
+        slope: growth of ``each``.
+    """
+    return Steps(2 * products, each + products * (each + exact.abs()) / 2, (products + 1) * slope)
 
 
 def _batch_norm(layer: nn.BatchNorm2d, x: Tensor, exact: Tensor, constant: float) -> Steps:
