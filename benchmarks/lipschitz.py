@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trust_exp.lipschitz import LipschitzBound, MinMax, PowerIteration, spectral_norm_bound
+from trust_exp.lipschitz import Certifier, LipschitzBound, MinMax, PowerIteration, spectral_norm_bound
 from trust_exp.lipschitz.norms import Layer
 
 
@@ -33,6 +33,7 @@ def main() -> None:
         two_moons(repeats, calls=10 if options.quick else 200)
         activation(repeats, calls=10 if options.quick else 200)
         upper_bounds(1 if options.quick else 3, quick=options.quick)
+        certificates(repeats)
 
 
 def twelve_convolutions(repeats: int) -> None:
@@ -98,6 +99,16 @@ def upper_bounds(repeats: int, quick: bool) -> None:
         report({f"{channels} channels {size}x{size}": partial(spectral_norm_bound, conv, shape)}, repeats)
         norm = PowerIteration([(conv, shape)]).converged(max_steps=200)[0].item()
         print(f"  above the power iteration by {spectral_norm_bound(conv, shape) / norm - 1:.2%}")
+
+
+def certificates(repeats: int) -> None:
+    """What the bound on rounding costs beside the exact logits, which a certificate needs in any case."""
+    shape = (3, 32, 32)
+    convolutions = [part for i, o in ((3, 32), (32, 32), (32, 64)) for part in (nn.Conv2d(i, o, 3, 1, 1), MinMax())]
+    head = (nn.Flatten(), nn.Linear(64 * 32 * 32, 128), MinMax(), nn.Linear(128, 10))
+    certifier, images = Certifier(nn.Sequential(*convolutions, *head), shape), torch.rand(50, *shape)
+    print("certificates of 50 images 32x32, three convolutions")
+    report({"logits and radii": lambda: certifier.radius(images), "logits": lambda: certifier.logits(images)}, repeats)
 
 
 def backward(sigmas: list[Tensor], weights: list[Tensor]) -> None:

@@ -43,7 +43,7 @@ def main() -> None:
         text = to_csv(table)
         end = time.process_time()
     runs_in_table = sum(len(row.runs) for row in table.rows)
-    print(f"collect {collected - begin:6.2f} s   {len(found.results)} results, {len(found.odd)} odd")
+    print(f"collect {collected - begin:6.2f} s   {len(found.results)} results, {len(found.unreadable)} odd")
     print(f"fill    {filled - collected:6.2f} s   {runs_in_table} of them in {len(table.rows)} rows")
     print(f"to_csv  {end - filled:6.2f} s   {len(text.splitlines())} lines")
     print(f"total   {end - begin:6.2f} s   (at most {LIMIT:g} s for 10,000)")

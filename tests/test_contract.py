@@ -1,5 +1,7 @@
 """What every method in conf/method promises: it composes, learns, can be saved, and depends on its seed alone."""
 
+import shutil
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -91,6 +93,43 @@ def test_a_few_steps_reach_every_parameter_with_a_finite_gradient(config, fit):
     assert reached.finite == trained == reached.moved
     assert all(value.isfinite() for value in method.trainer.callback_metrics.values())
     assert "train/loss" in method.trainer.callback_metrics
+
+
+class FirstStep(L.Callback):
+    """The loss and the gradients of the first step."""
+
+    def on_before_optimizer_step(self, trainer, method, optimizer):
+        if not hasattr(self, "gradients"):
+            self.loss = float(trainer.callback_metrics["train/loss"])
+            self.gradients = torch.cat([one.grad.flatten() for one in method.parameters() if one.grad is not None])
+
+
+HOW = {  # how a network computes; how far its loss and the direction of its gradients may be from the plain ones
+    "compiled": (lambda model: model.compile(backend="aot_eager"), "32-true", 1e-4, 0.999),
+    "bf16": (lambda model: None, "bf16-mixed", 0.05, 0.9),
+}
+
+
+@pytest.mark.parametrize("how", [*HOW, pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_and_in_bf16_a_method_takes_the_same_first_step(config, quiet_trainer, how):
+    """Its gradients too, through an attack or a bound: torch has dropped derivatives of compiled networks silently."""
+    if config["method"]["fit"] != "gradient":
+        pytest.skip(f"{config['method']['name']} takes no steps")
+    if how == "inductor" and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    prepare, precision, far, alike = HOW.get(how) or (lambda model: model.compile(), *HOW["compiled"][1:])
+    found = []
+    for change, kind in ((None, "32-true"), (prepare, precision)):
+        method, data = make(config)
+        if change is not None:
+            change(method.model)
+        steps = 10 if method.in_stages else 1
+        quiet_trainer(max_steps=steps, precision=kind, callbacks=[step := FirstStep()]).fit(method, datamodule=data)
+        found.append(step)
+    plain, other = found
+    assert other.loss == pytest.approx(plain.loss, rel=far)
+    assert other.gradients.isfinite().all()
+    assert torch.nn.functional.cosine_similarity(plain.gradients, other.gradients, dim=0) > alike
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(config, fit):

@@ -1,7 +1,6 @@
 """Callbacks of a training: its draws, the check of its loss, exact safe points, the progress bar, interrupts."""
 
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
+from trust_exp import durable
 from trust_exp.console import say
 from trust_exp.errors import Interrupted
 from trust_exp.progress import Bar
@@ -153,7 +153,7 @@ class SafePoint(L.Callback):
         part = self.path.with_suffix(".part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            os.replace(part, self.path)
+            durable.put(part, self.path)
         self.saved = time.monotonic()
         if stop:
             raise Interrupted("stopped at a safe point")

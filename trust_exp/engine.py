@@ -22,6 +22,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+from trust_exp import durable
 from trust_exp.build import build, target_of
 from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StepDraws, StopRequest
 from trust_exp.check import watched_evals
@@ -254,6 +255,7 @@ class Pipeline:
         if self.record is not None:
             self.record.values.update(steps=0)
             self.run.given.touch()
+            durable.sync(self.run.folder)
 
     def _solve(self, method: ClosedForm, data: DataModule) -> None:
         """Fit without steps: one pass over the training data."""

@@ -41,8 +41,14 @@ def check_range(
     if value is not None and not math.isfinite(value):
         raise UserError(f"{key} must be finite; got {value:g}")
     if value is not None and above is not None and not value > above:
-        raise UserError(f"{key} must be greater than {above:g}; got {value:g}")
+        raise UserError(f"{key} must be greater than {exact(above)}; got {exact(value)}")
     if value is not None and least is not None and not value >= least:
-        raise UserError(f"{key} must be at least {least:g}; got {value:g}")
+        raise UserError(f"{key} must be at least {exact(least)}; got {exact(value)}")
     if value is not None and most is not None and not value <= most:
-        raise UserError(f"{key} must be at most {most:g}; got {value:g}")
+        raise UserError(f"{key} must be at most {exact(most)}; got {exact(value)}")
+
+
+def exact(value: float) -> str:
+    """A number in as few digits as tell it from all others."""
+    short = f"{value:g}"
+    return short if float(short) == value and "e" not in short else repr(value)

@@ -21,7 +21,7 @@ def identity(node: Any, schema: type) -> Any:
     kept = {}
     for entry in fields(schema):
         value = node.get(entry.name)
-        if entry.metadata.get("late") and (entry.name not in node or value == _default(entry)):
+        if entry.metadata.get("added_later") and (entry.name not in node or value == _default(entry)):
             continue
         if entry.metadata.get("identity", True):
             if "before" in entry.metadata:
@@ -56,8 +56,8 @@ def run_id(checked: Mapping[str, Any]) -> str:
 
 def cell_id(checked: Mapping[str, Any]) -> str:
     """The id of all runs that differ from this one in their seed only, and in that of sources that follow it."""
-    told = checked.get("references", {})
-    cells = {key: found["cell"] for key, found in told.items() if found.get("follows")}
+    known = checked.get("references", {})
+    cells = {key: found["cell"] for key, found in known.items() if found.get("follows")}
     return digest(identity({**replaced(checked, cells), "seed": None}, RootConfig))
 
 

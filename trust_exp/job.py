@@ -34,7 +34,7 @@ class Job:
         return int(self.config["accelerator"]["devices"] * self.config["accelerator"]["nodes"])
 
     @property
-    def ask(self) -> Path:
+    def job_file(self) -> Path:
         """The file that hands the job to another process; the same for the same job in another sweep."""
         return self.run.folder / f"job-{digest({**self.config, 'sweep': None})}.json"
 

@@ -96,8 +96,8 @@ def train_first(source: Job, job: Job) -> None:
         raise UserError(f"{job.run.folder.name} needs {name}, which is being run by {by}; wait until it is done")
     source.open()
     say(f"{job.run.folder.name} needs {name}, which {what_is_left(source)}")
-    write_json(source.ask, {"config": source.config, "overrides": list(source.overrides)})
-    command = [sys.executable, "-m", "trust_exp.jobs", str(source.ask), "--parent", str(os.getpid()), "--mute"]
+    write_json(source.job_file, {"config": source.config, "overrides": list(source.overrides)})
+    command = [sys.executable, "-m", "trust_exp.jobs", str(source.job_file), "--parent", str(os.getpid()), "--mute"]
     sys.stdout.flush()
     with handing_on() as start_process:
         code = start_process(command, process_group=0).wait()
@@ -110,8 +110,8 @@ def train_first(source: Job, job: Job) -> None:
 
 def on_several_processes(job: Job, *, replace: bool) -> dict[str, float]:
     """Hand the job to ``python -m trust_exp.jobs``, in the place of this process or (in a sweep) below it."""
-    write_json(job.ask, {"config": job.config, "overrides": list(job.overrides)})
-    command = [sys.executable, "-m", "trust_exp.jobs", str(job.ask)]
+    write_json(job.job_file, {"config": job.config, "overrides": list(job.overrides)})
+    command = [sys.executable, "-m", "trust_exp.jobs", str(job.job_file)]
     sys.stdout.flush()
     if replace:
         os.execv(sys.executable, command)
@@ -174,30 +174,30 @@ def drew_otherwise(job: Job) -> bool:
 def main() -> None:
     """``python -m trust_exp.jobs <file> [--parent PID]``: a job, or one process of a job on several."""
     parser = argparse.ArgumentParser(prog="python -m trust_exp.jobs")
-    parser.add_argument("ask", type=Path, help="the job, as a launcher wrote it")
+    parser.add_argument("job", type=Path, help="the job, as a launcher wrote it")
     parser.add_argument("--parent", type=int, help="end when this process does")
     parser.add_argument("--mute", action="store_true", help="leave it to the parent to say what went wrong")
     given = parser.parse_args()
     if given.parent is not None:
         end_with(given.parent)
-    code = exit_code_of(lambda: carry_out(read_job(given.ask)), speak=is_first() and not given.mute)
+    code = exit_code_of(lambda: carry_out(read_job(given.job)), speak=is_first() and not given.mute)
     # One that was stopped goes on with the same file when its cluster queues it again; another process that holds the
     # run may need the file for its further ranks.
-    if is_first() and code != 130 and not is_locked(Run(given.ask.parent)):
-        given.ask.unlink(missing_ok=True)
+    if is_first() and code != 130 and not is_locked(Run(given.job.parent)):
+        given.job.unlink(missing_ok=True)
     sys.exit(code)
 
 
-def read_job(ask: Path) -> Job:
+def read_job(job_file: Path) -> Job:
     """The job that another process wrote.
 
     Raises:
         UserError: if the file is gone or not whole.
     """
-    asked = Run(ask.parent).read(ask.name)
+    asked = Run(job_file.parent).read(job_file.name)
     if asked is None:
-        raise UserError(f"{ask} is gone: the job has ended, or its run was deleted")
-    return Job(asked["config"], Run(ask.parent), asked["overrides"])
+        raise UserError(f"{job_file} is gone: the job has ended, or its run was deleted")
+    return Job(asked["config"], Run(job_file.parent), asked["overrides"])
 
 
 def end_with(parent: int) -> None:

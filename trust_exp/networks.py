@@ -83,10 +83,10 @@ def _of_run(run: Run, info: DatasetInfo) -> SourceNetwork:
         raise UserError(f"it was trained on inputs of the shape {shape}; these have {tuple(info.shape)}")
     classes = result.get("classes") or _width_of_head(state) or len(info.classes)
     names = info.classes if classes == len(info.classes) else tuple(map(str, range(classes)))
-    told = DatasetInfo(info.name, names, shape, info.domain, info.task)
-    network = _made(run, config, told, state)
+    source_info = DatasetInfo(info.name, names, shape, info.domain, info.task)
+    network = _made(run, config, source_info, state)
     if shape != tuple(info.shape):
-        network = _for_other_size(run, config, replace(told, shape=info.shape), state, network, shape)
+        network = _for_other_size(run, config, replace(source_info, shape=info.shape), state, network, shape)
     return SourceNetwork(run.folder.name, network, state or network.state_dict())
 
 

@@ -62,21 +62,21 @@ def resolve_references(checked: dict[str, Any], describe: Describe) -> None:
         UserError: naming the key, if it stands for nothing, for a run that is not trained, or for what needs itself;
             also for a source that nothing is built on.
     """
-    told: dict[str, dict[str, Any]] = {}
+    known: dict[str, dict[str, Any]] = {}
     for key, node, entry in list(_places(checked, RootConfig)):
         if checked["mode"] != "eval" or key.split(".")[0] not in TRAINED_PARTS:
-            told[key] = _look_up(key, node, entry, checked, describe)
-            node[entry.name] = told[key].get("run") or f"sha256:{told[key]['sha256']}"
-    if "source" in told and not any(key != "source" and told[key] == told["source"] for key in told):
+            known[key] = _look_up(key, node, entry, checked, describe)
+            node[entry.name] = known[key].get("run") or f"sha256:{known[key]['sha256']}"
+    if "source" in known and not any(key != "source" and known[key] == known["source"] for key in known):
         method = checked["method"]["name"]
         has_own = (CONF / "model" / "for" / method / "any.yaml").exists()
         own = "; leave out model=, and it takes one that does" if has_own else ""
         raise UserError(
-            f"source={told['source']['written']} changes nothing: neither method={method} nor "
+            f"source={known['source']['written']} changes nothing: neither method={method} nor "
             f"model={checked['model']['name']} builds on one{own}"
         )
-    if told:
-        checked["references"] = told
+    if known:
+        checked["references"] = known
 
 
 def _places(node: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any], Field[Any]]]:
@@ -174,8 +174,8 @@ def digest_of(path: Path) -> str:
 
 def described_in(checked: Mapping[str, Any], describe: Describe) -> list[Described]:
     """The runs that the references of a checked configuration describe by overrides, each once."""
-    told = checked.get("references", {})
-    texts = dict.fromkeys(found["written"] for found in told.values() if found["written"].startswith("["))
+    known = checked.get("references", {})
+    texts = dict.fromkeys(found["written"] for found in known.values() if found["written"].startswith("["))
     return [describe("source", text, checked) for text in texts]
 
 
@@ -185,16 +185,16 @@ def network_of(checked: Mapping[str, Any], describe: Describe) -> Mapping[str, A
     Its own, too, where it is not known of which network they are.
     """
     node: Mapping[str, Any] = checked["model"]
-    told = checked.get("references", {}).get("model.source", {})
+    known = checked.get("references", {}).get("model.source", {})
     if node.get("network") is not None:
         network: Mapping[str, Any] = node["network"]
         return network
-    if "run" not in told:
+    if "run" not in known:
         return node
-    if checked["mode"] == "train" and told["written"].startswith("["):
-        return network_of(describe("model.source", told["written"], checked).config, describe)
+    if checked["mode"] == "train" and known["written"].startswith("["):
+        return network_of(describe("model.source", known["written"], checked).config, describe)
     try:
-        run = Run(Path(told["folder"])) if "folder" in told else find_run(checked["paths"]["runs"], told["run"])
+        run = Run(Path(known["folder"])) if "folder" in known else find_run(checked["paths"]["runs"], known["run"])
     except UserError:  # it is gone, which is said where it is needed
         return node
     stored = run.read("config.json")
@@ -218,27 +218,27 @@ def at_paths(config: Mapping[str, Any], part: str, runs: str | Path | None = Non
         UserError: if a run is gone or not trained, or a file is gone or another one.
     """
     paths = {
-        key: str(_path_of(key, told, runs or config["paths"]["runs"]))
-        for key, told in config.get("references", {}).items()
+        key: str(_path_of(key, known, runs or config["paths"]["runs"]))
+        for key, known in config.get("references", {}).items()
         if key.split(".")[0] == part
     }
     return replaced({part: config.get(part)}, paths)[part]
 
 
-def _path_of(key: str, told: Mapping[str, Any], runs: str | Path) -> Path:
-    if "run" not in told:
-        file = Path(told["file"])
+def _path_of(key: str, known: Mapping[str, Any], runs: str | Path) -> Path:
+    if "run" not in known:
+        file = Path(known["file"])
         if not file.is_file():
             raise UserError(f"{key}: the file {file} is gone")
-        if digest_of(file) != told["sha256"]:
+        if digest_of(file) != known["sha256"]:
             raise UserError(f"{key}: the file {file} is another one than when the run began")
         return file
     try:
-        run = find_run(runs, told["run"])
+        run = find_run(runs, known["run"])
     except UserError:
-        run = Run(Path(told.get("folder", "")))
-        if not (run.folder / "config.json").is_file() or "folder" not in told:
-            raise UserError(f"{key}: run {told['run']} is not in {runs} any more") from None
+        run = Run(Path(known.get("folder", "")))
+        if not (run.folder / "config.json").is_file() or "folder" not in known:
+            raise UserError(f"{key}: run {known['run']} is not in {runs} any more") from None
     if why := why_untrained(run):
         raise UserError(f"{key}: run {run.folder.name} {why}")
     return run.folder.resolve()
@@ -248,7 +248,7 @@ def cells_of(checked: Mapping[str, Any]) -> set[str]:
     """The cells that a run belongs to: the one in which its sources stay and its seed changes, and the one in which
     its sources, if they have its seed, change with it.
     """
-    told: Mapping[str, Mapping[str, Any]] = checked.get("references", {})
-    fixed = {key: {**found, "follows": False} for key, found in told.items()}
-    along = {key: {**found, "follows": found.get("seed") == checked["seed"]} for key, found in told.items()}
+    known: Mapping[str, Mapping[str, Any]] = checked.get("references", {})
+    fixed = {key: {**found, "follows": False} for key, found in known.items()}
+    along = {key: {**found, "follows": found.get("seed") == checked["seed"]} for key, found in known.items()}
     return {cell_id({**checked, "references": variant}) for variant in (fixed, along)}

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trust_exp import durable
 from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
 from trust_exp.identity import identity
@@ -99,14 +100,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file by rename: a reader, or one who comes after a crash, sees the old file or the new one."""
+    """Write a file as a whole, see ``durable.put``."""
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        part.write_bytes(content)
+        durable.put(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -171,6 +169,7 @@ def open_run(checked: Mapping[str, Any], folder: Path, overrides: Sequence[str])
     run = Run(folder)
     stored = run.read("config.json")
     if stored is None:
+        durable.sync(folder.parent)
         write_json(folder / "config.json", {"overrides": list(overrides), "config": checked})
     elif (before := identity(stored["config"], RootConfig)) != (now := identity(checked, RootConfig)):
         differ = sorted(key for key in now if before.get(key) != now[key])
@@ -255,5 +254,5 @@ def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:
     if stored is None:
         raise UserError(f"{run.folder} holds no config.json, so it is not a run")
     trained = {part: stored["config"][part] for part in TRAINED_PARTS if part in stored["config"]}
-    told = {**checked.get("references", {}), **stored["config"].get("references", {})}
-    return {**checked, "source": None, **trained, **({"references": told} if told else {})}
+    known = {**checked.get("references", {}), **stored["config"].get("references", {})}
+    return {**checked, "source": None, **trained, **({"references": known} if known else {})}

@@ -1,6 +1,5 @@
 """Files that a reader finds whole, whenever it looks, and whether weights are fit to be saved."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trust_exp import durable
+
 
 def save_whole(value: Any, path: Path) -> None:
-    """``torch.save`` by rename, into a folder that is made: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """``torch.save`` as a whole, into a folder that is made; see ``durable.put``."""
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.sync(path.parent.parent)
     part = path.with_suffix(".part")
     torch.save(value, part)
-    os.replace(part, path)
+    durable.put(part, path)
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -31,7 +31,7 @@ def outside_identity(default: Any) -> Any:
 def added_later(default: Any) -> Any:
     """Dataclass field that came later: at its default it is left out of the identity, so earlier runs keep their id."""
     given = {"default_factory": default} if callable(default) else {"default": default}
-    return field(**given, metadata={"late": True})
+    return field(**given, metadata={"added_later": True})
 
 
 def moved(target: str, before: str) -> Any:
@@ -47,7 +47,7 @@ def reference(*, came_late: bool = False, why_not: Callable[..., str] | None = N
         why_not: gives the reason why the run that is named is of no use here, or an empty text. Its arguments: the node
             with the field, and the checked configurations of the run that is named and of the run that names it.
     """
-    return field(default=None, metadata={"reference": True, "late": came_late, "why_not": why_not})
+    return field(default=None, metadata={"reference": True, "added_later": came_late, "why_not": why_not})
 
 
 # --- found, not listed -----------------------------------------------------------------------------------------------

@@ -155,3 +155,31 @@ def test_misspelt_choices_are_refused():
         coefficients(head, basis, "lstq")
     with pytest.raises(ValueError, match="shares must be one of sum, paper, abs, energy; got 'sums'"):
         augmented(basis, torch.ones(4, 3), head, "sums")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+def test_rows_of_any_length_become_unit_rows(scale):
+    rows = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    rows[0, 1] = 0
+    found = unit_rows(rows * scale)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(rows, dim=-1))
+    assert (found[0, 1] == 0).all()
+
+
+@pytest.mark.parametrize("shares", ["sum", "paper", "abs", "energy"])
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1.0, 1e12])
+def test_augmentation_is_exact_for_small_and_large_heads(shares, scale):
+    generator = torch.Generator().manual_seed(0)
+    basis, head = torch.rand(4, 3, 8, generator=generator), scale * torch.randn(4, 8, generator=generator)
+    weights = coefficients(head, basis)
+    moved, _ = augmented(basis, weights, residual(head, basis, weights), shares)
+    rebuilt = (weights[:, None].double() @ moved.double()).squeeze(1)
+    torch.testing.assert_close(rebuilt / scale, head.double() / scale, rtol=1e-3, atol=1e-4)
+
+
+def test_coefficients_that_sum_to_zero_lose_nothing_as_printed():
+    basis, weights = torch.eye(2, 4)[None], torch.tensor([[1.0, -1.0]])
+    rest = torch.tensor([[0.0, 0.0, 2.0, -3.0]])
+    moved, guarded = augmented(basis, weights, rest, "paper")
+    assert guarded.tolist() == [True]
+    torch.testing.assert_close((weights[:, None] @ moved).squeeze(1), torch.tensor([[1.0, -1.0, 2.0, -3.0]]))

@@ -176,7 +176,7 @@ def test_settings_out_of_range_are_refused(given, message):
         nmf(planted(10, 5), **given)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e4])
+@pytest.mark.parametrize("scale", [1e-35, 1e-30, 1e-15, 1e-6, 1e-3, 1e4, 1e15, 1e20, 1e35])
 def test_the_scale_of_the_features_changes_nothing(scale):
     matrix = planted().float()
     found, scaled = nmf(matrix, 3, steps=50, tolerance=0), nmf(matrix * scale, 3, steps=50, tolerance=0)
@@ -195,3 +195,23 @@ def test_the_scale_of_the_features_changes_nothing(scale):
 def test_choices_that_there_are_not_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         nmf(planted(), 3, **given)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20])
+@pytest.mark.parametrize("init", ["abs_scaled", "nndsvda", "paper", torch.rand(3, 30)])
+def test_every_start_works_at_every_scale(scale, init):
+    matrix = planted().float() * scale
+    given = init * scale**0.5 if isinstance(init, torch.Tensor) else init
+    found = nmf(matrix, 3, init=given, steps=30)
+    assert found.encoding.isfinite().all()
+    assert found.basis.isfinite().all()
+    apart = (matrix.double() - found.encoding.double() @ found.basis.double()).norm().item()
+    assert found.error == pytest.approx(apart, rel=1e-3)
+    assert found.error < 0.9 * matrix.double().norm().item()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e20])
+def test_semi_nmf_works_at_every_scale(scale):
+    matrix = torch.randn(40, 12, generator=torch.Generator().manual_seed(0))
+    plain, scaled = semi_nmf(matrix, 3), semi_nmf(matrix * scale, 3)
+    assert scaled.error / scale == pytest.approx(plain.error, rel=1e-2)

@@ -53,3 +53,64 @@ def test_prototypes_of_length_zero_are_nowhere_and_features_of_zero_have_none():
     assert (found[[0, 1, 3, 4], 1] > 0).all()
     assert found[2, 1] == 0
     assert encode(matrix[:0], basis).shape == (0, 2)
+
+
+def hilbert(size: int) -> torch.Tensor:
+    places = torch.arange(size, dtype=torch.float64)
+    return 1 / (places[:, None] + places + 1)
+
+
+HARD = {  # features, prototypes
+    "ten that differ by 1e-5": (512, 10, 1e-5),
+    "twenty that differ by 1e-5": (512, 20, 1e-5),
+    "ten that differ by 1e-8": (64, 10, 1e-8),
+    "two features, 1e-3": (2, 10, 1e-3),
+    "two features, 1e-6": (2, 6, 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_every_row_is_at_its_optimum_where_prototypes_are_nearly_equal(name, dtype):
+    features, count, spread = HARD[name]
+    generator = torch.Generator().manual_seed(0)
+    base = torch.rand(features, generator=generator, dtype=torch.float64)
+    basis = (base + spread * torch.randn(count, features, generator=generator, dtype=torch.float64)).to(dtype)
+    matrix = torch.cat(
+        (
+            torch.rand(40, features, generator=generator, dtype=torch.float64),
+            base + spread * torch.randn(40, features, generator=generator, dtype=torch.float64),
+            torch.randn(20, features, generator=generator, dtype=torch.float64),
+        )
+    ).to(dtype)
+    found = encode(matrix, basis).double()
+    for row, wanted in zip(found, matrix.double(), strict=True):
+        _, distance = nnls(basis.double().T.numpy(), wanted.numpy())
+        ours = float((wanted - row @ basis.double()).norm())
+        assert ours <= distance * (1 + 1e-6) + (1e-12 if dtype == torch.float64 else 1e-6 * float(wanted.norm()))
+        assert ours <= float(wanted.norm()) * (1 + 1e-6), "no worse than nothing"
+
+
+@pytest.mark.parametrize("size", [5, 8, 12])
+def test_hilbert_matrices(size):
+    basis = hilbert(size)
+    matrix = torch.rand(50, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    check(torch.cat((matrix, matrix @ basis)), basis, 1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e8, 1e30])
+def test_prototypes_and_features_of_any_size(scale):
+    generator = torch.Generator().manual_seed(0)
+    matrix, basis = torch.rand(20, 9, generator=generator), torch.rand(4, 9, generator=generator)
+    plain = encode(matrix, basis)
+    torch.testing.assert_close(encode(matrix * scale, basis) / scale, plain)
+    torch.testing.assert_close(encode(matrix, basis * scale) * scale, plain)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(value):
+    for place in (0, 1):
+        given = [torch.rand(3, 4), torch.rand(2, 4)]
+        given[place][0, 0] = value
+        with pytest.raises(ValueError, match="must be finite"):
+            encode(*given)

@@ -322,7 +322,7 @@ def test_where_another_watcher_took_the_exit_files_the_run_speaks(make_job, monk
 
 
 def test_a_warning_before_the_child_is_started_is_no_error(tmp_path):
-    assert NodeJob(str(tmp_path / "job-0.json"), 1).checkpoint().function.ask == str(tmp_path / "job-0.json")
+    assert NodeJob(str(tmp_path / "job-0.json"), 1).checkpoint().function.job_file == str(tmp_path / "job-0.json")
 
 
 def test_two_jobs_on_one_run_are_not_submitted_together():

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from trust_exp.build import build
 from trust_exp.errors import UserError
@@ -201,6 +202,103 @@ def test_a_subclass_that_computes_something_else_is_unknown():
         LipschitzBound(nn.Sequential(Doubled(2, 2), nn.Linear(2, 2)), (2,))
     with pytest.raises(ValueError, match=r"must be nn\.Linear; got Doubled"):
         LipschitzBound(nn.Sequential(Doubled(2, 2)), (2,))
+
+
+class Named(nn.Linear):
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+
+    def extra_repr(self) -> str:
+        return "named"
+
+
+class Called(nn.Linear):
+    def __call__(self, x: Tensor) -> Tensor:
+        return 3 * super().__call__(x)
+
+
+class Convolved(nn.Conv2d):
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return 5 * super()._conv_forward(x, weight, bias)
+
+
+class Chained(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def replaced() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    layer.forward = lambda x: 4 * x
+    return layer
+
+
+def hooked(register: str) -> nn.Module:
+    layer = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    getattr(layer if register.startswith("whole ") else layer[0], register.split()[-1])(lambda *_: None)
+    return layer
+
+
+CHANGED = {
+    "it has another __call__": lambda: Called(3, 3),
+    "it has another _conv_forward": lambda: nn.Sequential(nn.Unflatten(1, (3, 1, 1)), Convolved(3, 3, 1), nn.Flatten()),
+    "Chained: it has another forward": lambda: Chained(nn.Linear(3, 3)),
+    "its forward was replaced": replaced,
+    "Linear: it has a forward hook": lambda: hooked("register_forward_hook"),
+    "r: it has a forward hook": lambda: hooked("register_forward_pre_hook"),
+    "Sequential: it has a forward hook": lambda: hooked("whole register_forward_hook"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_layer_that_was_changed_is_refused(change, monkeypatch):
+    monkeypatch.setitem(RULES, nn.Unflatten, lambda *_: 1.0)
+    with pytest.raises(UserError, match=rf"no Lipschitz constant is known for the layer [\w: ]*{change}"):
+        LipschitzBound(nn.Sequential(CHANGED[change](), nn.Linear(3, 2)), (3,)).certified()
+
+
+def test_a_hook_on_the_whole_network_or_added_later_is_refused():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    bound = LipschitzBound(model, (3,))
+    model[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(UserError, match="it has a forward hook"):
+        bound.certified()
+    with pytest.raises(UserError, match="it has a forward hook"):
+        LipschitzBound(nn.Sequential(hooked("whole register_forward_pre_hook"), nn.Linear(3, 2)), (3,))
+
+
+def test_a_hook_on_all_modules_is_refused():
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        with pytest.raises(UserError, match="it has a forward hook"):
+            LipschitzBound(nn.Sequential(nn.Linear(3, 2)), (3,))
+    finally:
+        handle.remove()
+
+
+def test_a_subclass_that_computes_the_same_is_known():
+    layer = Named(3)
+    found = LipschitzBound(nn.Sequential(layer, nn.Linear(3, 2)), (3,)).certified()
+    assert found.features.item() == pytest.approx(norm(layer.weight).item(), rel=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("make", [nn.utils.weight_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.3)])
+def test_weights_that_a_hook_makes_are_those_of_the_next_call(make):
+    model = nn.Sequential(make(nn.Linear(3, 3)), nn.Linear(3, 2))
+    bound = LipschitzBound(model, (3,), iterations=300)
+    with torch.no_grad():
+        for parameter in model[0].parameters():
+            parameter.mul_(5)
+    found = bound.certified().features.item(), bound().features.item()
+    model(torch.zeros(1, 3))
+    assert found == pytest.approx([norm(model[0].weight).item()] * 2, rel=1e-5)
+
+
+def test_a_deviation_that_became_negative_has_the_constant_of_its_magnitude():
+    model = nn.Sequential(Normalize([0.0, 0.0], [0.5, 0.25]), nn.Linear(2, 2))
+    model[0].std.copy_(torch.tensor([0.5, -0.1]))
+    assert LipschitzBound(model, (2,)).certified().features.item() == pytest.approx(10, rel=1e-6)
 
 
 @pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential()])

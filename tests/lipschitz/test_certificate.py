@@ -130,3 +130,16 @@ def test_search_works_in_inference_mode_and_leaves_model_and_inputs_alone():
     assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
     assert torch.equal(model[3].weight.grad, torch.ones(3, 8))
     assert model[3].bias.grad is None
+
+
+@pytest.mark.parametrize("constant", [math.nan, -1.0, -0.0])
+def test_a_constant_that_is_none_gives_no_radius(constant):
+    pairwise = torch.tensor([[0.0, constant], [constant, 0.0]])
+    expected = math.inf if constant == 0 else 0.0
+    assert certified_radius(torch.tensor([[1.0, 0.0]]), pairwise).item() == expected
+
+
+@pytest.mark.parametrize("logits", [[math.nan, math.nan], [math.nan, 0.0], [math.inf, 0.0], [0.0, -math.inf]])
+def test_logits_that_are_not_finite_have_no_radius(logits):
+    for constant in (0.0, 1.0, math.inf):
+        assert certified_radius(torch.tensor([logits]), torch.full((2, 2), constant)).item() == 0

@@ -255,3 +255,18 @@ def test_norms_stay_in_float32_under_autocast_and_for_bfloat16_weights():
     for layer, _ in layers:
         layer.bfloat16()
     assert power()[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-12, 1e-9, 1e-6, 1.0, 1e6, 1e15])
+def test_norms_of_any_size_converge(scale):
+    torch.manual_seed(0)
+    layers = [(nn.Linear(12, 9), (12,)), (nn.Conv2d(2, 3, 3, padding=1), (2, 5, 5))]
+    for layer, _ in layers:
+        layer.weight.data *= scale
+    truth = [torch.linalg.matrix_norm(layers[0][0].weight.detach().double(), 2), spectral_norm_bound(*layers[1])]
+    power = PowerIteration(layers, iterations=300)
+    for found, rel in ((power(), 1e-4), (power.converged(), 1e-7)):
+        assert [sigma.item() for sigma in found] == pytest.approx([float(one) for one in truth], rel=rel)
+    (gradient,) = torch.autograd.grad(power()[0], layers[0][0].weight)
+    u, _, v = torch.linalg.svd(layers[0][0].weight.double() / scale)
+    torch.testing.assert_close(gradient.double(), torch.outer(u[:, 0], v[0]), rtol=1e-3, atol=1e-3)

@@ -135,3 +135,8 @@ def test_standardised_scores_of_each_class_have_mean_0_and_deviation_1():
     assert found[-1] == 0
     kept = copy.copy(score[label == 1]).argsort()
     assert torch.equal(found[:60][label == 1].argsort(), kept), "the order within a class stays"
+
+
+def test_a_class_that_cannot_be_has_no_part_in_the_entropy():
+    found = entropy(torch.tensor([[0.0, 0.0, -math.inf], [1.0, -math.inf, -math.inf]]))
+    assert found.tolist() == pytest.approx([math.log(2), 0.0])

@@ -6,7 +6,7 @@ import torch
 from trust_exp.errors import UserError
 from trust_exp.models.cifar_resnet import cifar_resnet
 from trust_exp.models.timm import timm_model
-from trust_exp.models.trained import load_published
+from trust_exp.models.trained import load_published, read_state
 
 SHAPE = (3, 32, 32)
 
@@ -75,3 +75,36 @@ def test_the_published_resnet_has_its_accuracy(shared_data):
     with torch.no_grad():
         found = model.eval()(torch.from_numpy(images.copy()).float() / 255).argmax(1).numpy()
     assert (found == labels).mean() == pytest.approx(0.9167, abs=0.03)
+
+
+@pytest.mark.parametrize("under", ["model_state_dict", "net", "network", "weights_of_epoch_3"])
+def test_weights_are_found_under_the_names_that_people_give_them(tmp_path, under):
+    source, model = (cifar_resnet(SHAPE, 10, 8) for _ in range(2))
+    torch.save({under: source.state_dict(), "epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "w.pt")
+    load_published(model, tmp_path / "w.pt")
+    assert torch.equal(model.head.weight, source.head.weight)
+
+
+@pytest.mark.parametrize("lead", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model._orig_mod."])
+def test_what_torch_compile_puts_before_names_is_left_out(tmp_path, lead):
+    source, model = (cifar_resnet(SHAPE, 10, 8) for _ in range(2))
+    torch.save({lead + name: value for name, value in source.state_dict().items()}, tmp_path / "w.pt")
+    load_published(model, tmp_path / "w.pt")
+    assert torch.equal(model.head.weight, source.head.weight)
+
+
+def test_a_file_without_weights_says_what_it_holds(tmp_path):
+    torch.save({"first": {"a": torch.ones(1)}, "second": {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w\.pt holds no state of a network; it holds first, second, epoch"):
+        read_state(tmp_path / "w.pt")
+    torch.save([1, 2], tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w\.pt holds no state of a network$"):
+        read_state(tmp_path / "w.pt")
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    state = cifar_resnet(SHAPE, 10, 8).state_dict()
+    state["head.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w\.pt holds weights that are not finite: head\.weight$"):
+        read_state(tmp_path / "w.pt")

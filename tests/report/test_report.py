@@ -164,7 +164,7 @@ def test_a_configuration_of_a_deleted_schema_is_shown_as_it_is(runs):
     stored = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(stored | {"config": config}))
     book = book_of(runs)
-    assert book.odd == []
+    assert book.unreadable == []
     assert book.runs[0]["cell"] == f"run {stored['run_id']}"
 
 
@@ -188,7 +188,7 @@ def test_a_run_that_cannot_be_shown_is_named_and_loses_no_other(runs, broken):
     (folder / "result.json").write_text(json.dumps(stored | broken))
     book = book_of(runs)
     assert len(book.runs) == len(book.details) == 1
-    (sentence,) = book.odd
+    (sentence,) = book.unreadable
     assert str(folder) in sentence
 
 
@@ -289,7 +289,7 @@ def test_papers_tables_with_a_number_are_shown_and_an_odd_one_named(runs, monkey
     runs.write(runs.config())
     page = render(book_of(runs), ABOUT)
     assert re.findall("<article><h2>(.*?)</h2>", page) == ["a&lt;b"]
-    assert blocks(page)["index"]["odd"] == ["odd.yaml is no YAML"]
+    assert blocks(page)["index"]["unreadable"] == ["odd.yaml is no YAML"]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def assert_only_odd(runs, *words):
     """The three good ones are there, and one sentence names the odd one."""
     found = collect(runs)
     assert sorted(ids(found)) == [0, 1, 2]
-    (sentence,) = found.odd
+    (sentence,) = found.unreadable
     for word in ("cll-digits-bad/result.json", *words):
         assert word in sentence
     assert "\n" not in sentence
@@ -51,7 +51,7 @@ def assert_only_odd(runs, *words):
 def test_all_are_read_the_newest_last(runs):
     found = collect(runs)
     assert ids(found) == [2, 1, 0]
-    assert not found.odd
+    assert not found.unreadable
     assert gc.isenabled()
 
 
@@ -110,7 +110,7 @@ def test_a_folder_deleted_between_listing_and_reading_is_only_gone(runs, monkeyp
     monkeypatch.setattr(module, "read_result", delete_the_next)
     found = collect(runs)
     assert sorted(ids(found)) == [0, 2]
-    assert not found.odd
+    assert not found.unreadable
 
 
 def test_a_run_that_has_not_started_is_no_result(runs):
@@ -152,7 +152,7 @@ def test_two_writers_at_once_lose_nothing_and_no_reader_sees_half(runs):
     looks = 0
     while any(writer.is_alive() for writer in writers):
         found = collect(runs)
-        assert not found.odd
+        assert not found.unreadable
         assert {0, 1, 2} <= set(ids(found))
         looks += 1
     assert looks > 1
@@ -166,7 +166,7 @@ def test_two_writers_of_one_result_leave_one_of_theirs(runs):
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert not collect(runs).odd
+        assert not collect(runs).unreadable
     (result,) = collect(runs, ["00000000aa"]).results
     assert set(result.values["metrics"].values()) == {29}
     assert not list((runs / name).glob(".result.json.*")), "no part of a file stays"

@@ -414,8 +414,8 @@ def test_a_configuration_that_is_no_longer_known_is_named_and_nothing_else_lost(
     table = fill(TABLE, [*broken, good])
     row = next(row for row in table.rows if row.name == ROW)
     assert row.cells[CRA].measured == Number(1.0, None, 1)
-    assert len(table.odd) == 3
-    for found, sentence in zip(broken, table.odd, strict=False):
+    assert len(table.unreadable) == 3
+    for found, sentence in zip(broken, table.unreadable, strict=False):
         assert str(found.folder) in sentence
 
 

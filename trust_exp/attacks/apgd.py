@@ -16,6 +16,7 @@ from trust_exp.attacks.ball import Ball, rowwise
 from trust_exp.attacks.mode import attack_mode
 from trust_exp.errors import check_choice, check_range
 from trust_exp.rng import keyed_generator
+from trust_exp.verdicts import predicted
 
 Loss = Literal["ce", "dlr", "dlr_targeted"]
 
@@ -40,7 +41,7 @@ def apgd(
     rho: float = 0.75,
     **threat: Unpack[Threat],
 ) -> Tensor:
-    """Adversarial examples by Auto-PGD; an image is broken where ``model(x_adv).argmax(1) != y``.
+    """Adversarial examples by Auto-PGD; an image is broken where ``predicted(model(x_adv)) != y``.
 
     A broken image stops at the next checkpoint of the step-size schedule and returns its last misclassified iterate;
     a robust image returns its iterate of highest loss. Images that are misclassified from the start, or have radius 0,
@@ -170,7 +171,7 @@ def _labels(y: Tensor, target: Tensor | None, loss: Loss) -> Tensor:
 def _attackable(model: nn.Module, ball: Ball, labels: Tensor, loss: Loss) -> Tensor:
     logits = model(ball.center)
     check_classes(loss, logits.shape[1])
-    return ((logits.argmax(1) == labels[:, 0]) & (ball.radius.flatten() > 0)).nonzero().squeeze(1)
+    return ((predicted(logits) == labels[:, 0]) & (ball.radius.flatten() > 0)).nonzero().squeeze(1)
 
 
 def _climb(
@@ -187,7 +188,7 @@ def _climb(
         logits = model(point).to(point.dtype)
         value = loss(logits, *labels.unbind(1))
         (gradient,) = torch.autograd.grad(value.sum(), point)
-        return Score(value.detach(), gradient, logits.argmax(1) != labels[:, 0])
+        return Score(value.detach(), gradient, predicted(logits) != labels[:, 0])
 
     x_adv = first.clone()
     climb = _Climb.begin(ball, labels, first, score(first, labels))

@@ -15,6 +15,7 @@ from trust_exp.attacks.apgd import Score, checkpoints
 from trust_exp.attacks.arguments import ImageOptions, under_attack
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.noise import ball_noise
+from trust_exp.verdicts import predicted
 
 _MOMENTUM = 0.75
 _RHO = 0.75
@@ -140,7 +141,7 @@ def _climb(model: nn.Module, loss: Loss, ball: Ball, y: Tensor, target: Tensor, 
         logits = model(point).to(point.dtype)
         value = loss(logits, climb.label, climb.target)
         (gradient,) = torch.autograd.grad(value.sum(), point)
-        return Score(value.detach(), gradient, logits.argmax(1) != climb.label)
+        return Score(value.detach(), gradient, predicted(logits) != climb.label)
 
     x_adv, climb = ball.center.clone(), _Climb.begin(ball, y, target, start)
     first = score(climb)

@@ -22,6 +22,7 @@ from trust_exp.attacks.ball import Ball, Norm, rowwise
 from trust_exp.attacks.fab import fab
 from trust_exp.attacks.square import square
 from trust_exp.errors import UserError, check_choice
+from trust_exp.verdicts import predicted
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def autoattack(
     with attacked as (ball, y, index, seed), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         logits = torch.cat([model(batch) for batch in ball.center.split(batch_size)])
         names = attacks_of(version, logits.shape[1], norm=ball.norm, shape=x.shape[1:])
-        correct = logits.argmax(1) == y
+        correct = predicted(logits) == y
         if epsilon == 0:
             return AutoAttackResult(correct, dict.fromkeys(names, correct), ball.center, ran)
         if library is None:
@@ -156,7 +157,7 @@ def _in_turn(
             candidate = perturb(allowed, y[rows], index[rows.cpu()])
             # Only points outside are moved: on a quantised model the last bit of a point may be what breaks the image.
             point = rowwise(allowed.contains(candidate), candidate, allowed.project(candidate))
-            broken = allowed.contains(point) & (model(point).argmax(1) != y[rows])
+            broken = allowed.contains(point) & (predicted(model(point)) != y[rows])
             x_adv[rows[broken]] = point[broken]
             alive[rows[broken]] = False
         survived[name] = alive.clone()

@@ -12,6 +12,9 @@ Norm = Literal["L2", "Linf"]
 Domain = tuple[float, float] | None
 
 
+TOLERANCE = 1e-6  # how far, relative to the radius, rounding may move a point that still counts as inside
+
+
 @dataclass(frozen=True)
 class Ball:
     """The points an attack may visit: one ball per image, clipped to the data's domain. Build it with :meth:`around`.
@@ -71,7 +74,7 @@ class Ball:
         """Whether each point lies in ball (up to 1e-6 relative) and domain, [B] bool; False for NaN."""
         delta = point - self.center
         length = _peak(delta) if self.norm == "Linf" else _length(delta)
-        inside = (length <= self.radius * (1 + 1e-6)).flatten()
+        inside = (length <= self.radius * (1 + TOLERANCE)).flatten()
         if self.domain is not None:
             low, high = self.domain
             inside = inside & ((point >= low) & (point <= high)).flatten(1).all(1)

@@ -14,6 +14,7 @@ from trust_exp.attacks.apgd_released import cut, leave, together
 from trust_exp.attacks.arguments import ImageOptions, under_attack
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.noise import ball_noise
+from trust_exp.verdicts import predicted
 
 _OVERSHOOT = 1.05
 _BACKWARD = 0.9  # how far a point across the boundary is pulled back towards the image
@@ -91,7 +92,7 @@ def _run(model: nn.Module, ball: Ball, y: Tensor, rivals: Tensor, start: Tensor,
         gap, slope = _linearised(model, point, y, rivals, ball.norm)
         point = _step(point, center, gap, slope, ball.norm, ball.domain)
         with torch.no_grad():
-            across = model(point).argmax(1) != y
+            across = predicted(model(point)) != y
         delta = point - center
         hit = across & (_norm(delta.flatten(1), ball.norm) <= ball.radius[row].flatten())
         if hit.any():

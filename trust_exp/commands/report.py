@@ -45,10 +45,10 @@ def report(given: argparse.Namespace) -> None:
     found = collect(given.runs, given.selection)
     about = About(str(given.runs), given.selection, now(), platform.node(), __version__)
     if not found.results:
-        report_unreadable(found.odd)
+        report_unreadable(found.unreadable)
         raise UserError(f"there are no runs in {given.runs}; python run.py method=cll dataset=digits makes one")
     written = write_report(found, about, given.out, given.figures_mb)
-    report_unreadable(written.odd)
+    report_unreadable(written.unreadable)
     others = "".join(f", {n} {status}" for status, n in sorted(written.statuses.items()) if status != "done")
     n = sum(written.statuses.values())
     print(f"report:  {given.out} ({n} run{'s' * (n != 1)}{others}, {written.size / 1e6:.1f} MB)")

@@ -86,7 +86,7 @@ def act(given: argparse.Namespace) -> None:
         draw(given, results, given.size)
         return
     table = fill(given.name, results, given.size, given.overrides)
-    for sentence in table.odd:
+    for sentence in table.unreadable:
         say(f"left out: {sentence}")
     format_ = given.format or (ENDINGS.get(given.out.suffix, "console") if given.out else "console")
     text = FORMATS[format_](table)
@@ -115,7 +115,7 @@ def stored(runs: Path) -> Collection:
         say(f"there is no folder of runs at {runs} yet; see --runs and TRUST_EXP_RUNS")
         return Collection()
     found = collect(runs)
-    for sentence in found.odd:
+    for sentence in found.unreadable:
         say(f"left out: {sentence}")
     return found
 

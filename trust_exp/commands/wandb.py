@@ -116,6 +116,6 @@ def show(text: str, out: Path | None) -> None:
 def read(selection: Sequence[str], runs: Path) -> list[Found]:
     """The selected results; what cannot be read is said."""
     found: Collection = collect(runs, selection)
-    for sentence in found.odd:
+    for sentence in found.unreadable:
         say(sentence)
     return found.results

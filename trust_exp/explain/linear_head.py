@@ -9,22 +9,24 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from trust_exp.scaling import power_of_two
+
 Solver = Literal["lstsq", "cvxpy"]
 Shares = Literal["sum", "paper", "abs", "energy"]
 
-_DEAD = 1e-8  # shorter rows count as 0
 _ALIKE = 1e-4  # relative singular values below this are float32 noise
 _CANCELLED = 0.1  # |sum a| below this fraction of sum |a|: Eq. 8 divides by almost 0
 
 
 def unit_rows(basis: Tensor) -> Tensor:
-    """Prototypes [..., p, D] scaled to length 1; those shorter than 1e-8 become 0.
+    """Prototypes [..., p, D] scaled to length 1, however short; those of 0 stay 0.
 
     E diag(s) and diag(1/s) B have the same product for every s > 0, so prototypes and coefficients have no meaningful
     scale until one is fixed.
     """
-    length = basis.norm(dim=-1, keepdim=True)
-    return torch.where(length > _DEAD, basis / length.clamp_min(_DEAD), 0.0)
+    scaled = basis / power_of_two(basis)
+    length = scaled.norm(dim=-1, keepdim=True)
+    return scaled / length.masked_fill(length == 0, 1)
 
 
 def coefficients(head: Tensor, basis: Tensor, solver: Solver = "lstsq") -> Tensor:
@@ -86,12 +88,12 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
         basis, weights, rest: B [N, p, D], a [N, p], R [N, D].
         shares: "sum": w_i = a_i / sum a, Eq. 8, which shifts all prototypes alike and grows without bound as the
             coefficients cancel: where |sum a| < 0.1 sum |a| or sum a < 0, when the prototypes would turn against the
-            class, "abs" is taken instead. "paper": Eq. 8 without this guard. "abs": w_i = |a_i| / sum |a|. "energy":
-            w_i = a_i² / sum a².
+            class, "abs" is taken instead. "paper": Eq. 8, and "abs" only where sum a = 0, which it divides by.
+            "abs": w_i = |a_i| / sum |a|. "energy": w_i = a_i² / sum a².
 
     Returns:
-        b' [N, p, D], and bool [N]: "abs" was taken for "sum". If all coefficients are 0, b' is b, and V is not
-        their sum.
+        b' [N, p, D], and bool [N]: "abs" was taken for "sum" or "paper". If all coefficients are 0, b' is b, and V is
+        not their sum.
 
     Source: Eq. 8; the others have the same sum.
     """
@@ -101,11 +103,13 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
     guarded = torch.zeros_like(total, dtype=torch.bool)
     least = torch.finfo(weights.dtype).tiny
     if shares == "energy":
-        factor = weights / weights.square().sum(1, keepdim=True).clamp_min(least)
+        scale = power_of_two(weights)
+        scaled = weights / scale
+        factor = scaled / scaled.square().sum(1, keepdim=True).clamp_min(least) / scale
     else:
         factor = weights.sign() / absolute.clamp_min(least)
         if shares in ("sum", "paper"):
-            guarded = (total < _CANCELLED * absolute) & (shares == "sum")
+            guarded = (total < _CANCELLED * absolute) if shares == "sum" else (total == 0) & (absolute > 0)
             factor = torch.where(guarded, factor, (weights != 0) / torch.where(guarded | (total == 0), 1.0, total))
     return basis + factor[..., None] * rest[:, None], guarded.squeeze(1)
 

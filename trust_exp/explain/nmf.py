@@ -4,6 +4,7 @@ A [N, D] holds one feature a row, B [p, D] the parts, E [N, p] how much of each 
 tiles of rows that fit the processor's cache, and allocates nothing of the size of A.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -79,11 +80,13 @@ def nmf(
     check_matrix(matrix, rank)
     _check(steps, tolerance, inner, restarts)
     _check_start(matrix, rank, init, stop)
+    matrix, root = _of_ordinary_size(matrix)
+    init = init / root if isinstance(init, Tensor) else init
     several = restarts if isinstance(init, str) and init != "nndsvda" else 1
     starts = [_start(matrix, rank, init, seed, name, restart) for restart in range(several)]
     encoding = torch.stack([start[0].mT for start in starts])
     basis = torch.stack([start[1] for start in starts])
-    return _factorise(matrix, encoding, basis, steps, tolerance, stop, inner)
+    return _of_first_size(_factorise(matrix, encoding, basis, steps, tolerance, stop, inner), root)
 
 
 def nmf_many(
@@ -124,6 +127,7 @@ def semi_nmf(
     """
     check_matrix(matrix, rank, signed=True)
     _check(steps, tolerance, 1, 1)
+    matrix, root = _of_ordinary_size(matrix)
     generator = keyed_generator(seed, "nmf", name, 0)
     encoding = torch.rand(rank, len(matrix), generator=generator).to(matrix) + 0.2
     squares = _squares(matrix)
@@ -142,7 +146,7 @@ def semi_nmf(
         encoding = encoding * (over / under.clamp_min(least)).sqrt()
     basis = torch.linalg.lstsq(encoding @ encoding.mT, encoding @ matrix).solution
     error = float((matrix - encoding.mT @ basis).norm())
-    return Factors(encoding.mT, basis, error, done, (error,), basis[None])
+    return _of_first_size(Factors(encoding.mT, basis, error, done, (error,), basis[None]), root)
 
 
 def check_matrix(matrix: Tensor, rank: int, *, signed: bool = False) -> None:
@@ -162,6 +166,21 @@ def check_matrix(matrix: Tensor, rank: int, *, signed: bool = False) -> None:
         raise ValueError("the matrix is zero")
     if not 1 <= rank <= min(matrix.shape):
         raise ValueError(f"the rank must be between 1 and {min(matrix.shape)}, the matrix's smaller side; got {rank}")
+
+
+def _of_ordinary_size(matrix: Tensor) -> tuple[Tensor, float]:
+    """The matrix, divided by the square of a power of two if its products could overflow or vanish, and that power."""
+    largest = float(matrix.abs().amax())
+    root = 1.0 if 1e-6 <= largest <= 1e6 else 2.0 ** round(math.log2(largest) / 2)
+    return matrix if root == 1 else matrix / root**2, root
+
+
+def _of_first_size(factors: Factors, root: float) -> Factors:
+    if root == 1:
+        return factors
+    errors = tuple(error * root**2 for error in factors.errors)
+    sized = (factors.encoding * root, factors.basis * root, factors.error * root**2, factors.steps)
+    return Factors(*sized, errors, factors.bases * root)
 
 
 def _check_start(matrix: Tensor, rank: int, init: Init | Tensor, stop: Stop) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 
+from trust_exp import durable
+
 POLL_SECONDS = 0.1
 STOPPED = (130, -signal.SIGTERM, -signal.SIGKILL)
 
@@ -25,30 +27,30 @@ class NodeJob:
     """One task of a SLURM job; submitit pickles it.
 
     Args:
-        ask: absolute path of the file that ``python -m trust_exp.jobs`` reads.
+        job_file: absolute path of the file that ``python -m trust_exp.jobs`` reads.
         grace: seconds that the run has to write a checkpoint after the signal.
     """
 
-    def __init__(self, ask: str, grace: float) -> None:
-        self.ask, self.grace = ask, grace
+    def __init__(self, job_file: str, grace: float) -> None:
+        self.job_file, self.grace = job_file, grace
         self.child: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
         """Run the job and exit with its exit code, so that SLURM sees a failure on any rank."""
         rank = int(os.environ.get("SLURM_PROCID", "0"))
-        command = [sys.executable, "-m", "trust_exp.jobs", self.ask, "--parent", str(os.getpid())]
-        with open(log_file(Path(self.ask), rank), "ab") as log:
+        command = [sys.executable, "-m", "trust_exp.jobs", self.job_file, "--parent", str(os.getpid())]
+        with open(log_file(Path(self.job_file), rank), "ab") as log:
             log.write(f"--- SLURM job {JobEnvironment().job_id}, rank {rank}\n".encode())
             log.flush()
             self.child = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_ignore_the_warning)
         try:
             code = wait(self.child)
         except UncompletedJobError as error:  # timed out too often; raised by submitit's signal handler
-            write_exit(Path(self.ask), rank, 1, str(error))
+            write_exit(Path(self.job_file), rank, 1, str(error))
             raise
         if rank and code in STOPPED[:2]:
             return  # rank 0 decides; a nonzero exit here would end the job before it is requeued
-        write_exit(Path(self.ask), rank, code)
+        write_exit(Path(self.job_file), rank, code)
         if code:
             sys.exit(code if code > 0 else 128 - code)
 
@@ -59,7 +61,7 @@ class NodeJob:
             end = time.monotonic() + self.grace
             while _is_alive(self.child.pid) and time.monotonic() < end:
                 time.sleep(POLL_SECONDS)
-        return DelayedSubmission(NodeJob(self.ask, self.grace))
+        return DelayedSubmission(NodeJob(self.job_file, self.grace))
 
 
 def wait(child: "subprocess.Popen[bytes]") -> int:
@@ -79,29 +81,29 @@ def _ignore_the_warning() -> None:
     signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
 
 
-def log_file(ask: Path, rank: int) -> Path:
+def log_file(job_file: Path, rank: int) -> Path:
     """The log file of a rank."""
-    return ask.parent / ("log.txt" if rank == 0 else f"log-{rank}.txt")
+    return job_file.parent / ("log.txt" if rank == 0 else f"log-{rank}.txt")
 
 
-def write_exit(ask: Path, rank: int, code: int, why: str = "") -> None:
+def write_exit(job_file: Path, rank: int, code: int, why: str = "") -> None:
     """Record how a rank ended."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    part = ask.with_suffix(f".exit-{rank}.part")
+    part = job_file.with_suffix(f".exit-{rank}.part")
     part.write_text(json.dumps({"rank": rank, "code": code, "why": why, "restarts": restarts}))
-    os.replace(part, ask.with_suffix(f".exit-{rank}"))
+    durable.put(part, job_file.with_suffix(f".exit-{rank}"))
 
 
-def read_exits(ask: Path) -> list[dict[str, Any]]:
+def read_exits(job_file: Path) -> list[dict[str, Any]]:
     """The records of the ranks that have ended, sorted by rank."""
     exits = []
-    for file in ask.parent.glob(f"{ask.stem}.exit-*[0-9]"):
+    for file in job_file.parent.glob(f"{job_file.stem}.exit-*[0-9]"):
         with suppress(FileNotFoundError):  # another command that watches the job has taken it
             exits.append(json.loads(file.read_text()))
     return sorted(exits, key=lambda ended: int(ended["rank"]))
 
 
-def forget_exits(ask: Path) -> None:
+def forget_exits(job_file: Path) -> None:
     """Delete the exit files."""
-    for file in ask.parent.glob(f"{ask.stem}.exit-*"):
+    for file in job_file.parent.glob(f"{job_file.stem}.exit-*"):
         file.unlink(missing_ok=True)

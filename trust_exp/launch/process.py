@@ -193,7 +193,7 @@ class Pool:
 
 def start_process(job: SweepJob, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     """Start a job's process; its output is appended to the log in its run's folder."""
-    command = [sys.executable, "-m", "trust_exp.jobs", str(job.ask), "--parent", str(os.getpid())]
+    command = [sys.executable, "-m", "trust_exp.jobs", str(job.job_file), "--parent", str(os.getpid())]
     with open(job.log, "ab") as log:
         log.write(f"{HEADING}try {job.tries} of {' '.join(job.spec.overrides)}\n".encode())
         log.flush()

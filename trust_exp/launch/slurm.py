@@ -86,7 +86,7 @@ class Cluster:
             make_ready(job, self.board)  # a job of an earlier wave may have done it
             if job.state != "waiting":
                 continue
-            asked = Run(job.ask.parent).read(job.ask.name) or {}
+            asked = Run(job.job_file.parent).read(job.job_file.name) or {}
             if queue is None and "slurm" in asked:
                 raise UserError(f"squeue does not answer, and {job.name} may be queued as {asked['slurm']}; try again")
             if queue and asked.get("slurm") in queue:
@@ -108,8 +108,8 @@ class Cluster:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         for job in jobs:
-            forget_exits(job.ask)
-            job.ask.unlink(missing_ok=True)
+            forget_exits(job.job_file)
+            job.job_file.unlink(missing_ok=True)
             prepare(job)
         folder = self.board.folder / "slurm"
         where = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
@@ -120,15 +120,15 @@ class Cluster:
                 executor = submitit.SlurmExecutor(folder, max_num_timeout=self.options["max_num_timeout"])
                 executor.update_parameters(**self.parameters(jobs[0]))
                 with executor.batch():
-                    submitted = [executor.submit(NodeJob(str(job.ask.absolute()), grace)) for job in jobs]
+                    submitted = [executor.submit(NodeJob(str(job.job_file.absolute()), grace)) for job in jobs]
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
             for job in jobs:
-                job.ask.unlink(missing_ok=True)
+                job.job_file.unlink(missing_ok=True)
             queued = f" ({plural(len(self.ids), 'other job')} of the sweep stay in the queue)" if self.ids else ""
             raise UserError(f"SLURM refused the jobs: {reason_of(error)}{queued}") from error
         for job, its in zip(jobs, submitted, strict=True):
             self.ids[job] = its.job_id
-            write_json(job.ask, {**(Run(job.ask.parent).read(job.ask.name) or {}), "slurm": its.job_id})
+            write_json(job.job_file, {**(Run(job.job_file.parent).read(job.job_file.name) or {}), "slurm": its.job_id})
         self.board.note(f"submitted {plural(len(jobs), 'job')} as SLURM job {submitted[0].job_id.split('_')[0]}")
 
     def parameters(self, job: SweepJob) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Cluster:
         """Update the state of jobs that have started, ended, or left the queue."""
         queue = in_queue()
         for job in [job for job in self.open() if job in self.ids]:
-            exits = read_exits(job.ask)
+            exits = read_exits(job.job_file)
             if any(ended["rank"] == 0 and ended["code"] == 0 for ended in exits):
                 self.ended(job, exits)
             elif queue is None or self.ids[job] in queue:
@@ -199,7 +199,7 @@ class Cluster:
         else:
             how = why_ended(bad[0]["code"], "") if bad else "ended without a result"
             judge(job, 1, self.board, why=f"{how}; SLURM says of job {self.ids[job]}: {fate(self.ids[job])}")
-        forget_exits(job.ask)
+        forget_exits(job.job_file)
 
     def rest(self) -> None:
         """Wait until the next query."""
@@ -259,7 +259,7 @@ def fate(job: str) -> str:
 def reason_of_rank(job: SweepJob, ended: Mapping[str, Any]) -> str:
     """The reason why a rank failed."""
     error = job.result().get("error") if ended["rank"] == 0 else None
-    return str(ended["why"] or error or why_ended(ended["code"], job.last_words(log_file(job.ask, ended["rank"]))))
+    return str(ended["why"] or error or why_ended(ended["code"], job.last_words(log_file(job.job_file, ended["rank"]))))
 
 
 def output_of(*command: str) -> str | None:

@@ -149,8 +149,8 @@ def prepare(job: SweepJob) -> None:
     job.tries += 1
     job.goes_on = job.goes_on or run.checkpoint.exists()
     job.seen = modified(run.result)
-    if not job.ask.exists():
-        write_json(job.ask, {"config": job.config, "overrides": list(job.spec.overrides)})
+    if not job.job_file.exists():
+        write_json(job.job_file, {"config": job.config, "overrides": list(job.spec.overrides)})
 
 
 def give_up(job: SweepJob, board: Board) -> None:
@@ -216,7 +216,7 @@ def end(job: SweepJob, state: str, reason: str = "", board: Board | None = None)
     job.state, job.reason = state, reason
     if state not in OPEN and not is_locked(job.run):  # a process that holds the run still needs the file
         with suppress(OSError):
-            job.ask.unlink(missing_ok=True)
+            job.job_file.unlink(missing_ok=True)
     if board is not None:
         board.changed(job)
 

@@ -42,9 +42,9 @@ class SweepJob:
         return self.run.folder.name
 
     @property
-    def ask(self) -> Path:
+    def job_file(self) -> Path:
         """The file that ``python -m trust_exp.jobs`` reads."""
-        return self.spec.ask
+        return self.spec.job_file
 
     @property
     def log(self) -> Path:

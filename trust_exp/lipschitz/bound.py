@@ -1,12 +1,18 @@
 """Lipschitz constant of a network: a product over the layers before the last, then one constant per pair of classes."""
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as all_modules
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from trust_exp.errors import UserError
 from trust_exp.lipschitz.layers import MinMax, Normalize, Residual
@@ -30,6 +36,7 @@ class Bound:
         features: [], constant of all layers before the last, input normalisation included.
         pairwise: [C, C], constants of the logit differences f_i - f_j; the diagonal is zero.
         worst: [], the largest of ``pairwise``.
+        distances: [C, C], of the rows of the last layer's weight.
         head: [C, D], weight of the last layer.
 
     Source: Losch 2024, Eq. 4.7.
@@ -38,6 +45,7 @@ class Bound:
     features: Tensor
     pairwise: Tensor
     worst: Tensor
+    distances: Tensor
     head: Tensor
 
     @property
@@ -80,27 +88,43 @@ class LipschitzBound(nn.Module):
     ) -> None:
         super().__init__()
         *body, head = _flattened(model) or [model]
-        if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward:
+        if not isinstance(head, nn.Linear) or _changed(head, nn.Linear):
             raise ValueError(f"the last layer must be nn.Linear; got {type(head).__name__}")
         # In tuples, so that the model's parameters are not registered a second time.
-        self._body, self._head = tuple(body), (head,)
+        self.body, self._head = tuple(body), (head,)
+        self._layers = tuple(model.modules())
         self._shapes = _input_shapes(model, input_shape)
         self._normed = self._layers_with_norms()
-        shaped = [(layer, self._input_shape(layer)) for layer in self._normed]
+        shaped = [(layer, self.input_shape(layer)) for layer in self._normed]
         self.power = PowerIteration(shaped, iterations, through_iterations)
         with torch.no_grad():
             self.power.run(WARM_UP)
 
     def forward(self) -> Bound:
         """Bound in the weights' dtype, at least float32; the gradient of ``worst`` is that of one pair of classes."""
-        dtype = torch.promote_types(self._head[0].weight.dtype, torch.float32)
-        return self._bound(dict(zip(self._normed, self.power(), strict=True)), dtype)
+        _refresh(self._layers)
+        dtype = torch.promote_types(self.head.weight.dtype, torch.float32)
+        return self._bound(self._context(self.power(), dtype))
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer."""
+        return self._head[0]
 
     @torch.no_grad()
-    def certified(self) -> Bound:
-        """Bound in float64, without gradient, never below the true constants, even with rounding."""
-        norms = {layer: spectral_norm_bound(layer, self._input_shape(layer)) for layer in self._normed}
-        return self._bound(norms, torch.float64, slack=1 + ROUNDING)
+    def certified_context(self) -> "Context":
+        """Input of the rules that makes every constant an upper bound, in float64."""
+        _refresh(self._layers)
+        return self._context([spectral_norm_bound(layer, self.input_shape(layer)) for layer in self._normed])
+
+    @torch.no_grad()
+    def certified(self, context: "Context | None" = None) -> Bound:
+        """Bound in float64, without gradient, never below the true constants, even with rounding.
+
+        Args:
+            context: result of ``certified_context()``; None: computed here.
+        """
+        return self._bound(context or self.certified_context(), slack=1 + ROUNDING)
 
     @torch.no_grad()
     def gap(self, certified: Bound | None = None, *, steps: int = GAP_STEPS) -> float:
@@ -114,22 +138,25 @@ class LipschitzBound(nn.Module):
         """
         upper = (certified or self.certified()).features.item()
         sigmas = self.power.converged(max_steps=steps)
-        lower = self._bound(dict(zip(self._normed, sigmas, strict=True)), torch.float64).features.item()
+        lower = self._bound(self._context(sigmas)).features.item()
         return upper / lower - 1 if lower else upper
 
-    def _bound(self, norms: Mapping[Layer, Constant], dtype: torch.dtype, slack: float = 1.0) -> Bound:
-        weight = self._head[0].weight.to(dtype)
-        product = self._features(Context(norms.__getitem__, self._input_shape, dtype)) * slack
+    def _context(self, norms: Sequence[Constant], dtype: torch.dtype = torch.float64) -> "Context":
+        return Context(dict(zip(self._normed, norms, strict=True)).__getitem__, self.input_shape, dtype)
+
+    def _bound(self, context: "Context", slack: float = 1.0) -> Bound:
+        weight = self.head.weight.to(context.dtype)
+        product = self._features(context) * slack
         features = product if isinstance(product, Tensor) else weight.new_tensor(product)
         # Direct distances: no cancellation between close rows, and a zero gradient on the diagonal.
         distances = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist")
         pairwise = features * distances
-        return Bound(features, pairwise, pairwise.flatten().max(0).values, weight)
+        return Bound(features, pairwise, pairwise.flatten().max(0).values, distances, weight)
 
     def _features(self, context: "Context") -> Constant:
-        return _product(lipschitz_constant(layer, context) for layer in self._body)
+        return _product(lipschitz_constant(layer, context) for layer in self.body)
 
-    def _input_shape(self, layer: nn.Module) -> tuple[int, ...]:
+    def input_shape(self, layer: nn.Module) -> tuple[int, ...]:
         shape, *others = self._shapes[layer]
         if others:
             raise UserError(f"{type(layer).__name__} is used with several input shapes: {self._shapes[layer]}")
@@ -143,7 +170,7 @@ class LipschitzBound(nn.Module):
             normed[layer] = None
             return 1.0
 
-        self._features(Context(norm, self._input_shape, torch.float64))
+        self._features(Context(norm, self.input_shape, torch.float64))
         return tuple(normed)
 
 
@@ -157,21 +184,89 @@ class Context:
 
 
 Rule = Callable[[Any, Context], Constant]
+AnyRule = TypeVar("AnyRule", bound=Callable[..., Any])
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def lipschitz_constant(layer: nn.Module, context: Context) -> Constant:
     """Lipschitz constant of a layer, by the rule of its class.
 
-    A subclass takes its parent's rule only if it does not override ``forward``.
-
     Raises:
         UserError: if no rule fits.
     """
-    for kind in type(layer).__mro__:
-        if kind in RULES and type(layer).forward is kind.forward:
-            return RULES[kind](layer, context)
-    known = ", ".join(sorted(kind.__name__ for kind in RULES))
-    raise UserError(f"no Lipschitz constant is known for the layer {type(layer).__name__}; known layers: {known}")
+    return find_rule(layer, RULES, "Lipschitz constant")(layer, context)
+
+
+def find_rule(layer: nn.Module, rules: Mapping[type[nn.Module], AnyRule], what: str) -> AnyRule:
+    """The rule of a layer's class. A subclass has its parent's only if it computes the same.
+
+    Raises:
+        UserError: if there is no rule, or if the layer was changed: by a subclass with methods of its own, another
+            ``forward`` of this instance, or a hook that could change its inputs or outputs. ``what`` names the rule.
+    """
+    name = type(layer).__name__
+    kind = next((kind for kind in type(layer).__mro__ if kind in rules), None)
+    if kind is None:
+        known = ", ".join(sorted(kind.__name__ for kind in rules))
+        raise UserError(f"no {what} is known for the layer {name}; known layers: {known}")
+    if change := _changed(layer, kind):
+        raise UserError(f"no {what} is known for the layer {name}: {change}")
+    return rules[kind]
+
+
+# Hooks that make a weight before each call, and do nothing else.
+WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
+
+# What a subclass may have of its own and still compute the same.
+HARMLESS = {"__init__", "__repr__", "extra_repr", "reset_parameters", "train"}
+HARMLESS |= {"__getstate__", "__setstate__", "__deepcopy__"}  # of parametrised layers
+
+
+def _changed(layer: nn.Module, kind: type[nn.Module]) -> str | None:
+    """How a layer may compute something else than its class does; None: not at all."""
+    parents = type(layer).__mro__
+    own = {name for parent in parents[: parents.index(kind)] for name in vars(parent)} - HARMLESS
+    if other := sorted(name for name in own if callable(getattr(kind, name, None))):
+        return f"it has another {other[0]}"
+    if other := sorted(name for name in vars(layer) if callable(getattr(kind, name, None))):
+        return f"its {other[0]} was replaced"
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks)
+    everywhere = (all_modules._global_forward_hooks, all_modules._global_forward_pre_hooks)
+    if any(not isinstance(hook, WEIGHT_HOOKS) for given in (*hooks, *everywhere) for hook in given.values()):
+        return "it has a forward hook"
+    return None
+
+
+def _refresh(layers: Iterable[nn.Module]) -> None:
+    """Make the weights anew that hooks make, so that they are those of the next call."""
+    for layer in layers:
+        for hook in layer._forward_pre_hooks.values():
+            if isinstance(hook, WEIGHT_HOOKS):
+                hook(layer, ())
+
+
+@torch.no_grad()
+def with_plain_weights(model: Network) -> Network:
+    """A copy in eval mode in which parametrisations and weight norms have become the weights that they make."""
+    with evaluating(model):
+        _refresh(model.modules())
+        made = {
+            (name, kind): getattr(layer, kind).clone()
+            for name, layer in model.named_modules()
+            if is_parametrized(layer)
+            for kind in layer.parametrizations
+        }
+        plain = copy.deepcopy(model).eval()
+    for layer in plain.modules():
+        for key, hook in list(layer._forward_pre_hooks.items()):
+            if isinstance(hook, WEIGHT_HOOKS):
+                hook.remove(layer)
+                del layer._forward_pre_hooks[key]
+    for (name, kind), value in made.items():
+        layer = plain.get_submodule(name)
+        remove_parametrizations(layer, kind, leave_parametrized=True)
+        setattr(layer, kind, nn.Parameter(value))
+    return plain
 
 
 def _one(layer: nn.Module, context: Context) -> Constant:
@@ -188,7 +283,7 @@ def _residual(layer: Residual, context: Context) -> Constant:
 
 
 def _normalize(layer: Normalize, context: Context) -> Constant:
-    return layer.std.to(context.dtype).min().reciprocal()  # a tensor: reading a number from a GPU would block
+    return layer.std.to(context.dtype).abs().min().reciprocal()  # a tensor: reading a number from a GPU would block
 
 
 def _batch_norm(layer: nn.BatchNorm2d, context: Context) -> Constant:
@@ -260,9 +355,10 @@ def _cover(layer: nn.AvgPool2d | nn.MaxPool2d) -> int:
 
 
 def _flattened(model: nn.Module) -> list[nn.Module]:
-    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
-        return [leaf for child in model for leaf in _flattened(child)]  # children() would skip repeated layers
-    return [model]
+    if not isinstance(model, nn.Sequential):
+        return [model]
+    find_rule(model, RULES, "Lipschitz constant")
+    return [leaf for child in model for leaf in _flattened(child)]  # children() would skip repeated layers
 
 
 def _input_shapes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, list[tuple[int, ...]]]:

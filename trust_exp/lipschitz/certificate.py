@@ -15,20 +15,22 @@ def certified_radius(logits: Tensor, pairwise: Tensor, *, allowance: float | Ten
     Args:
         logits: [B, C]; the largest is the prediction.
         pairwise: [C, C], Lipschitz constants of the logit differences, input normalisation included.
-        allowance: bound on the rounding error of a logit difference, in logit units, subtracted from each margin;
-            a number or broadcastable to [B, 1].
+        allowance: bound on the error of each margin, in logit units, subtracted from it; a number or broadcastable to
+            [B, C].
 
     Returns:
-        [B] in the dtype of the logits, >= 0; 0 for ties, inf where no other class has a positive constant.
+        [B] in the dtype of the logits, >= 0; 0 for ties, for margins that are not finite, and where a constant is
+        negative or no number; inf where no other class has a positive constant.
 
     Source: Losch 2024, Eq. 4.8, here over all classes: the equation tests only the runner-up, but a class with a
         lower logit and a larger constant may overtake first.
     """
     top = logits.argmax(1, keepdim=True)
     margins = (logits.gather(1, top) - logits - allowance).clamp_min(0)
+    margins = margins.where(margins.isfinite(), 0)
     constants = pairwise[top.squeeze(1)]
     reachable = constants > 0
-    never = torch.zeros_like(margins).masked_fill(margins > 0, torch.inf)
+    never = torch.zeros_like(margins).masked_fill((margins > 0) & (constants == 0), torch.inf)
     radii = torch.where(reachable, margins / constants.masked_fill(~reachable, 1), never)
     return radii.scatter(1, top, torch.inf).amin(1).to(logits.dtype)
 

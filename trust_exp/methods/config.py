@@ -99,10 +99,10 @@ class OptimizerConfig:
         chosen, initial = getattr(self, choice), defaults(OptimizerConfig)
         idle = [key for key, of in owners.items() if chosen not in of and getattr(self, key) != initial[key]]
         if idle:
-            told = " and ".join(f"method.optimizer.{key}={_text(getattr(self, key))}" for key in idle)
+            unused = " and ".join(f"method.optimizer.{key}={_text(getattr(self, key))}" for key in idle)
             reset = " ".join(f"method.optimizer.{key}={_text(initial[key])}" for key in idle)
             raise UserError(
-                f"{told} {'means' if len(idle) == 1 else 'mean'} nothing with method.optimizer.{choice}={chosen}; "
+                f"{unused} {'means' if len(idle) == 1 else 'mean'} nothing with method.optimizer.{choice}={chosen}; "
                 f"leave out what was given, or undo what a recipe gives: {reset}"
             )
 

@@ -9,14 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trust_exp.verdicts import predicted
+
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of the predicted distribution in nats, [B] in [0, log C], for logits [B, C].
+    """Entropy of the predicted distribution in nats, [B] in [0, log C], for logits [B, C]; one of them may be -inf.
 
     Source: Losch 2024, Eq. 3.3.
     """
     log_probabilities = F.log_softmax(logits, 1)
-    return -(log_probabilities.exp() * log_probabilities).sum(1)
+    probabilities = log_probabilities.exp()
+    return -torch.where(probabilities > 0, probabilities * log_probabilities, 0).sum(1)
 
 
 def signed_variance(logits: Tensor, label: Tensor) -> Tensor:
@@ -34,7 +37,7 @@ def signed_variance(logits: Tensor, label: Tensor) -> Tensor:
     Source: Hua et al. 2021 (BulletTrain).
     """
     variance = logits.softmax(1).var(1, correction=0)
-    return torch.where(logits.argmax(1) == label, variance, -variance)
+    return torch.where(predicted(logits) == label, variance, -variance)
 
 
 def svar(logits: Tensor, label: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
 from trust_exp.models.outputs import behind
+from trust_exp.saving import all_finite
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,18 @@ def trained_network(shape: tuple[int, ...], classes: int, source: SourceNetwork)
     return model
 
 
+# What people call the weights in a file that holds more, the usual ones first.
+STATE_NAMES = ("state_dict", "model_state_dict", "model", "net", "network")
+
+
 def read_state(path: Path) -> Mapping[str, Tensor]:
-    """The state of a network in a file, which may hold it under "state_dict" or "model".
+    """The state of a network in a file, which may hold it under a name such as "state_dict", "model" or "net".
+
+    What ``torch.compile`` puts before the names of weights is left out.
 
     Raises:
-        UserError: if the file cannot be read without unpickling objects, or holds anything else.
+        UserError: if the file cannot be read without unpickling objects, holds anything else, or weights that are not
+            finite.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -63,11 +72,26 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         raise UserError(
             f"{path} cannot be read as weights: it is none, is damaged, or holds more than tensors and plain values"
         ) from error
-    if isinstance(content, dict):
-        content = content.get("state_dict", content.get("model", content))
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no state of a network")
-    return content
+    state = _state_in(content)
+    if state is None:
+        found = f"; it holds {', '.join(map(str, content))}" if isinstance(content, dict) and content else ""
+        raise UserError(f"{path} holds no state of a network{found}")
+    if bad := [name for name, value in state.items() if not all_finite([value])]:
+        raise UserError(f"{path} holds weights that are not finite: {bad[0]}{' and others' if len(bad) > 1 else ''}")
+    return {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+
+
+def _state_in(content: Any) -> dict[str, Tensor] | None:
+    """The dictionary of tensors that a file holds, itself or under a name of its own."""
+
+    def is_state(value: Any) -> bool:
+        return isinstance(value, dict) and bool(value) and all(isinstance(one, Tensor) for one in value.values())
+
+    if not isinstance(content, dict) or is_state(content):
+        return content if is_state(content) else None
+    held = {name: value for name, value in content.items() if is_state(value)}
+    usual = [name for name in STATE_NAMES if name in held] or (list(held) if len(held) == 1 else [])
+    return held[usual[0]] if usual else None
 
 
 def why_unfit(error: RuntimeError) -> str:
@@ -105,10 +129,12 @@ def _may_be_missing(name: str) -> bool:
 
 def _renamed(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """``state`` with the names of ``own``."""
-    for lead in ("", "module.", "model.", "network."):
+    for lead in ("module.", "model.", "net.", "network."):
         if all(name.startswith(lead) for name in state):
             state = {name.removeprefix(lead): value for name, value in state.items()}
-    names = {name.removeprefix("features.").removeprefix("network."): name for name in own}
+    names = {name.removeprefix("features.").removeprefix("network."): name for name in own} | {
+        name: name for name in own
+    }
     found = {names[name]: value for name, value in state.items() if name in names}
     left = [name for name in state if name not in names]
     linear = [name for name in left if name.endswith(".weight") and state[name].dim() == 2]

@@ -52,7 +52,7 @@ class Collection:
     """The results, newest last, and one sentence for each file that could not be read."""
 
     results: list[Found] = field(default_factory=list)
-    odd: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def collect(runs: Path, selection: Sequence[str] = ()) -> Collection:
@@ -74,7 +74,7 @@ def collect(runs: Path, selection: Sequence[str] = ()) -> Collection:
             try:
                 values = read_result(folder)
             except ValueError as error:
-                found.odd.append(str(error))
+                found.unreadable.append(str(error))
             else:
                 if values is not None:
                     found.results.append(Found(folder, values))

@@ -88,7 +88,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """A paper's table with what is measured; ``odd`` names results that could not be placed, one sentence each."""
+    """A paper's table beside our measurements; ``unreadable`` has a sentence for each result that fits no row."""
 
     name: str
     title: str
@@ -97,7 +97,7 @@ class Table:
     rows: list[TableRow]
     note: str | None = None
     overrides: tuple[str, ...] = ()
-    odd: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -134,7 +134,7 @@ def fill(name: str, results: Sequence[Found], size: str | None = None, overrides
         rows=rows,
         note=experiment.note,
         overrides=overrides,
-        odd=stored.odd,
+        unreadable=stored.unreadable,
     )
 
 
@@ -142,13 +142,13 @@ def fill(name: str, results: Sequence[Found], size: str | None = None, overrides
 class Stored:
     """Finished results by cell (the identity without the seed) and seed.
 
-    ``sizes`` are those that a pair of method and data set has; ``odd`` has a sentence for each result that has no
-    identity any more.
+    ``sizes`` are those of each pair of method and data set; ``unreadable`` has a sentence for each result whose
+    configuration this version does not know.
     """
 
     cells: dict[str, dict[int, Found]] = field(default_factory=dict)
     sizes: dict[tuple[str, str], set[str]] = field(default_factory=dict)
-    odd: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def place(results: Iterable[Found], pairs: set[tuple[str, str]] | None = None) -> Stored:
@@ -165,7 +165,7 @@ def place(results: Iterable[Found], pairs: set[tuple[str, str]] | None = None) -
                     stored.cells.setdefault(cell, {})[int(config["seed"])] = found
                 stored.sizes.setdefault(pair, set()).add(str(config["size"]))
         except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
-            stored.odd.append(f"{found.folder} is of a configuration that this version does not know ({error})")
+            stored.unreadable.append(f"{found.folder} is of a configuration that this version does not know ({error})")
     return stored
 
 
@@ -275,8 +275,8 @@ def classes_of(run: Found, metric: str) -> dict[str, float]:
     """A metric's values for single classes, by class; ``difficulty/<measure>`` is read from the run's facts."""
     kind, _, measure = metric.partition("/")
     if kind == "difficulty":
-        told = run.values.get("facts", {}).get("difficulty", {}).get(measure, {}).get("classes", {})
-        return {str(name): float(value) for name, value in told.items()}
+        classes = run.values.get("facts", {}).get("difficulty", {}).get(measure, {}).get("classes", {})
+        return {str(name): float(value) for name, value in classes.items()}
     rows = [row for row in run.values.get("rows", []) if row["metric"] == metric and "class" in row["detail"]]
     return {str(row["detail"]["class"]): float(row["value"]) for row in rows}
 

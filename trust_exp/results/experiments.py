@@ -60,15 +60,15 @@ def read(name: str) -> Experiment:
     if name not in names():
         raise unknown("the table", name, names())
     path = EXPERIMENTS / f"{name}.yaml"
-    told = load(path)
-    if lacking := {"title", "source", "columns"} - told.keys():
+    content = load(path)
+    if lacking := {"title", "source", "columns"} - content.keys():
         raise UserError(f"{path} lacks {', '.join(sorted(lacking))}")
-    if odd := told.keys() - {"title", "source", "columns", "note", "rows", "runs_of", "figure"}:
+    if odd := content.keys() - {"title", "source", "columns", "note", "rows", "runs_of", "figure"}:
         raise UserError(f"{path}: {', '.join(sorted(odd))} means nothing here")
-    columns = told["columns"]
+    columns = content["columns"]
     if not isinstance(columns, dict) or not columns or not all(str(label).strip() for label in columns.values()):
         raise UserError(f"{path}: columns must name metrics and their labels, such as {{clean/accuracy: Clean (%)}}")
-    table, order, figure = told.pop("runs_of", name), told.pop("rows", []), told.pop("figure", None)
+    table, order, figure = content.pop("runs_of", name), content.pop("rows", []), content.pop("figure", None)
     if table != name and table not in names():
         raise UserError(f"{path}: runs_of must name another table; got {table!r}")
     rows = _read_rows(path, table, order)
@@ -79,7 +79,7 @@ def read(name: str) -> Experiment:
             raise UserError(f"{EXPERIMENTS / name / row.name}.yaml: {path} has no column {metric}")
     groups = list(dict.fromkeys(row.paper.group for row in rows))
     drawing = None if figure is None else read_drawing(path, figure, columns, groups)
-    return Experiment(name=name, table=table, rows=rows, figure=drawing, **told)
+    return Experiment(name=name, table=table, rows=rows, figure=drawing, **content)
 
 
 def _only(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _only(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
 
 def _read_rows(path: Path, table: str, order: Sequence[str]) -> list[Printed]:
     """The rows of a table, group by group; those first that ``order`` names, by their own name or by their file's."""
-    found = [(file.stem, _read_row(file, table, name, told)) for file, name, told in rows_in(EXPERIMENTS / table)]
+    found = [(file.stem, _read_row(file, table, name, content)) for file, name, content in rows_in(EXPERIMENTS / table)]
     places = {name: place for place, name in enumerate(order)}
     if lost := places.keys() - {name for file, row in found for name in (file, row.name)}:
         raise UserError(f"{path} names {', '.join(sorted(lost))}, which is not in {EXPERIMENTS / table}")
@@ -98,9 +98,9 @@ def _read_rows(path: Path, table: str, order: Sequence[str]) -> list[Printed]:
     return sorted(rows, key=lambda row: groups.index(row.paper.group))
 
 
-def _read_row(path: Path, table: str, name: str, told: Mapping[str, Any]) -> Printed:
+def _read_row(path: Path, table: str, name: str, content: Mapping[str, Any]) -> Printed:
     try:
-        paper = PaperConfig(**told["paper"])
+        paper = PaperConfig(**content["paper"])
     except (KeyError, TypeError):
         raise UserError(
             f"{path} needs a part 'paper' with row, and with group, curve, x, values and note if it has them"
@@ -109,7 +109,7 @@ def _read_row(path: Path, table: str, name: str, told: Mapping[str, Any]) -> Pri
         numbers = value if isinstance(value, list) else [value]
         if not numbers or not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise UserError(f"{path}: paper.values.{metric} must be a number or a list of numbers; got {value!r}")
-    return Printed(table, name, choices(told), paper)
+    return Printed(table, name, choices(content), paper)
 
 
 def missing_choices(row: Printed) -> str:

@@ -218,7 +218,7 @@ def commit() -> str | None:
     """The checkout's commit, with a + if files differ from it; None outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
-        told = subprocess.run(
+        finished = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
             cwd=here,
             capture_output=True,
@@ -227,4 +227,4 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return told.stdout.strip() or None
+    return finished.stdout.strip() or None

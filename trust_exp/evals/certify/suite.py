@@ -1,6 +1,5 @@
 """Certified robust accuracy: what no perturbation below a radius can change, by the network's Lipschitz bound."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,22 +9,21 @@ from torch import Tensor
 from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.suite import Outcomes, Report, Suite, split_prefix
-from trust_exp.lipschitz.bound import LipschitzBound
-from trust_exp.lipschitz.certificate import certified_radius, tightness_search
+from trust_exp.lipschitz.certificate import tightness_search
+from trust_exp.lipschitz.rounding import Certifier, plain_products
 from trust_exp.results.record import Row, fraction
 from trust_exp.rng import keyed_generator
+from trust_exp.verdicts import predicted
 from trust_exp.viz.certified import draw_certified_accuracy
 from trust_exp.viz.plane import draw_plane
 
-ROUNDING = 32 * torch.finfo(torch.float32).eps
 PAIRS_AT_ONCE = 1000
 
 
 class Certify(Suite):
     """CRA at radii and as a curve, per class, the Lipschitz constant, its gap and its tightness.
 
-    The bound and the logits are computed in float64. The network that is attacked and deployed computes in float32, so
-    its rounding, taken as 32 eps times the largest logit, is subtracted from every margin.
+    What is certified is the float32 forward pass that is attacked and deployed, its rounding included.
     """
 
     name = "certify"
@@ -52,16 +50,15 @@ class Certify(Suite):
             raise UserError(
                 f"eval=certify needs a network whose layers are known, such as conv_4c3f; got {type(model).__name__}"
             )
-        bound = LipschitzBound(model, self.context.info.shape)
-        self.bound = bound.certified()
-        self.gap = bound.gap(self.bound, steps=self.gap_steps)
-        self.exact = copy.deepcopy(model).double().eval()
-        self.pairwise = self.bound.pairwise.to(self.context.device)
+        self.certifier = Certifier(model, self.context.info.shape)
+        self.bound = self.certifier.bound
+        self.gap = self.certifier.lipschitz.gap(self.bound, steps=self.gap_steps)
 
     def step(self, batch: Batch) -> Outcomes:
-        logits = self.exact(batch.image.double())
-        radius = certified_radius(logits, self.pairwise, allowance=ROUNDING * logits.abs().amax(1, keepdim=True))
-        correct = (self.context.model(batch.image).argmax(1) == batch.label) & (logits.argmax(1) == batch.label)
+        logits, radius = self.certifier.radius(batch.image)
+        with plain_products():
+            computed = self.context.model(batch.image)
+        correct = (predicted(computed) == batch.label) & (predicted(logits) == batch.label)
         return {"radius": radius * correct, "correct": correct, "label": batch.label}
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
@@ -131,9 +128,8 @@ class Certify(Suite):
         caption = f"{title}: {share:.2%} certified at {radius:g} ({split}), K = {float(self.bound.worst):.3g}"
 
         def distance(points: Tensor) -> Tensor:
-            with torch.no_grad():
-                logits = self.exact(points.double().to(self.context.device))
-            return ((logits[:, 1] - logits[:, 0]) / self.pairwise[0, 1]).cpu()
+            logits = self.certifier.logits(points.to(self.context.device))
+            return ((logits[:, 1] - logits[:, 0]) / self.bound.pairwise[0, 1]).cpu()
 
         return draw_plane(
             self.context.figures / "boundary.png", distance, shown.image, shown.label, violated, radius, caption

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from trust_exp.data.batch import Batch, Split
 from trust_exp.evals.suite import Outcomes, Report, Suite, split_prefix
 from trust_exp.results.record import fraction
+from trust_exp.verdicts import predicted
 
 
 class Clean(Suite):
@@ -17,7 +18,7 @@ class Clean(Suite):
         self.splits = tuple(splits)
 
     def step(self, batch: Batch) -> Outcomes:
-        return {"correct": self.context.output("logits", batch.image).argmax(1) == batch.label}
+        return {"correct": predicted(self.context.output("logits", batch.image)) == batch.label}
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         return Report(

@@ -19,6 +19,7 @@ from trust_exp.explain.patches import log_similarity, squared_distances
 from trust_exp.models.protopnet import NOWHERE, ProtoPNet, cycle_file
 from trust_exp.models.trained import read_state
 from trust_exp.results.record import Row, fraction
+from trust_exp.verdicts import predicted
 from trust_exp.viz.contact_sheet import write_contact_sheet
 from trust_exp.viz.prototypes import ACROSS, Likeness, Patch, patches_page
 
@@ -68,7 +69,7 @@ class PatchSuite(Suite):
         for cycle, model in enumerate(self.cycles, 1):
             distance = model.closest(model.features(batch.image)).distance
             for name, weight in (("accuracy", None), ("accuracy_own_only", model.last.weight * model.own)):
-                found[f"{name}@{cycle}"] = model.logits(distance, weight).argmax(1) == batch.label
+                found[f"{name}@{cycle}"] = predicted(model.logits(distance, weight)) == batch.label
         return found
 
     @torch.no_grad()
@@ -92,7 +93,7 @@ class PatchSuite(Suite):
         found = {
             label: self._spans_of(label, next(features)) for label in self.context.progress(mine, "features of classes")
         }
-        several = {label: told for part in self.context.gather(found) for label, told in part.items()}
+        several = {label: values for part in self.context.gather(found) for label, values in part.items()}
         return _means([several[label] for label in sorted(several)])
 
     def _features(self, labels: Sequence[int]) -> Iterator[list[Tensor]]:
@@ -109,7 +110,7 @@ class PatchSuite(Suite):
         return nmf(features, count, steps=self.steps, inner=4, seed=self.context.seed, name=label)
 
     def _spans_of(self, label: int, several: Sequence[Tensor]) -> dict[str, float]:
-        told: dict[str, float] = {}
+        values: dict[str, float] = {}
         before: dict[str, Tensor] = {}
         for cycle, (model, features) in enumerate(zip(self.cycles, several, strict=True), 1):
             patches = model.prototypes[model.label == label]
@@ -117,15 +118,15 @@ class PatchSuite(Suite):
             rest = features - encode(features, patches) @ patches
             places = {"": log_similarity(squared_distances(features, patches)), "nmf_": parts.encoding.mT}
             for kind, error, basis in (("", float(rest.norm()), patches), ("nmf_", parts.error, parts.basis)):
-                told[f"{kind}feature_error@{cycle}"] = error
-                told[f"{kind}relative_feature_error@{cycle}"] = error / whole
+                values[f"{kind}feature_error@{cycle}"] = error
+                values[f"{kind}relative_feature_error@{cycle}"] = error / whole
                 if len(basis) > 1:
-                    told[f"{kind}similarity@{cycle}"] = similarity(basis[None])
+                    values[f"{kind}similarity@{cycle}"] = similarity(basis[None])
                 found = places[kind] - places[kind].mean(1, keepdim=True)  # the cosine of these is a correlation
                 if kind in before:
-                    told[f"{kind}persistence@{cycle}"] = matched_cosine(before[kind], found)
+                    values[f"{kind}persistence@{cycle}"] = matched_cosine(before[kind], found)
                 before[kind] = found
-        return told
+        return values
 
     def _look_for_evidence(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Contributions of the predicted class's own prototypes at each place, [B, h, w], and that class [B]."""
@@ -185,11 +186,11 @@ class PatchSuite(Suite):
         return found[:ACROSS].permute(0, 3, 1, 2)
 
 
-def _means(told: Sequence[dict[str, float]]) -> list[Row]:
+def _means(of_classes: Sequence[dict[str, float]]) -> list[Row]:
     """Means over the classes; of errors also their standard deviations."""
     rows = []
-    for name in told[0] if told else ():
-        values = torch.tensor([one[name] for one in told], dtype=torch.float64)
+    for name in of_classes[0] if of_classes else ():
+        values = torch.tensor([one[name] for one in of_classes], dtype=torch.float64)
         kind, _, cycle = name.partition("@")
         unit = UNITS.get(kind.removeprefix("nmf_"), "cosine")
         rows.append(Row(f"patches/{name}", float(values.mean()), unit, len(values)))

@@ -19,6 +19,7 @@ from trust_exp.explain.linear_head import similarity
 from trust_exp.models.prototype_options import PrototypeOptions
 from trust_exp.models.prototypes import PrototypeModel, without
 from trust_exp.results.record import Row, fraction
+from trust_exp.verdicts import predicted
 
 MEASURED = {  # where prototypes are solved, means over the classes, and their units
     "feature_error": "features",
@@ -106,14 +107,14 @@ class PrototypeSuite(Suite):
             parts = self.model.contributions(read, count)
             whole, bias = parts.sum(2), parts[..., -1]
             gaps.append((whole - logits).abs().amax(1))
-            found[f"both@{count}"] = whole.argmax(1) == batch.label
-            found[f"only@{count}"] = parts[..., :-2].sum(2).add(bias).argmax(1) == batch.label
-            found[f"rest@{count}"] = parts[..., -2].add(bias).argmax(1) == batch.label
+            found[f"both@{count}"] = predicted(whole) == batch.label
+            found[f"only@{count}"] = predicted(parts[..., :-2].sum(2).add(bias)) == batch.label
+            found[f"rest@{count}"] = predicted(parts[..., -2].add(bias)) == batch.label
             found[f"intervened@{count}"] = self._intervened(read, whole, count) == batch.label
             found[f"intervened@{count}"] |= found[f"both@{count}"]
         if self.dropped:
-            found["dropped"] = self._without(read, batch.index).argmax(1) == batch.label
-        found["black_box"] = logits.argmax(1) == batch.label
+            found["dropped"] = predicted(self._without(read, batch.index)) == batch.label
+        found["black_box"] = predicted(logits) == batch.label
         return {**found, "gap": torch.stack(gaps, 1).amax(1)}
 
     def _intervened(self, read: Tensor, logits: Tensor, count: int) -> Tensor:

@@ -31,6 +31,7 @@ from trust_exp.methods.adversarial.stopping import EarlyStopping
 from trust_exp.methods.adversarial.subset import Subset, choose, rows_in
 from trust_exp.methods.base import GradientMethod
 from trust_exp.rng import keyed_generator
+from trust_exp.verdicts import predicted
 
 
 class StepLosses(NamedTuple):
@@ -121,7 +122,7 @@ class AdversarialTraining(GradientMethod):
         losses[len(others) :] += self.penalty(batch, rows, attacked)
         weights = torch.ones_like(losses)
         weights[len(others) :] = self.weight
-        right = clean.argmax(1) == label[: len(others)], attacked.argmax(1) == label[len(others) :]
+        right = predicted(clean) == label[: len(others)], predicted(attacked) == label[len(others) :]
         return StepLosses(losses, weights, *right)
 
     def _total_weight(self, weights: Tensor) -> Tensor | int:
@@ -249,7 +250,7 @@ class Trades(AdversarialTraining):
             0, rows, self.beta * divergence(clean[rows], attacked) + self.penalty(batch, rows, attacked)
         )
         weights = torch.ones_like(losses).index_fill(0, rows, self.weight)
-        return StepLosses(losses, weights, clean.argmax(1) == batch.label, attacked.argmax(1) == batch.label[rows])
+        return StepLosses(losses, weights, predicted(clean) == batch.label, predicted(attacked) == batch.label[rows])
 
 
 class FastAdversarialTraining(AdversarialTraining):

@@ -15,6 +15,7 @@ from trust_exp.methods.adversarial.checks import Check, log_now
 from trust_exp.methods.adversarial.config import MonitorConfig
 from trust_exp.methods.adversarial.core import has_collapsed
 from trust_exp.rng import keyed_generator
+from trust_exp.verdicts import predicted
 
 
 class OverfittingAlarm(Check):
@@ -83,7 +84,7 @@ class OverfittingAlarm(Check):
 
     def _accuracy(self, model: nn.Module, image: Tensor) -> float:
         with attack_mode(model), torch.no_grad():
-            return (model(image).argmax(1) == self.label).double().mean().item()
+            return (predicted(model(image)) == self.label).double().mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "raised_at": self.raised_at, "checked_at": self.checked_at}

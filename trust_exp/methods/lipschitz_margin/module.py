@@ -19,6 +19,7 @@ from trust_exp.methods.lipschitz_margin.core import (
     gloro_loss,
     lmt_loss,
 )
+from trust_exp.verdicts import predicted
 
 
 class LipschitzMargin(GradientMethod):
@@ -51,7 +52,7 @@ class LipschitzMargin(GradientMethod):
 
     @torch.no_grad()
     def _log_margins(self, loss: Tensor, logits: Tensor, label: Tensor, bound: Bound) -> None:
-        right = logits.argmax(1) == label
+        right = predicted(logits) == label
         certified = right & (certified_radius(logits, bound.pairwise) > self.epsilon)
         self.log_step(
             loss, accuracy=right.float().mean(), certified=certified.float().mean(), lipschitz=bound.worst.detach()

@@ -26,6 +26,7 @@ from trust_exp.models.protopnet import ProtoPNet, cycle_file
 from trust_exp.models.tokens import TokenReader
 from trust_exp.modes import evaluating
 from trust_exp.saving import save_whole
+from trust_exp.verdicts import predicted
 
 
 class ProtoPNetTraining(GradientMethod):
@@ -92,7 +93,7 @@ class ProtoPNetTraining(GradientMethod):
         loss = F.cross_entropy(logits, batch.label) + config.cluster * cluster - config.separation * separation
         loss = loss + config.others * connection_to_others(weight, model.own)
         if self.logs_now:
-            accuracy = (logits.argmax(1) == batch.label).float().mean()
+            accuracy = (predicted(logits) == batch.label).float().mean()
             self.log_step(loss, accuracy=accuracy, cluster=cluster.detach(), separation=separation.detach())
         return loss
 

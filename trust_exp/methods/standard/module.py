@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.standard.difficulty import DifficultyWatch
+from trust_exp.verdicts import predicted
 
 
 class Standard(GradientMethod):
@@ -35,7 +36,7 @@ class Standard(GradientMethod):
         if self.watch is not None:
             self.watch.add(logits.detach(), batch)
         if self.logs_now:
-            self.log_step(loss, accuracy=(logits.argmax(1) == batch.label).float().mean())
+            self.log_step(loss, accuracy=(predicted(logits) == batch.label).float().mean())
         return loss
 
     def configure_callbacks(self) -> list[L.Callback]:

@@ -16,6 +16,7 @@ from trust_exp.errors import UserError
 from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.transfer.core import FeatureCache
 from trust_exp.progress import track
+from trust_exp.verdicts import predicted
 
 
 class Transfer(GradientMethod):
@@ -56,7 +57,7 @@ class Transfer(GradientMethod):
         logits = network(batch.image).float()
         loss = F.cross_entropy(logits, batch.label)
         if self.logs_now:
-            self.log_step(loss, accuracy=(logits.argmax(1) == batch.label).float().mean())
+            self.log_step(loss, accuracy=(predicted(logits) == batch.label).float().mean())
         return loss
 
 

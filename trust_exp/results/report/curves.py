@@ -1,4 +1,4 @@
-"""A run's learning curves: what each of its starts logged, merged by step and thinned to what a plot can show."""
+"""Learning curves of a run: the logs of all its starts, merged by step and thinned for plotting."""
 
 import csv
 import math
@@ -24,7 +24,7 @@ def curves_of(folder: Path, most: int = MOST_POINTS) -> list[dict[str, Any]]:
 
 
 def logged(path: Path) -> dict[str, Points]:
-    """The values of each column of a metrics.csv by their step; a last line that is not whole is left out."""
+    """Values by step, for each column of a metrics.csv; an incomplete last line is ignored."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
         header, *lines = csv.reader(text[: text.rfind("\n") + 1].splitlines())
@@ -48,7 +48,7 @@ def logged(path: Path) -> dict[str, Points]:
 
 
 def thin(steps: list[int], values: list[float], most: int = MOST_POINTS) -> tuple[list[int], list[float]]:
-    """At most ``most`` (at least 4) of the points: the first, the last, and the least and greatest of equal parts."""
+    """At most ``most`` points (at least 4): the first, the last, and the smallest and largest of equal parts."""
     n = len(steps)
     if n <= most:
         return steps, values
@@ -66,7 +66,7 @@ def _start(path: Path) -> tuple[int, str]:
 
 
 def _continued(before: Points, after: Points) -> Points:
-    """A later start repeats what an earlier one logged beyond the checkpoint that it goes on from."""
+    """Merge the starts; a resumed run logs again what came after its checkpoint, and the later values count."""
     begin = min(after)
     return {step: value for step, value in before.items() if step < begin} | after
 

@@ -1,4 +1,4 @@
-"""The figures that a page carries: each picture once, and no more of them than a budget allows."""
+"""Figures that are embedded in the page: each picture once, within a budget of bytes."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ TYPES = {
 
 
 class Album:
-    """Pictures as data URIs, numbered in the order in which they came.
+    """Pictures as data URIs, numbered in the order in which they were added.
 
     Args:
         budget: most characters that all of them may take in the page.
@@ -27,7 +27,7 @@ class Album:
         self._numbers: dict[bytes, int] = {}
 
     def add(self, folder: Path, name: str) -> dict[str, str | int]:
-        """Take in the figure ``folder/name``: its path, and the number of its picture or why there is none."""
+        """Add the figure ``folder/name``; returns its path, and the number of its picture or why it is missing."""
         path = folder / name
         try:
             return {"path": name, "picture": self._number(folder, path)}

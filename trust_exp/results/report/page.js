@@ -69,7 +69,7 @@ function notes() {
       index.alarms,
       'alarm',
     ),
-    note(`${count(index.odd.length, 'result')} could not be read`, index.odd, 'odd'),
+    note(`${count(index.unreadable.length, 'result')} could not be read`, index.unreadable, 'odd'),
   ];
 }
 

@@ -1,4 +1,4 @@
-"""The page itself: its template filled with data that cannot become markup, written in one step."""
+"""Fill the template of the page, so that no data can become markup, and write it in one step."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 @dataclass(frozen=True)
 class About:
-    """Where the page comes from, as its head says it."""
+    """What the head of the page says about its origin."""
 
     runs: str
     selection: Sequence[str]
@@ -38,15 +38,15 @@ class About:
 
 @dataclass(frozen=True)
 class Written:
-    """A summary of the page: the number of runs of each status, its size, and a sentence for each unreadable file."""
+    """Summary of a written page: runs by status, size in bytes, and a sentence for each unreadable file."""
 
     statuses: dict[str, int]
     size: int
-    odd: list[str]
+    unreadable: list[str]
 
 
 def write_report(found: Collection, about: About, out: Path, figures_mb: float) -> Written:
-    """Write the page of all results in ``found`` to ``out``, in the place of what is there.
+    """Write the page of all results in ``found`` to ``out``, replacing what is there.
 
     Raises:
         UserError: if the file cannot be written.
@@ -57,14 +57,14 @@ def write_report(found: Collection, about: About, out: Path, figures_mb: float) 
     statuses: dict[str, int] = {}
     for run in book.runs:
         statuses[run["status"]] = statuses.get(run["status"], 0) + 1
-    return Written(statuses, len(content), book.odd)
+    return Written(statuses, len(content), book.unreadable)
 
 
 def render(book: Book, about: About) -> str:
     """The whole page as text."""
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
-    tables = [_article(*found) for found in paper_tables(book.shown, book.odd)]
-    notes = {"odd": book.odd, "alarms": book.alarms}
+    tables = [_article(*found) for found in paper_tables(book.shown, book.unreadable)]
+    notes = {"unreadable": book.unreadable, "alarms": book.alarms}
     count = f"{len(book.runs):,} run{'s' * (len(book.runs) != 1)}"
     return Template(_asset("page.html")).substitute(
         policy=policy(style, script),
@@ -79,7 +79,7 @@ def render(book: Book, about: About) -> str:
 
 
 def embed(value: Any) -> str:
-    """``value`` as JSON that stays text inside a script element; nan and inf, which JSON lacks, become texts."""
+    """``value`` as JSON that cannot end its script element; nan and inf, which JSON lacks, become strings."""
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -88,7 +88,7 @@ def embed(value: Any) -> str:
 
 
 def policy(style: str, script: str) -> str:
-    """Content security policy: this style and this script, pictures that are in the page, and nothing else."""
+    """Content security policy: the page's own style, script and embedded pictures, and nothing else."""
     return (
         f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -110,13 +110,13 @@ def _about(count: str, about: About) -> str:
     return "".join(f"<span>{part}</span>" for part in parts if part)
 
 
-def paper_tables(results: Sequence[Found], odd: list[str]) -> Iterator[tuple[str, str]]:
-    """Name and HTML of the papers' tables of which a cell is measured; one that cannot be read is named in ``odd``."""
+def paper_tables(results: Sequence[Found], unreadable: list[str]) -> Iterator[tuple[str, str]]:
+    """Name and HTML of each paper's table with a measured cell; a sentence about each unreadable table is appended."""
     for name in experiments.names():
         try:
             table = fill(name, results)
         except UserError as error:
-            odd.append(str(error))
+            unreadable.append(str(error))
             continue
         if not table.is_empty:
             yield name, to_html(table)
@@ -127,7 +127,7 @@ def _article(name: str, table: str) -> str:
 
 
 def _blocks(book: Book) -> Iterator[str]:
-    """Data blocks, one a run and one a picture; the page parses them when it needs them."""
+    """One data block for each run and each picture; the page parses them when it needs them."""
     for i, detail in enumerate(book.details):
         yield f'<script type="application/json" id="run-{i}">{embed(detail)}</script>'
     for i, picture in enumerate(book.album.pictures):

@@ -1,4 +1,4 @@
-"""The runs as the page holds them: an index that is read at once, and details of each run that wait until it is opened.
+"""Runs as the page stores them: an index that is parsed at once, and the details of each run, parsed when it is opened.
 
 Equal parts of configurations and environments are stored once and named by their number.
 """
@@ -22,14 +22,14 @@ ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[^\n\t -~\u00a0-\U0010fff
 
 
 class Numbered:
-    """Values, each kept once."""
+    """Distinct values, each stored once."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, value: Any) -> int:
-        """The place of ``value`` (JSON-like) among the values."""
+        """Index of ``value`` (JSON-like), which is added if it is new."""
         key = json.dumps(value)
         if key not in self._numbers:
             self._numbers[key] = len(self.values)
@@ -37,18 +37,18 @@ class Numbered:
         return self._numbers[key]
 
     def by_key(self, values: Mapping[str, Any]) -> dict[str, int]:
-        """A mapping with the number of each value in its place."""
+        """The mapping with each value replaced by its index."""
         return {key: self.number(value) for key, value in values.items()}
 
 
 class Book:
     """All that the page knows: ``index`` and, in the same order, the ``details`` of each run; newest runs first.
 
-    A run that cannot be shown is named in ``odd`` beside those that could not be read.
+    ``unreadable`` has a sentence for each run that could not be read or cannot be shown.
     """
 
     def __init__(self, found: Collection, figures_mb: float) -> None:
-        self.odd = list(found.odd)
+        self.unreadable = list(found.unreadable)
         self.shown: list[Found] = []
         self.runs: list[dict[str, Any]] = []
         self.details: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ class Book:
             summary, detail = self._summary(result), self._detail(result)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             path = result.folder / "result.json"
-            self.odd.append(f"{path} cannot be shown: {type(error).__name__}: {error}")
+            self.unreadable.append(f"{path} cannot be shown: {type(error).__name__}: {error}")
             return
         self.shown.append(result)
         self.runs.append(summary)
@@ -137,7 +137,7 @@ class Book:
 
 
 def cell_of(result: Found) -> str:
-    """The name of all runs that differ from this one in their seed only; its own if its schema is gone."""
+    """A name shared by all runs that differ in their seed only; the run's own if its schema is gone."""
     try:
         return cell_id(result.config)
     except Exception:  # a schema may fail in any way, and a report of many runs must not
@@ -145,7 +145,7 @@ def cell_of(result: Found) -> str:
 
 
 def free_keys(result: Found) -> set[str]:
-    """Dotted keys of a configuration that are no part of a run's identity; none if its schema is gone."""
+    """Dotted keys of a configuration that do not count for a run's identity; none if its schema is gone."""
     try:
         return dotted(result.config) - dotted(identity(result.config, RootConfig))
     except Exception:
@@ -153,7 +153,7 @@ def free_keys(result: Found) -> set[str]:
 
 
 def dotted(node: Mapping[str, Any], prefix: str = "") -> set[str]:
-    """The keys of the values in a configuration, as they are written on the command line."""
+    """Keys of all values in a configuration, as typed on the command line."""
     keys = set()
     for key, value in node.items():
         keys |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}"}
@@ -161,14 +161,14 @@ def dotted(node: Mapping[str, Any], prefix: str = "") -> set[str]:
 
 
 def overall_rows(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows that are not of one class, then the metrics that no row tells of."""
-    told = set()
+    """Rows that are not about one class, then the metrics without a row."""
+    named = set()
     for row in values["rows"]:
-        told.add(row["metric"])
+        named.add(row["metric"])
         if "class" not in row["detail"]:
             yield row
     for metric, value in values["metrics"].items():
-        if metric not in told:
+        if metric not in named:
             suite = metric.partition("/")[0]
             yield {
                 "suite": suite,
@@ -192,7 +192,7 @@ def class_rows(values: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
 
 
 def environments_of_evals(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Where an eval ran, as far as that differs from where the training ran."""
+    """Where an eval ran, where that differs from the training."""
     trained = values.get("environment", {})
     found = {}
     for suite, how in values.get("evals", {}).items():
@@ -203,21 +203,21 @@ def environments_of_evals(values: Mapping[str, Any]) -> dict[str, dict[str, Any]
 
 
 def alarms(result: Found) -> Iterator[str]:
-    """A sentence for each number that has a must and breaks it."""
+    """A sentence for each value that breaks its row's requirement."""
     for row in result.values["rows"]:
         if row["detail"].get("how") == "must be 0" and row["value"] != 0:
             yield f"{result.values['name']}: {row['metric']} is {row['value']:g} and must be 0"
 
 
 def short(value: float | None) -> float | str | None:
-    """A number to six digits; None for nan, which was not measured, and a text for inf, which JSON does not know."""
+    """A number to six digits; None for nan (not measured), a string for inf, which JSON lacks."""
     if value is None or math.isnan(value):
         return None
     return float(f"{value:.6g}") if math.isfinite(value) else str(value)
 
 
 def last_lines(path: Path) -> str:
-    """The end of a text file without terminal colours; nothing if it cannot be read."""
+    """The end of a text file, without terminal colours; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LAST_BYTES))
