@@ -90,7 +90,7 @@ def test_verdicts_are_the_official_ones(trained, kind, classes, norm, epsilon, c
     assert torch.linalg.vector_norm((result.x_adv.double() - x).flatten(1), order, dim=1).max() <= epsilon * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("implementation", ["own", "official"])
+@pytest.mark.parametrize("implementation", ["own", pytest.param("official", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("norm", ["L2", "Linf"])
 @pytest.mark.parametrize(
     ("dtype", "domain"),

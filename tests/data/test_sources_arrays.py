@@ -437,6 +437,7 @@ def test_a_missing_part_of_svhn_is_named(tmp_path, svhn):
 # --- Tiny-ImageNet -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tiny_imagenet_gives_the_original_pixels_and_labels(root, shared_data):
     with np.load(shared_data / "tiny_imagenet" / "tiny_imagenet200_subset.npz") as pack:
         facts = {key: pack[key] for key in pack.files}

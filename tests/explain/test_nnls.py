@@ -94,7 +94,7 @@ def test_every_row_is_at_its_optimum_where_prototypes_are_nearly_equal(name, dty
 @pytest.mark.parametrize("size", [5, 8, 12])
 def test_hilbert_matrices(size):
     basis = hilbert(size)
-    matrix = torch.rand(50, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    matrix = torch.rand(20, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     check(torch.cat((matrix, matrix @ basis)), basis, 1e-7)
 
 

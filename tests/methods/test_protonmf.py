@@ -306,7 +306,8 @@ def test_what_gives_no_prototypes_is_one_sentence(config, tmp_path, composed, so
         run(config("method.prototypes=65"), tmp_path / "b")
     state = torch.load(source.weights, weights_only=True)["state_dict"]
     for name, value, message in (
-        ("features.layer3.0.bn2.bias", float("nan"), "the network's logits are not finite"),
+        ("features.layer3.0.bn2.bias", float("nan"), r"w\.pt holds weights that are not finite"),
+        ("features.layer3.0.bn2.bias", 3e38, "the network's logits are not finite"),
         ("features.layer3.0.bn2.bias", -1e9, "the matrix is zero"),
     ):
         torch.save({**state, name: torch.full_like(state[name], value)}, tmp_path / "w.pt")
