@@ -155,7 +155,7 @@ def test_two_processes_stop_together_at_a_bad_loss(command_line):
     assert process.stderr.count("error: ") == 1
     result = command_line.result()
     assert "the loss is not finite" in result["error"]
-    assert "at step 2 of 20" in result["error"]
+    assert "at step 2 of 5" in result["error"]
     assert saved_step(command_line.folder() / "checkpoint.ckpt") == 1
 
 
