@@ -86,8 +86,7 @@ class AutoAttackSuite(Suite):
         if self._sees_certificates():
             with plain_products():
                 still = predicted(self.context.output(LOGITS, result.x_adv)) != batch.label
-            broken = result.correct & still & ~found["survived"][:, -1]
-            found["breaks_certificate"] = broken.cpu() & self._certified(index)
+            found["breaks_certificate"] = (still & ~found["survived"][:, -1]).cpu() & self._certified(index)
         return found
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
