@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -224,17 +225,30 @@ HARMLESS |= {"__getstate__", "__setstate__", "__deepcopy__"}  # of parametrised 
 
 def _changed(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     """How a layer may compute something else than its class does; None: not at all."""
-    parents = type(layer).__mro__
-    own = {name for parent in parents[: parents.index(kind)] for name in vars(parent)} - HARMLESS
-    if other := sorted(name for name in own if callable(getattr(kind, name, None))):
-        return f"it has another {other[0]}"
-    if other := sorted(name for name in vars(layer) if callable(getattr(kind, name, None))):
-        return f"its {other[0]} was replaced"
+    known: Any = kind  # mypy takes classes of modules for unhashable
+    own: Any = type(layer)
+    if other := _overridden(own, known):
+        return f"it has another {min(other)}"
+    if other := _methods(known) & vars(layer).keys():
+        return f"its {min(other)} was replaced"
     hooks = (layer._forward_hooks, layer._forward_pre_hooks)
     everywhere = (all_modules._global_forward_hooks, all_modules._global_forward_pre_hooks)
     if any(not isinstance(hook, WEIGHT_HOOKS) for given in (*hooks, *everywhere) for hook in given.values()):
         return "it has a forward hook"
     return None
+
+
+# Both are asked of every layer in each step of a training.
+@cache
+def _methods(kind: type) -> frozenset[str]:
+    return frozenset(name for name in dir(kind) if callable(getattr(kind, name, None)))
+
+
+@cache
+def _overridden(own: type, kind: type) -> frozenset[str]:
+    """Methods of ``kind`` that matter and that its subclass ``own`` has otherwise."""
+    between = own.__mro__[: own.__mro__.index(kind)]
+    return _methods(kind) & {name for parent in between for name in vars(parent)} - HARMLESS
 
 
 def _refresh(layers: Iterable[nn.Module]) -> None:

@@ -134,8 +134,9 @@ class Certifier:
         around = self.around(images)
         head = self.lipschitz.head
         logits: Tensor = head(around.exact)
-        each = _each(head, around.exact, head.in_features, F.linear).double()
-        rows = torch.linalg.vector_norm(_magnitudes(head.weight), dim=1)
+        weight = _magnitudes(head.weight)
+        each = _each(F.linear, around.exact, weight, head.bias).double()
+        rows = torch.linalg.vector_norm(weight, dim=1)
         own, slope, limit = self._own_rounding(_sums(head.in_features, each, logits, rows), around, outputs=1)
         pairs = (self.bound.distances + slope + slope.unsqueeze(1)).fill_diagonal_(0) * (1 + SLACK)
         top = logits.argmax(1, keepdim=True)
@@ -189,36 +190,36 @@ def _magnitudes(weight: Tensor) -> Tensor:
     return weight.abs().clamp_min(LEAST_WEIGHT)
 
 
-def _each(layer: nn.Linear | nn.Conv2d, x: Tensor, products: int, operation: Callable[..., Tensor]) -> Tensor:
-    """At least the sums of the absolute values of a layer's products and offset, [B, ...].
+def _each(operation: Callable[..., Tensor], x: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor:
+    """At least the sums of the absolute values of products and offset, [B, ...], from the magnitudes of a weight.
 
     Added up in float32: no sum of non-negative numbers loses more than a share of 2^-24 for each term, which is put on
     top again.
     """
+    products = weight[0].numel()
     share = (products + 4) * torch.finfo(torch.float32).eps / 2  # each of the three numbers is rounded to float32 first
     if share > 0.1:
         raise UserError(f"{products} products in one output are too many to bound their rounding")
-    offset = None if layer.bias is None else layer.bias.abs().float()
     with plain_products():
-        each = operation(x.abs().float(), _magnitudes(layer.weight).float(), offset)
+        each = operation(x.abs().float(), weight.float(), None if offset is None else offset.abs().float())
     return each.mul_(1 + 2 * share)
 
 
 def _linear(layer: nn.Linear, x: Tensor, exact: Tensor, constant: float) -> Steps:
     weight = _magnitudes(layer.weight)
     slope = math.sqrt(weight.sum(0).max() * weight.sum(1).max())
-    return _sums(layer.in_features, _norm(_each(layer, x, layer.in_features, F.linear)), _norm(exact), slope)
+    return _sums(layer.in_features, _norm(_each(F.linear, x, weight, layer.bias)), _norm(exact), slope)
 
 
 def _convolution(layer: nn.Conv2d, x: Tensor, exact: Tensor, constant: float) -> Steps:
-    weight, products = _magnitudes(layer.weight), layer.weight[0].numel()
+    weight = _magnitudes(layer.weight)
     columns = weight.unflatten(0, (layer.groups, -1)).sum((1, 3, 4))
     slope = math.sqrt(columns.max() * weight.sum((1, 2, 3)).max())
 
     def convolve(x: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, offset, layer.stride, layer.padding, layer.dilation, layer.groups)
 
-    return _sums(products, _norm(_each(layer, x, products, convolve)), _norm(exact), slope)
+    return _sums(weight[0].numel(), _norm(_each(convolve, x, weight, layer.bias)), _norm(exact), slope)
 
 
 def _sums(products: int, each: Tensor, exact: Tensor, slope: Any) -> Steps:
