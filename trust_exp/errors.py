@@ -51,4 +51,4 @@ def check_range(
 def exact(value: float) -> str:
     """A number in as few digits as tell it from all others."""
     short = f"{value:g}"
-    return short if float(short) == value and "e" not in short else repr(value)
+    return short if float(short) == value else repr(value)

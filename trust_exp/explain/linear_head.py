@@ -9,8 +9,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from trust_exp.scaling import power_of_two
-
 Solver = Literal["lstsq", "cvxpy"]
 Shares = Literal["sum", "paper", "abs", "energy"]
 
@@ -24,9 +22,15 @@ def unit_rows(basis: Tensor) -> Tensor:
     E diag(s) and diag(1/s) B have the same product for every s > 0, so prototypes and coefficients have no meaningful
     scale until one is fixed.
     """
-    scaled = basis / power_of_two(basis)
+    scaled = basis / _power_of_two(basis)
     length = scaled.norm(dim=-1, keepdim=True)
     return scaled / length.masked_fill(length == 0, 1)
+
+
+def _power_of_two(rows: Tensor) -> Tensor:
+    """A power of two [..., 1] near the largest magnitude of each row, 1 for zeros: to divide by it changes no digit."""
+    largest = rows.detach().abs().amax(-1, keepdim=True)
+    return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent.clamp(-126, 126))
 
 
 def coefficients(head: Tensor, basis: Tensor, solver: Solver = "lstsq") -> Tensor:
@@ -103,7 +107,7 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
     guarded = torch.zeros_like(total, dtype=torch.bool)
     least = torch.finfo(weights.dtype).tiny
     if shares == "energy":
-        scale = power_of_two(weights)
+        scale = _power_of_two(weights)
         scaled = weights / scale
         factor = scaled / scaled.square().sum(1, keepdim=True).clamp_min(least) / scale
     else:

@@ -41,10 +41,12 @@ def encode(matrix: Tensor, basis: Tensor) -> Tensor:
     frame, small = torch.linalg.qr((wide / lengths).T)
     small, rows = small.T, matrix.double() @ frame
     found = _pivoted(small, rows, alive)
-    for row in _missed(small, rows, found).nonzero().squeeze(1):
-        found[row] = torch.from_numpy(_active_set(small.cpu().numpy(), rows[row].cpu().numpy())).to(found)
-    if (missed := _missed(small, rows, found)).any():
-        raise ArithmeticError(f"{int(missed.sum())} of {len(rows)} rows have no optimum that float64 can tell")
+    missed = _missed(small, rows, found).nonzero().squeeze(1)
+    if len(missed):
+        parts, alone = small.cpu().numpy(), rows[missed].cpu().numpy()
+        found[missed] = torch.from_numpy(np.stack([_active_set(parts, row) for row in alone])).to(found)
+        if left := int(_missed(small, rows[missed], found[missed]).sum()):
+            raise ArithmeticError(f"{left} of {len(rows)} rows have no optimum that float64 can tell")
     return (found / lengths.T).to(matrix.dtype)
 
 
