@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from tests.lipschitz.networks import image_net
 from trust_exp.build import build
 from trust_exp.errors import UserError
 from trust_exp.lipschitz import RULES, Context, LipschitzBound, MinMax, Normalize, Residual, lipschitz_constant
@@ -23,21 +24,6 @@ def two_moons_mlp() -> nn.Sequential:
     widths = [2, 10, 20, 40, 40, 20, 10, 2]
     layers = [part for i, o in itertools.pairwise(widths) for part in (nn.Linear(i, o), MinMax())]
     return nn.Sequential(*layers[:-1])
-
-
-def image_net() -> nn.Sequential:
-    """One of each layer that a bound knows, nested, on inputs [3, 8, 8]."""
-    return nn.Sequential(
-        Normalize([0.5, 0.4, 0.3], [0.25, 0.2, 0.5]),
-        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), MinMax()),
-        Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding="same"), nn.LeakyReLU(0.1)), nn.Conv2d(4, 4, 1)),
-        Residual(nn.Conv2d(4, 4, 3, padding=1, groups=2)),
-        nn.MaxPool2d(2),
-        nn.Sequential(nn.AvgPool2d(2, 1), nn.ReLU(), nn.Dropout(), nn.Identity()),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Sequential(nn.Linear(4, 6), MinMax(), nn.Linear(6, 5)),
-    )
 
 
 def test_mlp_is_the_product_of_its_norms_and_one_stack():

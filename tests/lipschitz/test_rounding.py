@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.lipschitz.networks import image_net
 from trust_exp.errors import UserError
 from trust_exp.lipschitz import (
     ROUNDING,
@@ -16,7 +17,6 @@ from trust_exp.lipschitz import (
     LipschitzBound,
     MinMax,
     Normalize,
-    Residual,
     certified_radius,
     plain_products,
 )
@@ -53,21 +53,11 @@ def convolutional(seed: int) -> tuple[nn.Sequential, Tensor]:
 def deep(seed: int) -> tuple[nn.Sequential, Tensor]:
     """One of each layer whose rounding is known."""
     torch.manual_seed(seed)
-    model = nn.Sequential(
-        Normalize([0.4], [0.3]),
-        nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), MinMax()),
-        Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding="same"), nn.LeakyReLU(0.1)), nn.Conv2d(4, 4, 1)),
-        Residual(nn.Conv2d(4, 4, 3, padding=1, groups=2)),
-        nn.MaxPool2d(2),
-        nn.Sequential(nn.AvgPool2d(2, 1), nn.ReLU(), nn.Dropout(), nn.Identity()),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Sequential(nn.Linear(4, 6), MinMax(), nn.Linear(6, 3)),
-    )
+    model = image_net()
     model[1][1].running_mean.normal_()
     model[1][1].running_var.uniform_(0.2, 2)
     model[1][1].weight.data.normal_()
-    return model.eval(), torch.rand(500, 1, 8, 8)
+    return model.eval(), torch.rand(500, 3, 8, 8)
 
 
 NETS = {
