@@ -1,6 +1,7 @@
 """The schema of a whole run. Imports no torch."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -75,6 +76,9 @@ class PathsConfig:
 
     data: str = "${oc.env:TRUST_EXP_DATA,data}"
     runs: str = "${oc.env:TRUST_EXP_RUNS,multirun}"
+
+    def __post_init__(self) -> None:
+        self.data = str(Path(self.data).expanduser().resolve())  # a run knows where its data are, wherever it is asked
 
 
 @dataclass

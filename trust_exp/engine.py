@@ -30,6 +30,7 @@ from trust_exp.console import say
 from trust_exp.data.batch import Split
 from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
+from trust_exp.data.store import differ
 from trust_exp.errors import Interrupted, UserError
 from trust_exp.evals.suite import Context, Outcomes, Suite, SuiteRunner, usable_outcomes
 from trust_exp.evals.watch import Watch
@@ -60,7 +61,7 @@ def execute_and_record(job: Job) -> None:
     record = Record(run, job.config)
     was_done = record.values["status"] == "done"
     if not run.is_trained:
-        record.values.update(config=job.config, environment=environment(device_name(job)), draws=DRAWS)
+        record.values.update(config=job.config, environment=environment(device_name(job), job.command), draws=DRAWS)
     if not was_done:  # a run that is done stays done, whatever eval is asked of it
         record.write(status="running", error=None)
     logger = open_logger(job.config["logger"], run, record.values["config"])
@@ -195,7 +196,8 @@ class Pipeline:
         found, further = data.origin(), record.values.get("further_data", {})
         seen = record.values.get("data") if own else further.get(key)
         begun = self.run.is_trained or bool(self.run.checkpoints)
-        if seen is not None and seen != found and begun and not key.startswith("eval."):
+        if seen is not None and differ(seen, found) and begun and not key.startswith("eval."):
+            self.job.check_data()  # names the file, where it is known
             raise UserError(
                 f"dataset={data.name} in {data.root} is not what {self.run.id} was trained on; force=true starts anew"
             )
@@ -322,7 +324,11 @@ class Pipeline:
         for split, found in outcomes.items():
             kept = {kind: value for kind, value in found.items() if kind not in suite.unsaved}
             save_whole(kept, self.run.folder / "outcomes" / f"{name}-{split}.pt")
-        how = {"id": eval_id(node), "config": dict(node), "environment": environment(device_name(self.job))}
+        how = {
+            "id": eval_id(node),
+            "config": dict(node),
+            "environment": environment(device_name(self.job), self.job.command),
+        }
         rows = report.rows if name == suite.name else [row.led_by(name) for row in report.rows]
         if before := self.record.add(name, how, rows, report.figures):
             own = name.partition("@")[0]

@@ -11,10 +11,12 @@ from omegaconf import DictConfig
 from trust_exp.check import leave_out_evals, refuse_idle_overrides
 from trust_exp.compose import Composer
 from trust_exp.contract import in_order
+from trust_exp.data.unchanged import change_in
 from trust_exp.errors import UserError
 from trust_exp.identity import digest, eval_id, eval_name, folder_name
+from trust_exp.overrides import key_of
 from trust_exp.references import described_in
-from trust_exp.runs import Run, open_run, stored_parts
+from trust_exp.runs import TRAINED_PARTS, Run, open_run, stored_parts
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Job:
     @property
     def processes(self) -> int:
         return int(self.config["accelerator"]["devices"] * self.config["accelerator"]["nodes"])
+
+    @property
+    def command(self) -> list[str]:
+        """The words after ``python`` that a person can repeat, wherever the job was started from."""
+        stored = (*TRAINED_PARTS, "task") if self.config["mode"] == "eval" else ()  # put there by with_stored_overrides
+        return ["run.py", *(text for text in self.overrides if key_of(text).part not in stored)]
 
     @property
     def job_file(self) -> Path:
@@ -62,8 +70,31 @@ class Job:
         }
 
     def is_done(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.run.status() == "done" and self.run.is_trained and not self.pending()
+        """Whether there is nothing left to do.
+
+        Raises:
+            UserError: if the numbers are there, but of data that have changed since.
+        """
+        done = self.run.status() == "done" and self.run.is_trained and not self.pending()
+        if done:
+            self.check_data()
+        return done
+
+    def check_data(self) -> None:
+        """Raise UserError, naming a file, if the data that the run has seen are no longer what they were."""
+        result = self.run.read("result.json") or {}
+        seen = {"dataset": result.get("data"), **result.get("further_data", {})}
+        for key, facts in seen.items():
+            node: Any = self.config
+            for part in key.split("."):
+                node = node.get(part) if isinstance(node, Mapping) else None
+            if not facts or not node:
+                continue
+            if change := change_in(node, facts, self.config["paths"]["data"]):
+                name, again = self.run.folder.name, "force=true starts anew"
+                if key.startswith("eval."):
+                    again = f"mode=eval run={self.run.id} force=true evaluates again"
+                raise UserError(f"{change} since the numbers of {name} were measured; {again}")
 
 
 def job_of(config: DictConfig, overrides: Sequence[str], composer: Composer) -> Job:

@@ -68,7 +68,7 @@ def sources_of(job: Job) -> Sequence[Job]:
 
     A run that is named by its id is trained already.
     """
-    if job.config["mode"] == "eval" or (job.is_done() and not job.config["force"]):
+    if job.config["mode"] == "eval" or (not job.config["force"] and job.is_done()):
         return ()
     return job.sources
 
@@ -77,12 +77,14 @@ def train_sources(job: Job) -> None:
     """Train those runs that a job builds on and that are not trained; each after those that it builds on itself.
 
     Raises:
-        UserError: if another process is at one of them.
+        UserError: if another process is at one of them, or the data of a trained one have changed since.
         RunFailed: if one failed.
         Interrupted: if it was asked to stop; the same command goes on with it.
     """
     for source in sources_of(job):
-        if not source.run.is_trained:
+        if source.run.is_trained:
+            source.check_data()
+        else:
             train_sources(source)
             train_first(source, job)
 

@@ -130,5 +130,10 @@ def quote_runs(argument: str, references: Container[str]) -> str:
 
 def _quote(value: str) -> str:
     if value.lstrip().startswith("[") or _is_one(value, OverrideLexer.FLOAT):
-        return str(QuotedString(value, Quote.single).with_quotes())
+        return in_quotes(value)
     return value
+
+
+def in_quotes(text: str) -> str:
+    """A text as the value of an override that Hydra reads as this text, whatever stands in it."""
+    return str(QuotedString(text, Quote.single).with_quotes())

@@ -23,7 +23,7 @@ from trust_exp import durable
 from trust_exp.config import RootConfig
 from trust_exp.errors import UserError
 from trust_exp.identity import identity
-from trust_exp.overrides import key_of
+from trust_exp.overrides import in_quotes, key_of
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
@@ -241,11 +241,18 @@ def with_stored_overrides(arguments: Sequence[str]) -> list[str]:
         if key_of(f"{key}=").part in TRAINED_PARTS:
             raise UserError(f"mode=eval evaluates run={given['run']} as it was trained; leave out {key}={given[key]}")
     runs = given.get("paths.runs") or os.environ.get("TRUST_EXP_RUNS") or "multirun"
+    own_place = []
+    if "paths.runs" not in given and (Path(given["run"]).expanduser() / "config.json").is_file():
+        runs = str(Path(given["run"]).expanduser().resolve().parent)
+        own_place.append(f"paths.runs={in_quotes(runs)}")
     stored = find_run(runs, given["run"]).read("config.json") or {}
+    data = Path(stored.get("config", {}).get("paths", {}).get("data", ""))
+    if "paths.data" not in given and "TRUST_EXP_DATA" not in os.environ and data.is_absolute() and data.is_dir():
+        own_place.append(f"paths.data={in_quotes(str(data))}")  # a run knows where its data are
     keys = {key_of(f"{key}=") for key in given}
     stored_keys = {text: key_of(text) for text in stored.get("overrides", [])}
     kept = [text for text, key in stored_keys.items() if key not in keys and key.part in (*TRAINED_PARTS, "task")]
-    return [*kept, *arguments]
+    return [*own_place, *kept, *arguments]
 
 
 def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:

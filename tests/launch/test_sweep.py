@@ -232,7 +232,21 @@ def test_a_sweep_over_evals_of_earlier_runs(trained):
     assert "1 done, 1 skipped" in process.stdout
     assert "certify/" in process.stdout
     for path in trained.runs.glob("*/result.json"):
-        assert set(json.loads(path.read_text())["evals"]) == {"clean", "certify"}
+        evals = json.loads(path.read_text())["evals"]
+        assert set(evals) == {"clean", "certify"}
+        assert_repeatable(trained, evals["certify"]["environment"]["command"], path.parent)
+
+
+def assert_repeatable(command_line, words: list[str], folder: Path) -> None:
+    """The words after ``python`` are those of a command of which nothing is left to do."""
+    assert words[0] == "run.py"
+    process = command_line.here(*words[1:])
+    assert f"{folder.name} is done" in process.stderr
+
+
+def test_the_command_of_a_job_can_be_repeated_by_hand(trained):
+    for path in trained.runs.glob("*/result.json"):
+        assert_repeatable(trained, json.loads(path.read_text())["environment"]["command"], path.parent)
 
 
 @pytest.mark.parametrize(

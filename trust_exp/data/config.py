@@ -1,6 +1,7 @@
 """Schemas of the options of data sets, and the facts about one before it is loaded. No torch."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from omegaconf import MISSING
@@ -118,12 +119,14 @@ class PreparedConfig(DataConfig):
 
     train: list[str] = field(default_factory=lambda: ["train"])  # parts to train on
     test: list[str] = field(default_factory=lambda: ["test"])  # parts to evaluate on
-    path: str | None = None  # of the files, if they are not under paths.data
+    path: str | None = None  # of the files, if they are not under paths.data; checked, it is absolute
     source: str | None = None  # the name of the source, if it is not that of the data set
     val: list[str] = added_later(list)  # parts to validate on
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.path is not None:  # in another folder the same words mean other files
+            self.path = str(Path(self.path).expanduser().resolve())
         for split, parts in (("train", self.train), ("test", self.test)):
             if not parts or len(set(parts)) < len(parts):
                 raise UserError(f"dataset.{split} must name at least one part, and none twice; got {parts}")

@@ -378,7 +378,7 @@ class Prepared:
 
     def facts(self) -> dict[str, Any]:
         """For a run's record: two runs with equal facts have seen equal data."""
-        return {"verified": self.manifest["source"].get("verified"), "files": self.manifest["files"]}
+        return store.facts(self.manifest)
 
 
 class PreparedDataModule(ArrayDataModule):

@@ -21,6 +21,7 @@ import numpy as np
 
 from trust_exp.data.config import DatasetInfo, Layer
 from trust_exp.data.lock import locked
+from trust_exp.data.stamps import Stamps, stamps_of
 from trust_exp.errors import UserError, unknown
 
 FORMAT = 2
@@ -41,7 +42,8 @@ class Writer:
     """The arrays and facts of a set that is being prepared.
 
     ``info`` and ``source`` (where the data come from, JSON types) must be set; ``converted`` counts images
-    that were converted, e.g. grey ones; ``origin`` is the folder that was read.
+    that were converted, e.g. grey ones; ``origin`` is the folder that was read, and ``files`` are those that were read
+    in it, without the images and maps that the index names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,6 +52,7 @@ class Writer:
         self.source: dict[str, Any] = {}
         self.converted: Counter[str] = Counter()
         self.origin: Path | None = None
+        self.files: list[Path] = []
         self._arrays: dict[str, np.ndarray] = {}
 
     def array(self, part: str, kind: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -72,9 +75,12 @@ class Writer:
             self.array(part, kind, array.shape, array.dtype)[...] = array
 
     def finish(self, name: str) -> None:
-        """Write the manifest."""
+        """Write the manifest, and the stamps of the files that were read."""
         if self.info is None:
             raise ValueError(f"the info of {name} was not set")
+        stamps = None if self.origin is None else self._stamps(self.origin)
+        if stamps is not None:
+            stamps.write(self.folder)
         files = {}
         for file, array in self._arrays.items():
             if isinstance(array, np.memmap):
@@ -88,8 +94,16 @@ class Writer:
             "source": self.source,
             "converted": dict(self.converted),
             "folder": str(self.origin) if self.origin else None,
+            "content": None if stamps is None else stamps.content(),
         }
         (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+    def _stamps(self, origin: Path) -> Stamps | None:
+        """Of the files that were read, and of those that the index names."""
+        folder = origin if origin.is_dir() else origin.parent
+        named = (array for file, array in self._arrays.items() if file.endswith(("_paths.npy", "_maps.npy")))
+        served = {os.fsdecode(name) for array in named for name in np.unique(array) if name}
+        return stamps_of(folder, served | {os.path.relpath(path.resolve(), folder) for path in self.files})
 
 
 @contextlib.contextmanager
@@ -214,6 +228,27 @@ def counts(manifest: Mapping[str, Any]) -> dict[str, int]:
     """How many images each part of a prepared set has."""
     named = {file.removesuffix(".npy").rpartition("_"): facts for file, facts in manifest["files"].items()}
     return {part: facts["shape"][0] for (part, _, kind), facts in named.items() if kind in ("images", "paths")}
+
+
+def facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts for a run's record: two runs with equal facts have seen equal data, see ``differ``."""
+    known = {"prepared": manifest["name"], "content": manifest.get("content")}
+    return {"verified": manifest["source"].get("verified"), "files": manifest["files"], **known}
+
+
+def differ(seen: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether two records of ``facts`` (or mappings of such) are of different data.
+
+    A fact that only one of them has is passed over, as older versions recorded fewer.
+    """
+    for key in (seen.keys() & found.keys()) - {"prepared", "verified"}:
+        one, other = seen[key], found[key]
+        if key != "files" and isinstance(one, Mapping) and isinstance(other, Mapping):
+            if differ(one, other):
+                return True
+        elif None not in (one, other) and one != other:
+            return True
+    return False
 
 
 def read_info(manifest: dict[str, Any]) -> DatasetInfo:

@@ -122,7 +122,7 @@ class Pool:
     def start(self, job: SweepJob, slot: int) -> None:
         """Start a job's process; skip it if another job has done the run in the meantime."""
         try:
-            if job.spec.is_done() and not job.config["force"]:
+            if not job.config["force"] and job.spec.is_done():
                 end(job, "skipped", board=self.board)
                 return
             prepare(job)

@@ -132,7 +132,7 @@ def make_ready(job: SweepJob, board: Board) -> None:
     """Prepare a job's folder; a job that is done is skipped, one whose folder cannot be used fails."""
     try:
         job.spec.open()
-        if job.spec.is_done() and not job.config["force"]:
+        if not job.config["force"] and job.spec.is_done():
             end(job, "skipped", board=board)
             return
         if job.config["force"] and job.config["mode"] == "train":

@@ -4,7 +4,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -194,8 +193,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions, commit, machine and device, so that a number can be traced."""
+def environment(device: str, command: Sequence[str]) -> dict[str, Any]:
+    """Versions, commit, machine, device and command (the words after ``python``), so that a number can be traced."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -209,7 +208,7 @@ def environment(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "device": device,
-        "command": sys.argv,
+        "command": list(command),
         "versions": versions,
     }
 

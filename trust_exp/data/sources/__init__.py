@@ -13,6 +13,7 @@ from typing import Any
 from trust_exp.data import store
 from trust_exp.data.fetch import fetch, unpack
 from trust_exp.data.sources.base import Source
+from trust_exp.data.stamps import CHANGED, changes
 from trust_exp.errors import UserError, unknown
 
 __all__ = ["Source", "all_sources", "ensure", "find", "import_dataset", "is_present"]
@@ -95,8 +96,11 @@ def ensure(source: Source, root: str | Path, path: str | Path | None = None) -> 
 def _is_done(source: Source, root: Path, path: Path | None) -> bool:
     if not store.is_prepared(root, source.name):
         return False
-    manifest = store.read_manifest(store.prepared_folder(root, source.name))
-    return path is None or manifest["folder"] == str(path.resolve())
+    prepared = store.prepared_folder(root, source.name)
+    manifest = store.read_manifest(prepared)
+    if path is not None and manifest["folder"] != str(path.resolve()):
+        return False
+    return not any(what == CHANGED for _, what in changes(prepared))
 
 
 def _obtain(source: Source, root: Path, path: Path | None) -> None:

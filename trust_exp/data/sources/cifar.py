@@ -119,6 +119,7 @@ class Cifar(Source):
         if not found:
             raise UserError(f"{folder} holds no .png file; the images of {self.name} must be stored without loss")
         found.sort()
+        into.files += [path for _, _, path in found]
         labels = np.array([label for _, label, _ in found], np.uint8)
         images = np.empty((len(found), 3, SIDE, SIDE), np.uint8)
         into.count_images(decode([path for _, _, path in found], images))
@@ -129,6 +130,7 @@ class Cifar(Source):
 
     def _record(self, into: Writer, files: list[Path]) -> None:
         """Keep the checksums of the files, and whether they are the published ones."""
+        into.files = files
         found = {path.name: file_digest(path, "md5") for path in files}
         into.source = {
             "md5": found,

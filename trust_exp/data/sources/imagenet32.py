@@ -41,6 +41,7 @@ class ImageNet32(Source):
         found = find_batches(folder)
         into.info = DatasetInfo(self.name, class_names(found["val"]), (3, SIDE, SIDE), (0.0, 1.0))
         for part, paths in found.items():
+            into.files += paths
             labels = [read_batch(path)[1] for path in paths]
             into.put(part, labels=np.concatenate(labels))
             images = into.array(part, "images", (sum(map(len, labels)), 3, SIDE, SIDE), np.uint8)

@@ -41,6 +41,7 @@ class IdxSource(Source):
 
     def read(self, folder: Path, into: Writer) -> None:
         paths = find_idx(folder)
+        into.files += paths.values()
         contents = {stem: idx_content(path) for stem, path in paths.items()}
         md5 = tuple(hashlib.md5(content, usedforsecurity=False).hexdigest() for content in contents.values())
         self._check_not_another(paths, md5)

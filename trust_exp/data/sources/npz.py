@@ -50,6 +50,7 @@ class Npz(Source):
 
     def read(self, folder: Path, into: Writer) -> None:
         path = npz_file(folder)
+        into.files.append(path)
         arrays = load_npz(path)
         images, labels = {}, {}
         for part, (x, y) in part_keys(arrays, path).items():

@@ -41,6 +41,7 @@ class Svhn(Source):
     def read(self, folder: Path, into: Writer) -> None:
         into.info = DatasetInfo(self.name, tuple("0123456789"), (3, SIDE, SIDE), (0.0, 1.0))
         found = find_mat(folder)
+        into.files += found.values()
         for part, path in found.items():
             images, labels = read_mat(path)
             into.array(part, "images", images.shape, np.uint8)[...] = images

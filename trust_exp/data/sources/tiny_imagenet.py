@@ -48,6 +48,7 @@ class TinyImageNet(Source):
         if place.is_file():
             with unpacked(place, into) as content:
                 self.read(content, into)
+            into.files = [place]
             found = file_digest(place, "md5")
             into.source = {"md5": {place.name: found}, "verified": found == MD5}
             return
@@ -55,6 +56,7 @@ class TinyImageNet(Source):
         wnids = read_wnids(place)
         into.info = DatasetInfo(self.name, class_names(place, wnids), (3, SIDE, SIDE), (0.0, 1.0))
         for part, samples in (("train", train_samples(place, wnids)), ("val", val_samples(place, wnids))):
+            into.files += [path for path, _ in samples]
             images = into.array(part, "images", (len(samples), 3, SIDE, SIDE), np.uint8)
             into.count_images(decode([path for path, _ in samples], images))
             into.put(part, labels=np.array([label for _, label in samples], np.uint8))

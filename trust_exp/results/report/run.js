@@ -200,9 +200,9 @@ function phases({ seconds, facts }) {
 
 function provenance(detail) {
   const { command, versions, commit, ...machine } = expand(detail.environment);
-  const elsewhere = Object.entries(parts[detail.elsewhere]).map(([suite, environment]) => [
-    `${suite} ran with`,
-    code(listed(environment)),
+  const elsewhere = Object.entries(parts[detail.elsewhere]).flatMap(([suite, { command: own, ...environment }]) => [
+    [`command of ${suite}`, own && code(commandLine(own))],
+    [`${suite} ran with`, Object.keys(environment).length ? code(listed(environment)) : null],
   ]);
   return section(
     'Provenance',
