@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import PATIENCE
+from trust_exp import cli
+from trust_exp.messages import exit_code_of
 from trust_exp.schema import ROOT
 
 WRONG = [
@@ -49,6 +51,17 @@ WRONG = [
     (["method=sat", "dataset=flowers102", "eval.certify.radii=[0.1]"], "is left out (eval=certify needs layers"),
     (["method.k_schedule={power:10}"], "method.k_schedule.start must be given"),
     (["method.k_schedule={start:0,power:10}"], "method.k_schedule.start must be greater than 0"),
+    (["eval=[clean,certfy]"], "did you mean certify?"),
+    (["eval.anomaly.x=1"], "eval 'anomaly' does not exist; there are: autoattack, certify, clean"),
+    (["eval.prototypes.p=3"], "eval=prototypes is not chosen, so it has no options"),
+    (["~method"], "~method leaves the run without a method; choose another one by method=<name>"),
+    (["~dataset=digits"], "leaves the run without a dataset"),
+    (["--root", "/tmp"], "--root is an option of trust-exp; for run.py write paths.data=/tmp"),
+    (["seed=1", "--size", "smoke"], "the option --size does not exist; values are written without dashes: size=smoke"),
+    (["--multirn", "seed=1"], "the option --multirn does not exist; did you mean --multirun?"),
+    (["method=sat", "method.norm=Linf", "method.epsilon=8"], "for 8 of 255 grey levels write method.epsilon=8/255"),
+    (["method.epsilon=36"], "method.epsilon=36 covers all images in L2, as they are in [0, 1]"),
+    (["eval.autoattack.epsilon=9", "eval.autoattack.norm=Linf"], "write eval.autoattack.epsilon=9/255"),
     (["paths.runs=/proc/here"], "/proc/here: No such file or directory (runs are written to paths.runs"),
 ]
 
@@ -71,6 +84,40 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(command_line, arguments, sent
     """Some as a user does it, with all that other libraries may say; the others without starting Python anew."""
     run = command_line if arguments[0] in AS_A_PROCESS else command_line.here
     assert_one_sentence(run(*arguments), sentence)
+
+
+def test_overrides_may_follow_an_option(command_line):
+    last = command_line.here("method=cll", "--cfg", "job", "size=smoke", "seed=3")
+    assert not last.returncode, last.stderr
+    assert "size: smoke" in last.stdout
+    assert "seed: 3" in last.stdout
+    sweep = command_line.here("method=cll", "-m", "size=smok")
+    assert_one_sentence(sweep, "did you mean smoke?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lst"], "the command 'lst' does not exist; did you mean list?"),
+        (["data", "imprt"], "the command 'imprt' does not exist; did you mean import?"),
+        (["table", "--fomat", "md"], "the option '--fomat' does not exist; did you mean --format?"),
+        (["list", "--for"], "argument --for: expected at least one argument; trust-exp list --help"),
+        (["doctor", "x"], "x is one word too many; trust-exp doctor --help"),
+        (
+            ["data", "import", "mnist", "x", "paths.data=y"],
+            "paths.data=y is for run.py; for trust-exp data write --root y",
+        ),
+        (["report", "paths.runs=y"], "paths.runs=y is for run.py; for trust-exp report write --runs y"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_a_command_of_trust_exp_is_one_sentence(capsys, arguments, sentence):
+    assert exit_code_of(lambda: cli.run(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert sentence in err
+    assert not out
 
 
 def test_a_data_set_that_is_nowhere_is_one_sentence(command_line, tmp_path, monkeypatch):

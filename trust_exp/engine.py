@@ -152,10 +152,12 @@ class Pipeline:
             torch.set_num_threads(self.config["accelerator"]["threads"])
         with self._phase("setup"):
             data = self._data("dataset")
+            target_of(self.config["method"]).check(self.config["method"], data.info)
             for node in pending.values():
-                if node.get("data") is None:
+                if node.get("data") is None:  # what cannot be asked of the data is said before the training
+                    build(node).check(data.info)
                     for split in node.get("splits", ()):
-                        data.parent(split)  # one that is missing is said before the training, not after it
+                        data.parent(split)
             others = self._data_of_method()
         if not self.run.is_trained:
             with self._phase("fit"), drawing_from(self.config["seed"], "training"):
@@ -295,6 +297,7 @@ class Pipeline:
             with self._phase(f"eval/{eval_name(name, node)}"), drawing_from(self.config["seed"], "eval", name):
                 own = data if node.get("data") is None else self._data(f"eval.{name}.data")
                 suite: Suite = build(node)
+                suite.check(own.info)
                 suite.context = Context(
                     model=network,
                     data=own,

@@ -97,6 +97,16 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
         prefix, _, own = key.rpartition(".")
         if not parent and "." in prefix:  # a part that is null unless it is asked for
             return f"{prefix} is not in use, so {key} means nothing; '{prefix}={{{own}: ...}}' makes use of it"
+        if prefix == "eval":
+            return _no_eval(own)
         names = [f"{prefix}.{name}".lstrip(".") for name in parent if not str(name).startswith("_")]
         return str(unknown("the key", key, names))
     return f"{key}: {str(error).splitlines()[0]}"
+
+
+def _no_eval(name: str) -> str:
+    """Why an eval has no options to set."""
+    known = [name for name in choices.names("eval") if name != "none"]
+    if name in known:
+        return f"eval={name} is not chosen, so it has no options; add it to eval=[...]"
+    return str(unknown("eval", name, known))

@@ -227,6 +227,8 @@ def test_attacks_of():
         ({"norm": "L1"}, "norm must be one of L2, Linf"),
         ({"epsilon": -0.1}, "epsilon must be finite and at least 0; got -0.1"),
         ({"y": torch.zeros(2, 1, dtype=torch.int64)}, r"y must be int64 of shape \[2\]; got torch.int64 \[2, 1\]"),
+        ({"y": torch.tensor([0, 9])}, "y must be labels from 0 to [0-9]; got 0 to 9"),
+        ({"y": torch.tensor([-1, 0])}, "y must be labels from 0 to [0-9]; got -1 to 0"),
         ({"batch_size": 0}, "batch_size >= 1; got 2 and 0"),
         ({"x": torch.zeros(0, 2), "y": torch.zeros(0, dtype=torch.int64)}, "at least one image"),
         ({"model": nn.Linear(2, 1)}, "at least 2 classes; the model has 1"),

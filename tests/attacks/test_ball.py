@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trust_exp.attacks.ball import Ball
+from trust_exp.attacks.ball import Ball, check_radius
+from trust_exp.errors import UserError
 
 NORMS = ["L2", "Linf"]
 radii = st.lists(st.one_of(st.just(0.0), st.floats(1e-9, 10.0)), min_size=1, max_size=5)
@@ -107,3 +108,23 @@ def test_refusals(change, message):
     arguments = {"x": torch.zeros(2, 3), "epsilon": 0.1, "norm": "L2", "domain": (0.0, 1.0)} | change
     with pytest.raises(ValueError, match=message):
         Ball.around(arguments.pop("x"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "norm", "domain", "refused"),
+    [
+        (8, "Linf", (0.0, 1.0), True),
+        (1, "Linf", (0.0, 1.0), False),  # an attack without a bound is a check of gradients
+        (8, "Linf", (0.0, 255.0), False),
+        (8, "Linf", None, False),
+        (36, "L2", (0.0, 1.0), True),
+        (8, "L2", (0.0, 1.0), False),  # the diagonal of 64 pixels
+        (17, "L2", (-1.0, 1.0), True),
+    ],
+)
+def test_a_radius_that_covers_all_images_is_of_other_units(epsilon, norm, domain, refused):
+    if refused:
+        with pytest.raises(UserError, match=f"key={epsilon}/255"):
+            check_radius("key", epsilon, norm, domain, (1, 8, 8))
+    else:
+        check_radius("key", epsilon, norm, domain, (1, 8, 8))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -61,6 +63,16 @@ def test_vectors_are_not_augmented():
     data = TwoMoons("two_moons", augment={"flip": True})
     with pytest.raises(UserError, match=r"^dataset.augment changes images; dataset=two_moons has vectors of length 2$"):
         _ = data.info
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_beyond_the_classes_is_refused_before_it_reaches_a_loss(monkeypatch, label):
+    whole = Digits("digits").load("train")
+    wrong = replace(whole, labels=torch.cat([whole.labels[:-1], torch.tensor([label])]))
+    data = Digits("digits")
+    monkeypatch.setattr(data, "load", lambda split: wrong)
+    with pytest.raises(UserError, match=f"dataset=digits has the label {label}; its 10 classes are 0 to 9"):
+        data.size("train")
 
 
 class Recorder(L.LightningModule):

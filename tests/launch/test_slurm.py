@@ -321,6 +321,33 @@ def test_where_another_watcher_took_the_exit_files_the_run_speaks(make_job, monk
     assert result_of(job.run.folder)["status"] == state
 
 
+def test_a_job_that_can_never_start_is_said_with_the_reason_of_the_queue(make_job, monkeypatch, capsys):
+    held = "7_0|PENDING|PartitionConfig\n7_1|PENDING|Priority\n7_2|RUNNING|None\n"
+    monkeypatch.setattr(slurm, "output_of", lambda *command: held)
+    jobs = [make_job(number) for number in range(3)]
+    cluster = Cluster(jobs, {}, Board(jobs, Path("sweep")), StopRequests())
+    cluster.ids = {job: f"7_{number}" for number, job in enumerate(jobs)}
+    cluster.look()
+    cluster.look()
+    assert [job.state for job in jobs] == ["waiting", "waiting", "running"]
+    said = "".join(capsys.readouterr())
+    assert said.count("SLURM does not start job 7_0: PartitionConfig") == 1
+    assert "Priority" not in said
+
+
+@pytest.mark.parametrize(("states", "said"), [(["done", "done"], ""), (["done", "running"], "scancel 8 ends")], ids=str)
+def test_only_jobs_that_are_left_stay_in_the_queue(make_job, capsys, states, said):
+    jobs = [make_job(number) for number in range(2)]
+    cluster = Cluster(jobs, {}, Board(jobs, Path("sweep")), StopRequests())
+    cluster.ids = {jobs[0]: "7_0", jobs[1]: "8_0"}
+    for job, state in zip(jobs, states, strict=True):
+        job.state = state
+    cluster.leave()
+    text = "".join(capsys.readouterr())
+    assert said in text
+    assert ("stay in the queue" in text) == bool(said)
+
+
 def test_a_warning_before_the_child_is_started_is_no_error(tmp_path):
     assert NodeJob(str(tmp_path / "job-0.json"), 1).checkpoint().function.job_file == str(tmp_path / "job-0.json")
 

@@ -72,3 +72,9 @@ def check_per_image(name: str, given: Tensor, x: Tensor, dtype: torch.dtype) -> 
     if given.shape != x.shape[:1] or given.dtype != dtype:
         wanted = str(dtype).removeprefix("torch.")
         raise ValueError(f"{name} must be {wanted} of shape [{len(x)}]; got {given.dtype} {list(given.shape)}")
+
+
+def check_labels(y: Tensor, logits: Tensor) -> None:
+    """Raise ValueError unless every label ([B]) names one of the classes of the logits ([B, N])."""
+    if len(y) and not (int(y.min()) >= 0 and int(y.max()) < logits.shape[1]):
+        raise ValueError(f"y must be labels from 0 to {logits.shape[1] - 1}; got {int(y.min())} to {int(y.max())}")

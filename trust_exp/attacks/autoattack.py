@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.attacks.apgd_released import apgd_ce, apgd_t
-from trust_exp.attacks.arguments import ImageOptions, check_per_image, under_attack
+from trust_exp.attacks.arguments import ImageOptions, check_labels, check_per_image, under_attack
 from trust_exp.attacks.ball import Ball, Norm, rowwise
 from trust_exp.attacks.fab import fab
 from trust_exp.attacks.square import square
@@ -124,6 +124,7 @@ def autoattack(
     attacked = under_attack(model, x, y, epsilon, **options)
     with attacked as (ball, y, index, seed), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         logits = torch.cat([model(batch) for batch in ball.center.split(batch_size)])
+        check_labels(y, logits)
         names = attacks_of(version, logits.shape[1], norm=ball.norm, shape=x.shape[1:])
         correct = predicted(logits) == y
         if epsilon == 0:

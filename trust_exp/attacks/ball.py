@@ -1,18 +1,40 @@
 """The threat model: a norm ball around each image, and the geometry that depends on the norm."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from trust_exp.errors import check_choice
+from trust_exp.errors import UserError, check_choice
 
 Norm = Literal["L2", "Linf"]
 Domain = tuple[float, float] | None
 
 
 TOLERANCE = 1e-6  # how far, relative to the radius, rounding may move a point that still counts as inside
+
+
+def check_radius(key: str, epsilon: float, norm: Norm, domain: Domain, shape: Sequence[int]) -> None:
+    """Raise UserError if the ball around any image holds all others: then the radius is meant in other units.
+
+    Args:
+        key: of the radius in the configuration.
+        epsilon: the radius, in the units of the images.
+        norm, domain: as of a ``Ball``; an unbounded domain is never covered.
+        shape: of one image, (C, H, W) or (D,).
+    """
+    if domain is None:
+        return
+    diameter = (domain[1] - domain[0]) * (math.sqrt(math.prod(shape)) if norm == "L2" else 1)
+    if epsilon > diameter:
+        lowest, highest = (f"{limit:g}" for limit in domain)
+        raise UserError(
+            f"{key}={epsilon:g} covers all images in {norm}, as they are in [{lowest}, {highest}]; "
+            f"for {epsilon:g} of 255 grey levels write {key}={epsilon:g}/255"
+        )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from trust_exp.runs import write_out
 
 PICTURE = ".png"
 ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
-OWN_OPTIONS = {"size": "--size", "seed": "--seeds", "paths.runs": "--runs", "hydra/launcher": "--launcher"}
+OWN_OPTIONS = {"size": "--size", "seed": "--seeds", "hydra/launcher": "--launcher"}
 
 
 def add(commands: Commands) -> None:

@@ -210,6 +210,7 @@ class DataModule(L.LightningDataModule):
 
     def _chosen(self, split: Split, labels: Tensor) -> Tensor:
         """Rows that are served, int64 [M], increasing. ``labels``: ``all_labels`` of the ``parent``."""
+        self._check_labels(labels)
         among = self._among(split, labels)
         facts = None if self.subset.index_file is None else self.sample_facts()
         rows = self.subset.rows(split, labels, self.describe(), among, facts)
@@ -221,6 +222,15 @@ class DataModule(L.LightningDataModule):
                 raise UserError(f"dataset.imbalance is of classes; dataset={self.name} has images without one")
             rows = rows[long_tail(self.subset.renumbered(labels[rows], self.describe()), self.imbalance)]
         return rows
+
+    def _check_labels(self, labels: Tensor) -> None:
+        classes = len(self.describe().classes)
+        if self.task == "classification" and classes and len(labels):
+            wrong = next((int(one) for one in torch.aminmax(labels) if not 0 <= one < classes), None)
+            if wrong is not None:
+                raise UserError(
+                    f"dataset={self.name} has the label {wrong}; its {classes} classes are 0 to {classes - 1}"
+                )
 
     def _among(self, split: Split, labels: Tensor) -> Tensor:
         """The rows of the ``parent`` that belong to ``split``, int64 [M], increasing."""

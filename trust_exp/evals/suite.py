@@ -108,6 +108,9 @@ class Suite:
         self.totals: dict[Split, dict[str, Tensor]] = {}
         self._sums: dict[str, ExactSum] = {}
 
+    def check(self, info: DatasetInfo) -> None:
+        """Raise UserError if the question cannot be asked of such data; called before anything is trained."""
+
     def prepare(self) -> None:
         """Called once before the first step, with the model in eval mode on its device."""
 

@@ -22,6 +22,7 @@ from trust_exp.runs import Run, write_json
 
 TICK_SECONDS = 0.2
 ACCOUNTING_TRIES = 5
+USUAL_REASONS = ("", "None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit")  # its turn comes
 STATES = {"PENDING": "waiting", "RUNNING": "running"}  # in other states, such as COMPLETING, a job keeps its state
 PASSED_ON = (
     *("partition", "account", "qos", "constraint", "exclude", "nodelist", "comment", "signal_delay_s"),
@@ -62,6 +63,7 @@ class Cluster:
         self.jobs, self.options, self.board, self.requests = jobs, options, board, requests
         self.ids: dict[SweepJob, str] = {}
         self.gone: dict[SweepJob, int] = {}  # how many queries ago the job left the queue
+        self.said: set[str] = set()  # why jobs wait, each reason once
 
     def run(self) -> None:
         """Submit jobs as soon as their sources are trained, and watch them until they end."""
@@ -165,14 +167,21 @@ class Cluster:
                 self.ended(job, exits)
             elif queue is None or self.ids[job] in queue:
                 self.gone.pop(job, None)
-                state = STATES.get(queue[self.ids[job]], job.state) if queue else job.state
-                if state != job.state:
-                    end(job, state, board=self.board)
+                if queue:
+                    self.queued(job, *queue[self.ids[job]])
             else:
                 # on a network file system its files may appear a little after it left the queue
                 self.gone[job] = self.gone.get(job, 0) + 1
                 if exits or self.gone[job] > 3:
                     self.ended(job, exits)
+
+    def queued(self, job: SweepJob, state: str, reason: str) -> None:
+        """Set the state of a job in the queue, and say once why it waits if it is not simply its turn."""
+        if STATES.get(state, job.state) != job.state:
+            end(job, STATES[state], board=self.board)
+        if state == "PENDING" and reason not in (*USUAL_REASONS, *self.said):
+            self.said.add(reason)
+            self.board.note(f"SLURM does not start job {self.ids[job]}: {reason}; scontrol show job {self.ids[job]}")
 
     def ended(self, job: SweepJob, exits: Sequence[Mapping[str, Any]]) -> None:
         """Set the state of an ended job; the reason names each rank that failed by itself.
@@ -210,11 +219,11 @@ class Cluster:
 
     def leave(self) -> None:
         """Stop watching; the jobs stay in the queue."""
+        left = [self.ids[job] for job in self.open() if job in self.ids]
         for job in self.open():
-            queued = job in self.ids
             job.state = "stopped"
-            job.reason = f"goes on as SLURM job {self.ids[job]}" if queued else "not started"
-        if ids := sorted({name.split("_")[0] for name in self.ids.values()}):
+            job.reason = f"goes on as SLURM job {self.ids[job]}" if job in self.ids else "not started"
+        if ids := sorted({name.split("_")[0] for name in left}):
             self.board.note(
                 f"the jobs stay in the queue; the same command watches them; scancel {' '.join(ids)} ends them"
             )
@@ -227,10 +236,13 @@ def has_gpus(partition: str | None) -> bool:
     return answer is not None and "gpu" in answer
 
 
-def in_queue() -> dict[str, str] | None:
-    """The user's unfinished jobs, id (``12`` or ``12_0``) -> state; None if SLURM does not answer."""
-    answer = output_of("squeue", "--me", "--noheader", "--array", "--format=%i %T")
-    return None if answer is None else dict(line.split(maxsplit=1) for line in answer.splitlines() if " " in line)
+def in_queue() -> dict[str, tuple[str, str]] | None:
+    """The user's unfinished jobs: id (``12`` or ``12_0``) -> state, and why it waits; None if SLURM does not answer."""
+    answer = output_of("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r")
+    if answer is None:
+        return None
+    lines = (line.split("|", 2) for line in answer.splitlines() if line.count("|") >= 2)
+    return {name.strip(): (state.strip(), reason.strip()) for name, state, reason in lines}
 
 
 def array_limit() -> int:

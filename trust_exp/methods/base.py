@@ -38,6 +38,10 @@ class Method(L.LightningModule):
         self.info = info
 
     @classmethod
+    def check(cls, options: Mapping[str, Any], info: DatasetInfo) -> None:
+        """Raise UserError if the options, the method's checked node, make no sense for such data."""
+
+    @classmethod
     def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> nn.Module:
         """The network that is trained, kept and evaluated: the model, or one that is built around it.
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trust_exp.attacks.autoattack import Implementation, Version, attacks_of, autoattack
-from trust_exp.attacks.ball import TOLERANCE, Norm
-from trust_exp.data.batch import Batch, Split
+from trust_exp.attacks.ball import TOLERANCE, Norm, check_radius
+from trust_exp.data.batch import Batch, DatasetInfo, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.autoattack.classes import draw_classes, robustness_rows
 from trust_exp.evals.suite import Outcomes, Report, Suite
@@ -44,6 +44,9 @@ class AutoAttackSuite(Suite):
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.asked, self.implementation = implementation, ""
         self.skip_certified = skip_certified
+
+    def check(self, info: DatasetInfo) -> None:
+        check_radius("eval.autoattack.epsilon", self.epsilon, self.norm, info.domain, info.shape)
 
     def prepare(self) -> None:
         if self.skip_certified and "test" not in self.context.earlier.get("certificates", {}):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trust_exp.attacks.arguments import Threat
-from trust_exp.attacks.ball import Norm
+from trust_exp.attacks.ball import Norm, check_radius
 from trust_exp.attacks.pgd import fgsm_rs, pgd, trades_attack
 from trust_exp.console import say
 from trust_exp.data.batch import Batch, DatasetInfo
@@ -83,6 +83,10 @@ class AdversarialTraining(GradientMethod):
         ensembling = EnsemblingConfig(**ensembling) if isinstance(ensembling, Mapping) else ensembling
         self.ensemble = None if ensembling is None else TemporalEnsemble(ensembling)
         self.subset: Subset | None = None
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], info: DatasetInfo) -> None:
+        check_radius("method.epsilon", options["epsilon"], options["norm"], info.domain, info.shape)
 
     def configure_callbacks(self) -> list[L.Callback]:
         return [callback for callback in (self.ensemble, self.stopping) if callback is not None]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trust_exp.attacks.ball import check_radius
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.errors import UserError
 from trust_exp.lipschitz.bound import Bound, LipschitzBound
@@ -38,6 +39,10 @@ class LipschitzMargin(GradientMethod):
         super().__init__(model, info, optimizer, log_every)
         self.epsilon = epsilon
         self.bound = LipschitzBound(model, info.shape, iterations, through_iterations)
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], info: DatasetInfo) -> None:
+        check_radius("method.epsilon", options["epsilon"], "L2", info.domain, info.shape)
 
     def loss(self, logits: Tensor, label: Tensor, bound: Bound) -> Tensor:
         raise NotImplementedError
