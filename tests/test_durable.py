@@ -9,6 +9,10 @@ import pytest
 import torch
 
 from trust_exp import durable
+from trust_exp.job import Job
+from trust_exp.launch.sweep import end, keep, prepare
+from trust_exp.launch.sweep_job import SweepJob
+from trust_exp.runs import Run
 
 
 class Disk:
@@ -108,6 +112,35 @@ def test_200_power_cuts_lose_nothing_that_was_done(command_line, tmp_path, monke
     assert done
     assert done[0] <= first
     assert {status for number, status in statuses if number >= first} == {"done"}, "what is done stays done"
+
+
+def test_a_power_cut_in_a_sweep_keeps_the_runs_that_were_done(command_line, tmp_path, monkeypatch):
+    """The launcher's own files too: the jobs in this process, and the record that the sweep leaves."""
+    disk = Disk(command_line.runs, monkeypatch)
+    given = ["method=standard", "dataset=digits", "size=smoke", "accelerator.kind=cpu", "eval=[clean]"]
+    process = command_line.here("-m", "hydra/launcher=basic", *given, "seed=0,1", "fit.checkpoint_seconds=0")
+    assert process.returncode == 0, process.stderr
+    job = make_job_of(command_line.runs)
+    keep([job], command_line.runs / "sweeps")
+    monkeypatch.undo()
+    done: set[str] = set()
+    for state in disk.states:
+        lay_out(state, disk.root, tmp_path / "after")
+        now = {path.name for path in (tmp_path / "after").iterdir() if look(path) == "done"}
+        assert done <= now, "what is done stays done"
+        done = now
+    assert len(done) == 2
+    assert json.loads((tmp_path / "after" / "sweeps" / "jobs-1.json").read_text())[0]["state"] == "done"
+
+
+def make_job_of(runs: Path) -> SweepJob:
+    """A job of the launcher that has ended, and its file, which another process reads."""
+    (folder, *_) = sorted(path.parent for path in runs.glob("*/config.json"))
+    config = json.loads((folder / "config.json").read_text())["config"]
+    job = SweepJob(1, "seed=0", Job(config, Run(folder), []))
+    prepare(job)
+    end(job, "done")
+    return job
 
 
 def test_a_file_that_was_not_synced_is_found_out(tmp_path, monkeypatch):
