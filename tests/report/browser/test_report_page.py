@@ -141,6 +141,26 @@ def test_a_run_opens_with_all_that_is_known_of_it(page, many):
     page.wait("!document.querySelector('#table-view').hidden")
 
 
+def test_evals_that_ran_elsewhere_have_their_command(page, runs_in, tmp_path):
+    maker = runs_in(tmp_path / "runs")
+    folder = maker.write(maker.config())
+    stored = json.loads((folder / "result.json").read_text())
+    trained = stored["environment"]
+    again = {**trained, "device": "cuda", "command": ["run.py", "mode=eval", "eval=[certify,clean]"]}
+    stored["evals"] = {name: {"id": name, "environment": again} for name in ("certify", "clean")}
+    stored["evals"]["autoattack"] = {"id": "autoattack", "environment": trained}
+    (folder / "result.json").write_text(json.dumps(stored))
+    page.open(write_page(maker.runs, tmp_path / "report.html"))
+    page.click("a[data-run]")
+    page.wait("document.querySelector('#run-view .plot svg')")
+    told = page.run("""Object.fromEntries([...document.querySelectorAll('#run-view dl div')].map((one) =>
+        [one.firstChild.textContent, one.lastChild.textContent]))""")
+    assert told["command"] == "python run.py method=cll seed=0"
+    assert told["command of certify, clean"] == "python run.py mode=eval 'eval=[certify,clean]'"
+    assert told["certify, clean ran with"] == "device = cuda"
+    assert not [key for key in told if key in ("command of autoattack", "autoattack ran with")]
+
+
 def test_intervals_have_the_unit_of_their_row_and_nothing_measured_is_a_dash(page, runs_in, tmp_path):
     maker = runs_in(tmp_path / "runs")
     made = [fraction("s/none", 0, 0), fraction("s/all", 5, 5), Row("s/time", 1.5, "seconds", 3, (1.0, 2.0))]

@@ -200,10 +200,15 @@ function phases({ seconds, facts }) {
 
 function provenance(detail) {
   const { command, versions, commit, ...machine } = expand(detail.environment);
-  const elsewhere = Object.entries(parts[detail.elsewhere]).flatMap(([suite, { command: own, ...environment }]) => [
-    [`command of ${suite}`, own && code(commandLine(own))],
-    [`${suite} ran with`, Object.keys(environment).length ? code(listed(environment)) : null],
-  ]);
+  const places = groupBy(Object.entries(parts[detail.elsewhere]), ([, place]) => JSON.stringify(place));
+  const elsewhere = [...places.values()].flatMap((together) => {
+    const suites = together.map(([suite]) => suite).join(', ');
+    const { command: own, ...environment } = together[0][1];
+    return [
+      [`command of ${suites}`, own && code(commandLine(own))],
+      [`${suites} ran with`, Object.keys(environment).length ? code(listed(environment)) : null],
+    ];
+  });
   return section(
     'Provenance',
     pairs([
