@@ -186,6 +186,34 @@ def test_the_keyboard_walks_opens_and_leaves(page, many):
     assert page.run("location.hash") == f"#run={wanted}"
     page.key("Escape", 27)
     assert page.run("document.querySelector('#run-view').hidden")
+    assert page.run("document.activeElement.dataset.run") == wanted
+
+
+def test_escape_returns_to_where_a_view_was_opened(page, many):
+    shown = [found.id for found in reversed(collect(many[0]).results)]
+    page.open(f"{many[1]}#run={shown[7]}")
+    page.wait("document.querySelector('#run-view button:not([disabled])')")
+    page.run("[...document.querySelectorAll('.steps button')].find((one) => one.textContent === 'next').click()")
+    page.key("Escape", 27)
+    assert page.run("document.activeElement.dataset.run") == shown[8], "the run that was open last"
+    page.key("Enter", 13)
+    page.run("history.back()")
+    page.wait("document.querySelector('#run-view').hidden")
+    assert page.run("document.activeElement.dataset.run") == shown[8]
+    tick(page, 2, 6)
+    page.click("#picked .strong")
+    page.wait("!document.querySelector('#compare-view').hidden")
+    page.key("Escape", 27)
+    assert page.run("document.activeElement.dataset.focus") == "compare"
+
+
+@pytest.mark.parametrize("view", ["#run=0000000000", "#view=compare"])
+def test_escape_leaves_a_view_of_nothing(page, many, view):
+    page.open(many[1] + view)
+    page.wait("document.querySelector('[data-key=Escape]')")
+    page.key("Escape", 27)
+    assert rows(page) == 49
+    assert not page.run("document.querySelector('#table-view').hidden")
 
 
 def test_a_loss_that_spans_decades_has_a_log_scale(page, many):
@@ -315,6 +343,16 @@ def test_a_thousand_runs_open(page, runs_in, tmp_path):
     page.run("document.querySelector('#table-view tbody a').click()")
     page.wait("document.querySelector('#run-view .plot svg')")
     opened = time.perf_counter() - begin
+    last = collect(maker.runs).results[0].id
+    page.run(f"location.hash = 'run={last}'")
+    page.wait(f"document.querySelector('#run-view h2')?.textContent.endsWith('{last}')")
+    page.key("Escape", 27)
+    assert page.run("document.activeElement.dataset.run") == last
+    assert page.run("""(() => {
+        const [link, table] = [document.activeElement, document.querySelector('.rows')].map((one) =>
+            one.getBoundingClientRect());
+        return table.top < link.top && link.bottom < table.bottom && link.bottom < innerHeight;
+    })()"""), "its row is seen"
     print(
         f"\n1,000 runs: {out.stat().st_size / 1e6:.1f} MB written in {wrote:.1f} s; usable after {usable:.2f} s, "
         f"loaded after {loaded:.2f} s; sorted in {sort:.2f} s, a run opened in {opened:.2f} s"

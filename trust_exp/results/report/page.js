@@ -119,7 +119,15 @@ function showTable() {
 }
 
 const scrolled = {};
-let lastView = null;
+let lastView = null,
+  lastRun = null;
+
+/** What opened the view that is left: the row of its run, or the button that compares. */
+const opener = () =>
+  ({
+    run: () => shownTable.node.linkTo(runsById.get(lastRun)),
+    compare: () => document.querySelector('[data-focus=compare]'),
+  })[lastView]?.();
 
 /** Show the state; step: it is another view than before, so begin at its top, or where its table was left. */
 function render(step) {
@@ -140,10 +148,13 @@ function render(step) {
   else if (state.view !== 'papers') showTable();
   pickedBar();
   if (step) {
-    scrollTo(0, place.id === 'table-view' ? (scrolled[state.view] ?? 0) : 0);
-    place.querySelector('h2')?.focus({ preventScroll: true });
+    const isTable = place.id === 'table-view';
+    scrollTo(0, isTable ? (scrolled[state.view] ?? 0) : 0);
+    if (isTable) opener()?.focus();
+    else place.querySelector('h2')?.focus({ preventScroll: true });
   } else if (focus) document.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
   lastView = state.view;
+  lastRun = state.run ?? lastRun;
 }
 
 function theme() {
@@ -201,7 +212,7 @@ function listen() {
         open.open = false;
         open.firstChild.focus();
       }
-    else if (event.key === 'Escape') document.querySelector('section:not([hidden]) > * [data-key=Escape]')?.click();
+    else if (event.key === 'Escape') document.querySelector('main > section:not([hidden]) [data-key=Escape]')?.click();
     else if (row && (event.key === 'ArrowDown' || event.key === 'ArrowUp')) {
       const next = event.key === 'ArrowDown' ? row.nextElementSibling : row.previousElementSibling;
       if (next) {

@@ -13,8 +13,11 @@ const plainTable = (heads, rows, given) =>
 const td = (value, given) => h('td', given, value);
 const head = (label, given = {}) => h('th', { scope: 'col', ...given }, label);
 
+const backButton = () =>
+  button('← all runs', () => go({ view: 'runs', run: null }), { class: 'quiet', 'data-key': 'Escape' });
+
 function showRun(place, run) {
-  if (!run) return fill(place, h('p.note', `There is no run ${state.run} in this report.`));
+  if (!run) return fill(place, backButton(), h('p.note', `There is no run ${state.run} in this report.`));
   if (!byId(`run-${run.place}`)) return fill(place, h('p.note', 'The page is still being read.'));
   const detail = detailOf(run);
   return fill(
@@ -36,7 +39,7 @@ function runHead(run, detail) {
     'header.run-head',
     h(
       'div.steps',
-      button('← all runs', () => go({ view: 'runs', run: null }), { class: 'quiet', 'data-key': 'Escape' }),
+      backButton(),
       step(order[at - 1], 'previous'),
       step(order[at + 1], 'next'),
       h('label.quiet', h('input', { type: 'checkbox', 'data-pick': run.id }), 'compare'),
@@ -255,13 +258,12 @@ const isGroup = (value) => value !== null && typeof value === 'object' && !Array
 
 function showCompare(place) {
   const some = state.picked.map((id) => runsById.get(id));
-  const back = button('← all runs', () => go({ view: 'runs', run: null }), { class: 'quiet', 'data-key': 'Escape' });
-  if (some.length < 2) return fill(place, back, h('p.note', 'Tick two or more runs in the table to compare them.'));
+  if (some.length < 2) return fill(place, backButton(), h('p.note', 'Tick two or more runs in the table to compare them.'));
   if (some.some((run) => !byId(`run-${run.place}`))) return fill(place, h('p.note', 'The page is still being read.'));
   const opened = some.map((run) => [run, detailOf(run)]);
   return fill(
     place,
-    h('div.steps', back),
+    h('div.steps', backButton()),
     h('h2', { tabindex: -1 }, `${count(some.length, 'run')} side by side`),
     section('Metrics', sideBySide(some)),
     section('What differs', differences(some)),
