@@ -2,6 +2,7 @@
 
 import json
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -100,6 +101,98 @@ def test_typing_filters_and_the_address_keeps_it(page, many):
     assert column(page, "run") == shown
     page.click(".clear")
     assert rows(page) == 49
+
+
+@pytest.fixture(scope="module")
+def three(runs_in, tmp_path_factory):
+    """Runs whose seeds and margins begin alike, and the page of them."""
+    folder = tmp_path_factory.mktemp("three")
+    maker = runs_in(folder / "runs")
+    for seed, epsilon in ((1, 0.5), (15, 0.51), (104, 36 / 255)):
+        maker.write(maker.config(seed=seed, epsilon=epsilon), curve=0, figure=0)
+    maker.fail(maker.config("standard", seed=2), "ValueError: no")
+    return maker.runs, write_page(maker.runs, folder / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "seeds"),
+    [
+        ("seed=1", [1]),
+        ("seed=1,15", [15, 1]),
+        ("method.epsilon=0.5", [1]),
+        ("method.epsilon=0.50", [1]),
+        ("method.epsilon=0.51", [15]),
+        ("method.epsilon=36/255", [104]),
+        ("method=cll status=done seed=104", [104]),
+        ("method.name=CLL", [104, 15, 1]),
+        ("sweep=null", [2, 104, 15, 1]),
+    ],
+)
+def test_a_key_with_a_value_selects_what_the_command_selects(page, three, words, seeds):
+    runs, url = three
+    page.open(f"{url}#column=&column=seed&q={quote(words)}")
+    assert column(page, "run") == [found.id for found in reversed(collect(runs, words.split()).results)]
+    assert column(page, "seed") == [str(seed) for seed in seeds]
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("digits", 4),
+        (".51", 1),
+        ("valueerror", 1),
+        ("method.epsilon=", 3),  # its value is still to be typed
+        ("method.epsilon=0.141176", 1),  # as the page shows 36/255
+    ],
+)
+def test_a_word_is_searched_for_in_all(page, three, word, found):
+    page.open(three[1])
+    page.click("input[type=search]")
+    page.type(word)
+    assert rows(page) == found
+
+
+def test_a_key_that_no_run_has_is_said(page, three):
+    page.open(f"{three[1]}#q=seed%3D1+method.epsilom%3D0.5")
+    assert text(page, ".told") == "No run passes these filters; none has the key method.epsilom."
+
+
+def heads(page):
+    shown = page.run("[...document.querySelectorAll('#table-view th.metric button')].map((one) => one.dataset.focus)")
+    return [key.removeprefix("sort ") for key in shown]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wanted"),
+    [
+        ("aaab", ["a/first", "a/second"]),  # the newest run is alone with its metrics
+        ("aabb", ["a/first", "a/second", "b/first", "b/second"]),
+        ("aabbc", ["a/first", "a/second", "b/first", "b/second"]),  # none has half: the most frequent
+        ("abbbb", ["b/first", "b/second"]),
+        ("aab!!!!", ["a/first", "a/second"]),  # runs that have failed measured nothing
+    ],
+)
+def test_the_columns_are_at_first_what_most_runs_have(page, runs_in, tmp_path, kinds, wanted):
+    maker = runs_in(tmp_path / "runs")
+    for seed, kind in enumerate(kinds):
+        if kind == "!":
+            maker.fail(maker.config(seed=seed), "ValueError: no")
+        else:
+            made = [{"suite": kind, **vars(fraction(f"{kind}/{name}", 1, 2))} for name in ("first", "second")]
+            empty = {"suite": "none", **vars(fraction("none/measured", 0, 0))}
+            maker.write(maker.config(seed=seed), curve=0, figure=0, metrics={}, rows=[*made, empty])
+    page.open(write_page(maker.runs, tmp_path / "report.html"))
+    assert sorted(heads(page)) == wanted
+    newest = collect(maker.runs).results[-1]
+    if newest.values["status"] == "done":
+        page.open(f"{(tmp_path / 'report.html').as_uri()}#q={newest.id}")
+        assert heads(page) == [f"{kinds[-1]}/{name}" for name in ("first", "second")], "of the runs that are listed"
+
+
+def test_of_many_common_metrics_the_columns_are_five(page, many):
+    page.open(many[1])
+    accuracies = ["clean/accuracy", "certify/accuracy@0.25", "certify/accuracy@0.5"]
+    assert heads(page) == [*accuracies, "certify/lipschitz", "autoattack/accuracy"]
 
 
 def test_facets_filter_together_and_count(page, many):

@@ -106,12 +106,14 @@ function showTable() {
     isDescending(),
   );
   if (!seeds) order = rows;
+  const keys = questions().flatMap(({ key }) => key ?? []);
+  const unknown = keys.filter((key) => runs.every((run) => setting(run, key) === undefined));
   shownTable.address = address;
   shownTable.told.textContent = rows.length
     ? `${count(some.length, 'run')}${some.length < runs.length ? ` of ${runs.length.toLocaleString('en')}` : ''}${
         seeds ? ' in groups that differ in their seed only; mean ± sample standard deviation' : ''
       }`
-    : 'No run passes these filters.';
+    : `No run passes these filters${unknown.length ? `; none has the key ${unknown.join(', ')}` : ''}.`;
   const next = tableOf(rows, columns, !seeds);
   shownTable.node.replaceWith(next);
   shownTable.node = next;

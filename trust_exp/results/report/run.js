@@ -311,7 +311,7 @@ function differences(some) {
 }
 
 function sideBySide(some) {
-  const metrics = [...metricsOf(some).keys()];
+  const metrics = metricsOf(some);
   const rows = metrics.map((metric) => {
     const found = some.map((run) => run.rows.get(metric));
     const ends = found.flatMap((row) => (row ? [row.value, row.low, row.high] : [])).filter(isNumber);

@@ -389,7 +389,7 @@ function columnsMenu() {
     panel.append(
       button('as at first', () => go({ columns: null }), { class: 'quiet' }),
       h('h3', 'metrics'),
-      choices([...metricsOf(runs).keys()]),
+      choices(metricsOf(runs)),
       h('h3', 'run'),
       choices(['model', 'seed', 'seconds', 'started']),
       h('h3', 'configuration'),
