@@ -1,9 +1,14 @@
-"""Figures hold what they are said to hold: drawn values are read back from the axes."""
+"""Figures hold what they are said to hold: drawn values are read back from the axes, words from the tiles."""
+
+import io
 
 import numpy as np
 import torch
+from PIL import Image
 
 from trust_exp.viz import certified, plane, style
+from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet
+from trust_exp.viz.prototypes import explanation, intervention
 
 
 def recorded(monkeypatch, module):
@@ -58,3 +63,40 @@ def test_plane_marks_exactly_the_violated_points(tmp_path, monkeypatch):
     levels = [tuple(part.levels) for part in plot.collections if hasattr(part, "levels")]
     assert (-0.15, 0.15) in levels
     assert (0.0,) in levels
+
+
+def words_of(strip):
+    """The words of each tile; each shows the image."""
+    assert all(tile.image.min() < 255 for tile in strip), "an empty box"
+    return [(tile.words, tile.remark) for tile in strip]
+
+
+def test_an_explanation_names_every_part_of_the_logit_and_has_no_empty_box():
+    parts = [3.0, -0.5, 0.25, -0.02]
+    strip = explanation(torch.zeros(3, 8, 8), torch.rand(2, 2, 2), torch.rand(2, 2), parts, ("is cat", "said dog"))
+    assert words_of(strip) == [
+        ("is cat", "said dog: 2.73"),
+        ("+3.00", "1"),
+        ("-0.50", "2"),
+        ("+0.25 residual", "-0.02 bias"),
+    ]
+
+
+def test_an_intervention_says_at_what_is_dropped_what_follows_and_has_no_empty_box():
+    given = (torch.zeros(3, 8, 8), torch.rand(3, 2, 2), [3.0, -0.5, 0.25, 0.1, -0.02])
+    strip = intervention(*given, [1], ("#4 is cat", "said dog"), "cat", "dog")
+    assert words_of(strip) == [
+        ("#4 is cat", "said dog"),
+        ("+3.00 for dog", "1"),
+        ("-0.50", "dropped: now cat"),
+        ("+0.25", "3"),
+    ]
+
+
+def test_a_shorter_strip_leaves_its_end_of_the_page_empty():
+    tile = Tile(np.zeros((10, 10, 3), np.uint8), "")
+    page = Image.open(io.BytesIO(draw_contact_sheet("", Sheet([[tile, tile], [tile]], 2))))
+    middle, below = page.width // 2, page.height * 6 // 10  # the title is above
+    left = page.crop((0, below, middle, page.height))
+    right = page.crop((middle, below, page.width, page.height))
+    assert left.getextrema() != right.getextrema() == ((255, 255), (255, 255), (255, 255))

@@ -125,8 +125,41 @@ def test_the_table_holds_mean_and_deviation_over_seeds(results, composed, tmp_pa
 
 def test_means_are_of_what_was_measured_in_its_unit(composed, tmp_path):
     made = [make(composed, tmp_path, "method=cll", f"seed={seed}", clean=value) for seed, value in ((7, 0.5), (8, nan))]
-    assert [spread(made, metric) for metric in ("clean/accuracy", "certify/lipschitz")] == ["50.0 %", "12.5 ± 0.0"]
+    assert spread(made, "clean/accuracy") == "50.0 % (n 1)"
+    assert spread(made, "certify/lipschitz") == "12.5 ± 0.0"
     assert spread(made[1:], "clean/accuracy") == spread(made, "certify/tightness") == ""
+
+
+def test_n_is_that_of_the_metric_and_of_one_way_to_measure_it(composed, tmp_path):
+    made = [make(composed, tmp_path, "method=cll", f"seed={seed}", clean=0.5) for seed in (7, 8, 9)]
+    for found in made:
+        found.values["evals"]["certify"]["id"] = "as now"
+    for metric in ("certify/lipschitz", "certify/accuracy@0.1"):
+        del made[0].values["metrics"][metric]
+    assert spread(made, "certify/lipschitz") == "12.5 ± 0.0 (n 2)"
+    made[1].values["evals"]["certify"]["id"] = "as before"
+    made[1].values["metrics"]["certify/lipschitz"] = 99.0
+    assert spread(made, "certify/lipschitz") == "12.5 (n 1)"
+    line = table_of_means(made).splitlines()[2]
+    assert "| 3 | 50.0 ± 0.0 % (n 2) | 50.0 ± 0.0 % (n 2) | 50.0 % (n 1) |" in line
+
+
+def test_the_command_names_runs_that_the_server_does_not_have(results, tmp_path, capsys):
+    results[2].values["config"]["logger"] = {"name": "wandb"}
+    for result in results:
+        (result.folder / "result.json").write_text(json.dumps(result.values))
+    first, second, _, fourth, _ = (result.folder for result in results)
+    part = second / "wandb" / "offline-run-1-x"  # of an eval with logger=wandb
+    part.mkdir(parents=True)
+    (part / "run-x.wandb").touch()
+    run(["wandb", "dashboard", "--runs", str(tmp_path / "runs"), "--entity", "us", "--dry-run"])
+    told = capsys.readouterr()
+    assert json.loads(told.out)["entity"] == "us"
+    nothing, parts = told.err.splitlines()
+    before, names = nothing.split(": ")
+    assert before == "W&B has nothing of runs that never had logger=wandb (2 of 4)"
+    assert set(names.split(", ")) == {first.name, fourth.name}
+    assert parts == f"W&B has not all of runs that wait for trust-exp wandb sync (1 of 4): {second.name}"
 
 
 def test_the_command_shows_what_it_would_send(results, tmp_path, capsys):

@@ -125,6 +125,20 @@ def test_the_newest_runs_have_the_budget(runs):
     assert [run["started"] for run in book.runs] == sorted((run["started"] for run in book.runs), reverse=True)
 
 
+def test_a_run_with_many_figures_leaves_room_for_those_of_others(runs):
+    names = {"two": ["a.png", "b.png"], "none": [], "many": [f"{i}.png" for i in range(8)]}
+    for seed, (kind, figures) in enumerate(names.items()):
+        folder = runs.write(runs.config(seed=seed), figure=0, figures=figures)
+        for name in figures:
+            (folder / name).write_bytes(f"{kind} {name}".encode().ljust(300))
+    one = len(book_of(runs).album.pictures[0])
+    many, none, two = (detail["figures"] for detail in book_of(runs, figures_mb=5 * one / 1e6).details)
+    assert [figure["path"] for figure in many] == names["many"]
+    assert ["picture" in figure for figure in many] == [True] * 3 + [False] * 5
+    assert none == []
+    assert ["picture" in figure for figure in two] == [True, True]
+
+
 # --- what the page knows of runs -------------------------------------------------------------------------------------
 
 

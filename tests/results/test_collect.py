@@ -11,7 +11,7 @@ import pytest
 
 from trust_exp.errors import UserError
 from trust_exp.results import collect as module
-from trust_exp.results.collect import collect
+from trust_exp.results.collect import collect, select
 from trust_exp.results.record import SCHEMA, Record
 from trust_exp.runs import Run, lock
 
@@ -188,6 +188,33 @@ def test_two_writers_of_one_result_leave_one_of_theirs(runs):
 )
 def test_a_selection(runs, selection, wanted):
     assert sorted(ids(collect(runs, selection))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("seed=1", [1]),  # neither 15 nor 104
+        ("seed=1,15", [1, 15]),
+        ("method.epsilon=0.5", [1]),  # not 0.51
+        ("method.epsilon=0.50", [1]),
+        ("method.epsilon=8/255", [104]),
+        ("method.radii=[0.1,0.2]", [15]),
+        ("method.radii=null", [1]),
+        ("method.sided=true", [1]),
+        ("method.sided=1", []),
+        ("run_id=12e4567890", []),  # as numbers, two such ids are infinite
+    ],
+)
+def test_a_value_is_matched_as_a_whole(tmp_path, word, wanted):
+    options = {
+        1: {"epsilon": 0.5, "radii": None, "sided": True},
+        15: {"epsilon": 0.51, "radii": [0.1, 0.2], "sided": False},
+        104: {"epsilon": 8 / 255, "radii": [0.1], "sided": False},
+    }
+    for seed, given in options.items():
+        config = {"method": {"name": "cll", **given}, "dataset": {"name": "digits"}, "seed": seed}
+        write(tmp_path, f"cll-digits-{seed}e99999999", config=config)
+    assert sorted(found.config["seed"] for found in select(collect(tmp_path).results, [word])) == wanted
 
 
 @pytest.mark.parametrize("selection", [["method=gloro"], ["status=failed"], ["nothing"]])

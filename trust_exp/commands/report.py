@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
         type=float,
         default=30.0,
         metavar="MB",
-        help="space for all figures, newest runs first (default: 30)",
+        help="space for all figures, shared by the runs (default: 30)",
     )
     parser.set_defaults(action=report)
 

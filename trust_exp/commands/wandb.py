@@ -93,15 +93,37 @@ def dashboard(given: argparse.Namespace) -> None:
     results = read(given.selection, given.runs)
     if given.dry_run:
         show(json.dumps(specification(report_of(results, given.entity or "", given.project)), indent=1), given.out)
+        say_what_is_missing(results)
         return
     if not has_key():
         raise UserError(f"there is no API key for {server()}: wandb login stores one, or set WANDB_API_KEY")
     try:
-        say(f"dashboard: {publish(report_of(results, given.entity or default_entity(), given.project))}")
+        url = publish(report_of(results, given.entity or default_entity(), given.project))
     except UserError:
         raise
     except Exception as error:
         raise RunFailed(f"W&B did not take the dashboard: {' '.join(str(error).split())[:300]}") from error
+    say(f"dashboard: {url}")
+    say_what_is_missing(results)
+
+
+def say_what_is_missing(results: Sequence[Found]) -> None:
+    """Name the runs of a dashboard of which W&B has nothing, or not all."""
+    done = [result for result in results if result.values["status"] == "done"]
+    never = [result.folder.name for result in done if not had_logger(result)]
+    waiting = [result.folder.name for result in done if parts_to_upload(result.folder)]
+    for what, names in (
+        ("nothing of runs that never had logger=wandb", never),
+        ("not all of runs that wait for trust-exp wandb sync", waiting),
+    ):
+        if names:
+            say(f"W&B has {what} ({len(names)} of {len(done)}): {', '.join(names)}")
+
+
+def had_logger(result: Found) -> bool:
+    """Whether a training or a later eval of the run had ``logger=wandb``, which makes the folder ``wandb`` at once."""
+    trained = result.config.get("logger") or {}
+    return trained.get("name") == "wandb" or (result.folder / "wandb").is_dir()
 
 
 def show(text: str, out: Path | None) -> None:

@@ -60,8 +60,9 @@ def collect(runs: Path, selection: Sequence[str] = ()) -> Collection:
 
     Args:
         runs: the folder that holds the runs' folders.
-        selection: any number of ``key=value[,value...]``, all of which must match (``method=cll status=done,failed``),
-            and of run ids, id prefixes, names or patterns (``cll-*``), one of which must match.
+        selection: any number of ``key=value[,value...]``, all of which must match (``method=cll status=done,failed``;
+            a number by its value, ``method.epsilon=8/255``, all else as a whole), and of run ids, id prefixes, names or
+            patterns (``cll-*``), one of which must match.
 
     Raises:
         UserError: if the folder does not exist, or the selection matches none of its runs.
@@ -160,14 +161,22 @@ def _holds(result: Found, key: str, allowed: str) -> bool:
         value = result.option(key)
     except KeyError:
         return False
-    return any(str(value) == text or _same_number(value, text) for text in allowed.split(","))
+    return any(_is(value, text) for text in (allowed, *allowed.split(",")))  # a list has commas of its own
 
 
-def _same_number(value: Any, text: str) -> bool:
+def _is(value: Any, text: str) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):  # an id such as 12e4567890 is no number
+        return value == _number(text)
+    spelled = value if isinstance(value, str) else json.dumps(value)
+    return spelled.lower().replace(" ", "") == text.lower().replace(" ", "")
+
+
+def _number(text: str) -> float | None:
+    over, _, under = text.partition("/")
     try:
-        return not isinstance(value, bool) and float(value) == float(text)
-    except (TypeError, ValueError):
-        return str(value).lower() == text.lower()
+        return float(over) / float(under or 1)
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def _is_called(result: Found, name: str) -> bool:

@@ -246,7 +246,7 @@ def _measure(runs: Sequence[Found], metric: str, paper: Number | None, asked: Ma
     found = [(run, value) for run in runs if (value := value_of(run, metric)) is not None]
     if not found:
         return Cell(paper)
-    suites = {run.id: _suite_of(run, metric) for run, _ in found}
+    suites = {run.id: suite_of(run, metric) for run, _ in found}
     evaluated = [(run, suites[run.id]) for run, _ in found if suites[run.id] in run.values.get("evals", {})]
     aside = any(not _was_asked(run, suite, asked.get(suite)) for run, suite in evaluated)
     return Cell(paper, Number.of([value for _, value in found]), aside)
@@ -281,7 +281,7 @@ def classes_of(run: Found, metric: str) -> dict[str, float]:
     return {str(row["detail"]["class"]): float(row["value"]) for row in rows}
 
 
-def _suite_of(run: Found, metric: str) -> str:
+def suite_of(run: Found, metric: str) -> str:
     """The suite that gave a metric; most are called after it."""
     name = metric.partition("[")[0]
     suites = (str(row["suite"]) for row in run.values.get("rows", []) if row["metric"] == name)

@@ -13,6 +13,7 @@ from typing import Any
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id
 from trust_exp.results.collect import Found
+from trust_exp.results.comparison import suite_of
 from trust_exp.results.record import is_measured
 
 CERTIFIED = re.compile(r"certify/accuracy@([\d.e+-]+)")
@@ -113,7 +114,10 @@ def shown_metrics(results: Sequence[Found]) -> list[str]:
 
 
 def table_of_means(results: Sequence[Found]) -> str:
-    """A Markdown table with one line ("cell") for all runs that differ only in their seed: mean ± deviation."""
+    """A Markdown table with one line ("cell") for all runs that differ only in their seed: mean ± deviation.
+
+    ``results`` are in the order in which they started.
+    """
     cells: dict[tuple[str, ...], list[Found]] = {}
     for result in results:
         chosen = tuple(str(result.option(key)) for key in CELL)
@@ -126,15 +130,29 @@ def table_of_means(results: Sequence[Found]) -> str:
 
 
 def spread(results: Iterable[Found], metric: str) -> str:
-    """Mean ± standard deviation of a metric, in per cent if it is a fraction; empty if no run has measured it."""
+    """Mean ± standard deviation of a metric, in per cent if it is a fraction; empty if no run has measured it.
+
+    It is over the runs that measured it with the evaluation settings of the newest (last) of them. Where these are not
+    all runs, their number n follows.
+    """
     found = list(results)
-    values = [value for result in found if is_measured(value := result.values["metrics"].get(metric))]
-    if not values:
+    having = [result for result in found if is_measured(result.values["metrics"].get(metric))]
+    if not having:
         return ""
-    units = {row["unit"] for result in found for row in result.values["rows"] if row["metric"] == metric}
+    alike = [result for result in having if _eval_id(result, metric) == _eval_id(having[-1], metric)]
+    values = [result.values["metrics"][metric] for result in alike]
+    units = {row["unit"] for result in alike for row in result.values["rows"] if row["metric"] == metric}
     scale, end = (100.0, " %") if units == {"fraction"} else (1.0, "")
+    if len(values) < len(found):
+        end += f" (n {len(values)})"
     middle = f"{scale * mean(values):.1f}"
     return f"{middle} ± {scale * stdev(values):.1f}{end}" if len(values) > 1 else f"{middle}{end}"
+
+
+def _eval_id(result: Found, metric: str) -> str | None:
+    """Names the settings of the eval that measured a metric; None if they are not known."""
+    how = result.values.get("evals", {}).get(suite_of(result, metric), {})
+    return how.get("id")
 
 
 def grouped_panels(results: Sequence[Found]) -> Any:

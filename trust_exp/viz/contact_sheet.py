@@ -58,9 +58,10 @@ class Labels(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """The content of a page: strips of tiles that stay side by side, of equal length and with images of one shape.
+    """The content of a page: strips of tiles that stay side by side, with images of one shape.
 
-    ``across`` tiles stand in a row, unless a strip has more; the legend has the colours of names under their headings.
+    ``across`` tiles stand in a row, unless a strip has more; a strip shorter than the longest leaves room at its end.
+    The legend has the colours of names under their headings.
     """
 
     strips: Sequence[Sequence[Tile]]
@@ -149,7 +150,7 @@ def colours(count: int) -> list[Colour]:
 
 def draw_contact_sheet(title: str, sheet: Sheet) -> bytes:
     """The page as the content of a PNG file."""
-    length = len(sheet.strips[0])
+    length = max(map(len, sheet.strips))
     abreast = min(max(1, sheet.across // length), len(sheet.strips))
     height, width = sheet.strips[0][0].image.shape[:2]
     tile = _tile_size(width, height, abreast * length)

@@ -1,10 +1,9 @@
 """Pictures of prototypes: where they are in images, each in its own colour, and their contributions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -100,21 +99,23 @@ def side_by_side(images: Tensor, maps: dict[str, Tensor], index: Sequence[int]) 
 def explanation(
     image: Tensor, maps: Tensor, rest: Tensor, parts: Sequence[float], words: tuple[str, str]
 ) -> Sequence[Tile]:
-    """A strip: the image, each prototype of a class with its contribution to the logit, then the residual.
+    """A strip: the image with the logit, each prototype of a class with its contribution, then residual and bias.
 
     Args:
         image: [C, H, W] in [0, 1].
         maps: [p, h, w], in [0, 1], relative to the strongest place of any of them in this image.
         rest: [h, w], likewise; negative values are not shown.
-        parts: contributions of prototypes, residual and bias, p + 2 numbers.
-        words: text below the image, left and right.
+        parts: contributions of prototypes, residual and bias, p + 2 numbers, whose sum is the logit.
+        words: text below the image, left and right; the logit follows.
     """
     shown = pixels(image[None])[0]
-    strip = [Tile(shown, *words), *_contributing(shown, maps, parts, ())]
-    strip.append(Tile(overlaid(shown, rest[None].clamp_min(0), [RESIDUAL]), f"{parts[-2]:+.2f}", "residual"))
-    total = torch.tensor(parts).sum().item()
-    strip.append(Tile(np.full_like(shown, 255), f"{parts[-1]:+.2f} bias", f"= {total:.2f}"))
-    return strip
+    *_, residual, bias = parts
+    left = overlaid(shown, rest[None].clamp_min(0), [RESIDUAL])
+    return [
+        Tile(shown, words[0], f"{words[1]}: {sum(parts):.2f}"),
+        *_contributing(shown, maps, parts, {}),
+        Tile(left, f"{residual:+.2f} residual", f"{bias:+.2f} bias"),
+    ]
 
 
 def intervention(
@@ -123,32 +124,35 @@ def intervention(
     parts: Sequence[float],
     dropped: Sequence[int],
     words: tuple[str, str],
-    after: tuple[str, str],
+    after: str,
     name: str,
 ) -> Sequence[Tile]:
-    """A strip: the image, each prototype of a class with its contribution, and the prediction without some of them.
+    """A strip: the image, then each prototype of a class with its contribution; dropped ones say what follows.
 
     Args:
         image: [C, H, W] in [0, 1].
         maps: [p, h, w], in [0, 1], relative to the strongest place of any of them in this image.
         parts: contributions of the prototypes, at least p numbers.
         dropped: numbers of the dropped prototypes, from 0.
-        words, after: text below the image and below the empty last tile, left and right.
+        words: text below the image, left and right.
+        after: the prediction without the dropped prototypes.
         name: of the class.
     """
     shown = pixels(image[None])[0]
-    end = Tile(np.full_like(shown, 255), *after)
-    strip = [Tile(shown, *words), *_contributing(shown, maps, parts, dropped), end]
-    return [tile if at != 1 else tile._replace(words=f"{tile.words} for {name}") for at, tile in enumerate(strip)]
+    first, *others = _contributing(shown, maps, parts, dict.fromkeys(dropped, f"dropped: now {after}"))
+    return [Tile(shown, *words), first._replace(words=f"{first.words} for {name}"), *others]
 
 
-def _contributing(shown: np.ndarray, maps: Tensor, parts: Sequence[float], dropped: Sequence[int]) -> list[Tile]:
-    """Each prototype's map and contribution."""
-    tiles = []
-    for number, colour in enumerate(colours(len(maps))):
-        remark = "dropped" if number in dropped else f"{number + 1}"
-        tiles.append(Tile(overlaid(shown, maps[number : number + 1], [colour]), f"{parts[number]:+.2f}", remark))
-    return tiles
+def _contributing(shown: np.ndarray, maps: Tensor, parts: Sequence[float], remarks: Mapping[int, str]) -> list[Tile]:
+    """Each prototype's map and contribution, with its remark or else its number."""
+    return [
+        Tile(
+            overlaid(shown, maps[number : number + 1], [colour]),
+            f"{parts[number]:+.2f}",
+            remarks.get(number, f"{number + 1}"),
+        )
+        for number, colour in enumerate(colours(len(maps)))
+    ]
 
 
 # --- prototypes that are patches ------------------------------------------------------------------------------------
@@ -219,7 +223,5 @@ def patches_page(
     shown, palette = pixels(images), colours(parts[0].shape[1])
     for cycle, maps in enumerate(parts, 1):
         strips.append([Tile(overlaid(shown[at], maps[at], palette), f"NMF, cycle {cycle}") for at in range(len(shown))])
-    across = max(map(len, strips))
-    blank = Tile(np.full_like(strips[-1][0].image, 255), "")
-    padded = [[*strip, *[blank] * (across - len(strip))] for strip in strips]
-    return Sheet(padded, across, {"of NMF": {f"prototype {number + 1}": hue for number, hue in enumerate(palette)}})
+    legend = {f"prototype {number + 1}": hue for number, hue in enumerate(palette)}
+    return Sheet(strips, max(map(len, strips)), {"of NMF": legend})

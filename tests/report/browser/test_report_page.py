@@ -2,6 +2,7 @@
 
 import json
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -102,6 +103,98 @@ def test_typing_filters_and_the_address_keeps_it(page, many):
     assert rows(page) == 49
 
 
+@pytest.fixture(scope="module")
+def three(runs_in, tmp_path_factory):
+    """Runs whose seeds and margins begin alike, and the page of them."""
+    folder = tmp_path_factory.mktemp("three")
+    maker = runs_in(folder / "runs")
+    for seed, epsilon in ((1, 0.5), (15, 0.51), (104, 36 / 255)):
+        maker.write(maker.config(seed=seed, epsilon=epsilon), curve=0, figure=0)
+    maker.fail(maker.config("standard", seed=2), "ValueError: no")
+    return maker.runs, write_page(maker.runs, folder / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "seeds"),
+    [
+        ("seed=1", [1]),
+        ("seed=1,15", [15, 1]),
+        ("method.epsilon=0.5", [1]),
+        ("method.epsilon=0.50", [1]),
+        ("method.epsilon=0.51", [15]),
+        ("method.epsilon=36/255", [104]),
+        ("method=cll status=done seed=104", [104]),
+        ("method.name=CLL", [104, 15, 1]),
+        ("sweep=null", [2, 104, 15, 1]),
+    ],
+)
+def test_a_key_with_a_value_selects_what_the_command_selects(page, three, words, seeds):
+    runs, url = three
+    page.open(f"{url}#column=&column=seed&q={quote(words)}")
+    assert column(page, "run") == [found.id for found in reversed(collect(runs, words.split()).results)]
+    assert column(page, "seed") == [str(seed) for seed in seeds]
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("digits", 4),
+        (".51", 1),
+        ("valueerror", 1),
+        ("method.epsilon=", 3),  # its value is still to be typed
+        ("method.epsilon=0.141176", 1),  # as the page shows 36/255
+    ],
+)
+def test_a_word_is_searched_for_in_all(page, three, word, found):
+    page.open(three[1])
+    page.click("input[type=search]")
+    page.type(word)
+    assert rows(page) == found
+
+
+def test_a_key_that_no_run_has_is_said(page, three):
+    page.open(f"{three[1]}#q=seed%3D1+method.epsilom%3D0.5")
+    assert text(page, ".told") == "No run passes these filters; none has the key method.epsilom."
+
+
+def heads(page):
+    shown = page.run("[...document.querySelectorAll('#table-view th.metric button')].map((one) => one.dataset.focus)")
+    return [key.removeprefix("sort ") for key in shown]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wanted"),
+    [
+        ("aaab", ["a/first", "a/second"]),  # the newest run is alone with its metrics
+        ("aabb", ["a/first", "a/second", "b/first", "b/second"]),
+        ("aabbc", ["a/first", "a/second", "b/first", "b/second"]),  # none has half: the most frequent
+        ("abbbb", ["b/first", "b/second"]),
+        ("aab!!!!", ["a/first", "a/second"]),  # runs that have failed measured nothing
+    ],
+)
+def test_the_columns_are_at_first_what_most_runs_have(page, runs_in, tmp_path, kinds, wanted):
+    maker = runs_in(tmp_path / "runs")
+    for seed, kind in enumerate(kinds):
+        if kind == "!":
+            maker.fail(maker.config(seed=seed), "ValueError: no")
+        else:
+            made = [{"suite": kind, **vars(fraction(f"{kind}/{name}", 1, 2))} for name in ("first", "second")]
+            empty = {"suite": "none", **vars(fraction("none/measured", 0, 0))}
+            maker.write(maker.config(seed=seed), curve=0, figure=0, metrics={}, rows=[*made, empty])
+    page.open(write_page(maker.runs, tmp_path / "report.html"))
+    assert sorted(heads(page)) == wanted
+    newest = collect(maker.runs).results[-1]
+    if newest.values["status"] == "done":
+        page.open(f"{(tmp_path / 'report.html').as_uri()}#q={newest.id}")
+        assert heads(page) == [f"{kinds[-1]}/{name}" for name in ("first", "second")], "of the runs that are listed"
+
+
+def test_of_many_common_metrics_the_columns_are_five(page, many):
+    page.open(many[1])
+    accuracies = ["clean/accuracy", "certify/accuracy@0.25", "certify/accuracy@0.5"]
+    assert heads(page) == [*accuracies, "certify/lipschitz", "autoattack/accuracy"]
+
+
 def test_facets_filter_together_and_count(page, many):
     page.open(many[1])
     for menu, choice in (("method", "cll"), ("size", "small")):
@@ -141,6 +234,26 @@ def test_a_run_opens_with_all_that_is_known_of_it(page, many):
     page.wait("!document.querySelector('#table-view').hidden")
 
 
+def test_evals_that_ran_elsewhere_have_their_command(page, runs_in, tmp_path):
+    maker = runs_in(tmp_path / "runs")
+    folder = maker.write(maker.config())
+    stored = json.loads((folder / "result.json").read_text())
+    trained = stored["environment"]
+    again = {**trained, "device": "cuda", "command": ["run.py", "mode=eval", "eval=[certify,clean]"]}
+    stored["evals"] = {name: {"id": name, "environment": again} for name in ("certify", "clean")}
+    stored["evals"]["autoattack"] = {"id": "autoattack", "environment": trained}
+    (folder / "result.json").write_text(json.dumps(stored))
+    page.open(write_page(maker.runs, tmp_path / "report.html"))
+    page.click("a[data-run]")
+    page.wait("document.querySelector('#run-view .plot svg')")
+    told = page.run("""Object.fromEntries([...document.querySelectorAll('#run-view dl div')].map((one) =>
+        [one.firstChild.textContent, one.lastChild.textContent]))""")
+    assert told["command"] == "python run.py method=cll seed=0"
+    assert told["command of certify, clean"] == "python run.py mode=eval 'eval=[certify,clean]'"
+    assert told["certify, clean ran with"] == "device = cuda"
+    assert not [key for key in told if key in ("command of autoattack", "autoattack ran with")]
+
+
 def test_intervals_have_the_unit_of_their_row_and_nothing_measured_is_a_dash(page, runs_in, tmp_path):
     maker = runs_in(tmp_path / "runs")
     made = [fraction("s/none", 0, 0), fraction("s/all", 5, 5), Row("s/time", 1.5, "seconds", 3, (1.0, 2.0))]
@@ -166,6 +279,34 @@ def test_the_keyboard_walks_opens_and_leaves(page, many):
     assert page.run("location.hash") == f"#run={wanted}"
     page.key("Escape", 27)
     assert page.run("document.querySelector('#run-view').hidden")
+    assert page.run("document.activeElement.dataset.run") == wanted
+
+
+def test_escape_returns_to_where_a_view_was_opened(page, many):
+    shown = [found.id for found in reversed(collect(many[0]).results)]
+    page.open(f"{many[1]}#run={shown[7]}")
+    page.wait("document.querySelector('#run-view button:not([disabled])')")
+    page.run("[...document.querySelectorAll('.steps button')].find((one) => one.textContent === 'next').click()")
+    page.key("Escape", 27)
+    assert page.run("document.activeElement.dataset.run") == shown[8], "the run that was open last"
+    page.key("Enter", 13)
+    page.run("history.back()")
+    page.wait("document.querySelector('#run-view').hidden")
+    assert page.run("document.activeElement.dataset.run") == shown[8]
+    tick(page, 2, 6)
+    page.click("#picked .strong")
+    page.wait("!document.querySelector('#compare-view').hidden")
+    page.key("Escape", 27)
+    assert page.run("document.activeElement.dataset.focus") == "compare"
+
+
+@pytest.mark.parametrize("view", ["#run=0000000000", "#view=compare"])
+def test_escape_leaves_a_view_of_nothing(page, many, view):
+    page.open(many[1] + view)
+    page.wait("document.querySelector('[data-key=Escape]')")
+    page.key("Escape", 27)
+    assert rows(page) == 49
+    assert not page.run("document.querySelector('#table-view').hidden")
 
 
 def test_a_loss_that_spans_decades_has_a_log_scale(page, many):
@@ -295,6 +436,16 @@ def test_a_thousand_runs_open(page, runs_in, tmp_path):
     page.run("document.querySelector('#table-view tbody a').click()")
     page.wait("document.querySelector('#run-view .plot svg')")
     opened = time.perf_counter() - begin
+    last = collect(maker.runs).results[0].id
+    page.run(f"location.hash = 'run={last}'")
+    page.wait(f"document.querySelector('#run-view h2')?.textContent.endsWith('{last}')")
+    page.key("Escape", 27)
+    assert page.run("document.activeElement.dataset.run") == last
+    assert page.run("""(() => {
+        const [link, table] = [document.activeElement, document.querySelector('.rows')].map((one) =>
+            one.getBoundingClientRect());
+        return table.top < link.top && link.bottom < table.bottom && link.bottom < innerHeight;
+    })()"""), "its row is seen"
     print(
         f"\n1,000 runs: {out.stat().st_size / 1e6:.1f} MB written in {wrote:.1f} s; usable after {usable:.2f} s, "
         f"loaded after {loaded:.2f} s; sorted in {sort:.2f} s, a run opened in {opened:.2f} s"

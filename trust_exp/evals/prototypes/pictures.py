@@ -140,14 +140,13 @@ class PrototypePictures:
         now = parts.sum(1)
         for number, gone in lost.items():
             now[number] -= parts[number, list(gone)].sum()
-        after = int(now.argmax())
         return intervention(
             seen.images[at],
             self._maps(seen.tokens[at : at + 1], shown),
             parts[shown].tolist(),
             lost[shown],
             (f"#{seen.numbers[at]} is {names[label]}", f"said {names[before]}"),
-            (f"now {names[after]}", f"{float(now[after]):.2f}"),
+            names[int(now.argmax())],
             names[shown],
         )
 

@@ -176,7 +176,9 @@ const button = (text, onclick, given = {}) => h('button', { type: 'button', oncl
 
 // --- what is shown: filters, order, columns --------------------------------------------------------------------------
 
-const facetValue = (run, key) => shown(key === 'status' ? run.status : option(run, key));
+const RESULT_KEYS = { status: 'status', run_id: 'id', name: 'name' }; // not of the configuration
+const setting = (run, key) => (Object.hasOwn(RESULT_KEYS, key) ? run[RESULT_KEYS[key]] : option(run, key));
+const facetValue = (run, key) => shown(setting(run, key));
 const haystack = memo((run) =>
   [
     run.name,
@@ -189,14 +191,35 @@ const haystack = memo((run) =>
     .toLowerCase(),
 );
 
+/** What a word of the search asks for: the whole value of a key, as in the command's selection, or a part of a text. */
+function question(word) {
+  const [key, given] = word.split(/=(.*)/);
+  if (!key || given === undefined) return { fits: (run) => haystack(run).includes(word.toLowerCase()) };
+  const texts = [given, ...given.split(',')]; // a list has commas of its own
+  const fits = (run) => {
+    const value = setting(run, key);
+    if (value === undefined) return false;
+    if (!given) return true; // it is being typed
+    return texts.some((text) => bare(shown(value)) === bare(text) || (isNumber(value) && value === numberOf(text)));
+  };
+  return { key, fits };
+}
+
+const questions = () => state.q.split(/\s+/).filter(Boolean).map(question);
+const bare = (text) => text.toLowerCase().replaceAll(' ', '');
+
+function numberOf(text) {
+  const [over, under = '1'] = text.split('/');
+  return over && under ? Number(over) / Number(under) : NaN;
+}
+
 /** The runs that all filters let through, but for one facet if it is to count what it would let through. */
 function filtered(but = null) {
-  const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
+  const asked = questions();
   const where = [...state.where].filter(([key]) => key !== but);
   return runs.filter(
     (run) =>
-      where.every(([key, values]) => values.includes(facetValue(run, key))) &&
-      words.every((word) => haystack(run).includes(word)),
+      where.every(([key, values]) => values.includes(facetValue(run, key))) && asked.every(({ fits }) => fits(run)),
   );
 }
 
@@ -218,15 +241,22 @@ function sorted(rows, column, descending) {
 }
 
 /** The metrics of some runs in the order of their results. */
-function metricsOf(some) {
-  const found = new Map();
-  for (const run of some) for (const metric of run.rows.keys()) found.set(metric, (found.get(metric) ?? 0) + 1);
-  return found;
+const metricsOf = (some) => [...new Set(some.flatMap((run) => [...run.rows.keys()]))];
+const isMinor = memo((metric) => MINOR.test(metric));
+
+/** The metrics that at least half of the runs with measurements have, or else those that most have, with their counts. */
+function commonMetrics(some) {
+  const found = some
+    .map((run) => [...run.rows.values()].filter(({ metric, value }) => value !== null && !isMinor(metric)))
+    .filter((rows) => rows.length);
+  const counts = [...groupBy(found.flat(), (row) => row.metric)].map(([metric, rows]) => [metric, rows.length]);
+  const least = Math.min(found.length / 2, Math.max(...counts.map(([, n]) => n)));
+  return counts.filter(([, n]) => n >= least);
 }
 
-/** Of each family of metrics (certify/accuracy at some radius) the one or two that most runs have. */
+/** Of each family of common metrics (certify/accuracy at some radius) the one or two that most runs have. */
 function mainMetrics(some) {
-  const found = [...metricsOf(some)].filter(([metric]) => !MINOR.test(metric));
+  const found = commonMetrics(some);
   const families = groupBy(found, ([metric]) => metric.split('@')[0]);
   const most = families.size < MOST_METRICS ? 2 : 1;
   const kept = [...families.values()].flatMap((family) => [...family].sort((a, b) => b[1] - a[1]).slice(0, most));

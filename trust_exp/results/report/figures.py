@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 TYPES = {
@@ -26,6 +28,22 @@ class Album:
         self._room = budget
         self._numbers: dict[bytes, int] = {}
 
+    def add_all(self, runs: Sequence[tuple[Path, Sequence[str]]]) -> list[list[dict[str, str | int]]]:
+        """Add the figures of runs in turns, so that a run with many leaves room for those of others.
+
+        Args:
+            runs: folder and names of figures of each run. The first turn adds the first figure of each, and so on.
+
+        Returns:
+            For each run what ``add`` returns for its figures, in their order.
+        """
+        added: list[list[dict[str, str | int]]] = [[] for _ in runs]
+        for turn in zip_longest(*(names for _, names in runs)):
+            for (folder, _), name, figures in zip(runs, turn, added, strict=True):
+                if name is not None:
+                    figures.append(self.add(folder, name))
+        return added
+
     def add(self, folder: Path, name: str) -> dict[str, str | int]:
         """Add the figure ``folder/name``; returns its path, and the number of its picture or why it is missing."""
         path = folder / name
@@ -45,7 +63,7 @@ class Album:
         if key not in self._numbers:
             picture = f"data:{TYPES[path.suffix.lower()]};base64,{base64.b64encode(content).decode()}"
             if len(picture) > self._room:
-                raise ValueError("is left out: the figures of newer runs fill --figures-mb")
+                raise ValueError("is left out: --figures-mb has no room for it")
             self._room -= len(picture)
             self._numbers[key] = len(self.pictures)
             self.pictures.append(picture)

@@ -106,12 +106,14 @@ function showTable() {
     isDescending(),
   );
   if (!seeds) order = rows;
+  const keys = questions().flatMap(({ key }) => key ?? []);
+  const unknown = keys.filter((key) => runs.every((run) => setting(run, key) === undefined));
   shownTable.address = address;
   shownTable.told.textContent = rows.length
     ? `${count(some.length, 'run')}${some.length < runs.length ? ` of ${runs.length.toLocaleString('en')}` : ''}${
         seeds ? ' in groups that differ in their seed only; mean ± sample standard deviation' : ''
       }`
-    : 'No run passes these filters.';
+    : `No run passes these filters${unknown.length ? `; none has the key ${unknown.join(', ')}` : ''}.`;
   const next = tableOf(rows, columns, !seeds);
   shownTable.node.replaceWith(next);
   shownTable.node = next;
@@ -119,7 +121,15 @@ function showTable() {
 }
 
 const scrolled = {};
-let lastView = null;
+let lastView = null,
+  lastRun = null;
+
+/** What opened the view that is left: the row of its run, or the button that compares. */
+const opener = () =>
+  ({
+    run: () => shownTable.node.linkTo(runsById.get(lastRun)),
+    compare: () => document.querySelector('[data-focus=compare]'),
+  })[lastView]?.();
 
 /** Show the state; step: it is another view than before, so begin at its top, or where its table was left. */
 function render(step) {
@@ -140,10 +150,13 @@ function render(step) {
   else if (state.view !== 'papers') showTable();
   pickedBar();
   if (step) {
-    scrollTo(0, place.id === 'table-view' ? (scrolled[state.view] ?? 0) : 0);
-    place.querySelector('h2')?.focus({ preventScroll: true });
+    const isTable = place.id === 'table-view';
+    scrollTo(0, isTable ? (scrolled[state.view] ?? 0) : 0);
+    if (isTable) opener()?.focus();
+    else place.querySelector('h2')?.focus({ preventScroll: true });
   } else if (focus) document.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
   lastView = state.view;
+  lastRun = state.run ?? lastRun;
 }
 
 function theme() {
@@ -201,7 +214,7 @@ function listen() {
         open.open = false;
         open.firstChild.focus();
       }
-    else if (event.key === 'Escape') document.querySelector('section:not([hidden]) > * [data-key=Escape]')?.click();
+    else if (event.key === 'Escape') document.querySelector('main > section:not([hidden]) [data-key=Escape]')?.click();
     else if (row && (event.key === 'ArrowDown' || event.key === 'ArrowUp')) {
       const next = event.key === 'ArrowDown' ? row.nextElementSibling : row.previousElementSibling;
       if (next) {

@@ -13,8 +13,11 @@ const plainTable = (heads, rows, given) =>
 const td = (value, given) => h('td', given, value);
 const head = (label, given = {}) => h('th', { scope: 'col', ...given }, label);
 
+const backButton = () =>
+  button('← all runs', () => go({ view: 'runs', run: null }), { class: 'quiet', 'data-key': 'Escape' });
+
 function showRun(place, run) {
-  if (!run) return fill(place, h('p.note', `There is no run ${state.run} in this report.`));
+  if (!run) return fill(place, backButton(), h('p.note', `There is no run ${state.run} in this report.`));
   if (!byId(`run-${run.place}`)) return fill(place, h('p.note', 'The page is still being read.'));
   const detail = detailOf(run);
   return fill(
@@ -36,7 +39,7 @@ function runHead(run, detail) {
     'header.run-head',
     h(
       'div.steps',
-      button('← all runs', () => go({ view: 'runs', run: null }), { class: 'quiet', 'data-key': 'Escape' }),
+      backButton(),
       step(order[at - 1], 'previous'),
       step(order[at + 1], 'next'),
       h('label.quiet', h('input', { type: 'checkbox', 'data-pick': run.id }), 'compare'),
@@ -200,10 +203,15 @@ function phases({ seconds, facts }) {
 
 function provenance(detail) {
   const { command, versions, commit, ...machine } = expand(detail.environment);
-  const elsewhere = Object.entries(parts[detail.elsewhere]).flatMap(([suite, { command: own, ...environment }]) => [
-    [`command of ${suite}`, own && code(commandLine(own))],
-    [`${suite} ran with`, Object.keys(environment).length ? code(listed(environment)) : null],
-  ]);
+  const places = groupBy(Object.entries(parts[detail.elsewhere]), ([, place]) => JSON.stringify(place));
+  const elsewhere = [...places.values()].flatMap((together) => {
+    const suites = together.map(([suite]) => suite).join(', ');
+    const { command: own, ...environment } = together[0][1];
+    return [
+      [`command of ${suites}`, own && code(commandLine(own))],
+      [`${suites} ran with`, Object.keys(environment).length ? code(listed(environment)) : null],
+    ];
+  });
   return section(
     'Provenance',
     pairs([
@@ -250,13 +258,12 @@ const isGroup = (value) => value !== null && typeof value === 'object' && !Array
 
 function showCompare(place) {
   const some = state.picked.map((id) => runsById.get(id));
-  const back = button('← all runs', () => go({ view: 'runs', run: null }), { class: 'quiet', 'data-key': 'Escape' });
-  if (some.length < 2) return fill(place, back, h('p.note', 'Tick two or more runs in the table to compare them.'));
+  if (some.length < 2) return fill(place, backButton(), h('p.note', 'Tick two or more runs in the table to compare them.'));
   if (some.some((run) => !byId(`run-${run.place}`))) return fill(place, h('p.note', 'The page is still being read.'));
   const opened = some.map((run) => [run, detailOf(run)]);
   return fill(
     place,
-    h('div.steps', back),
+    h('div.steps', backButton()),
     h('h2', { tabindex: -1 }, `${count(some.length, 'run')} side by side`),
     section('Metrics', sideBySide(some)),
     section('What differs', differences(some)),
@@ -304,7 +311,7 @@ function differences(some) {
 }
 
 function sideBySide(some) {
-  const metrics = [...metricsOf(some).keys()];
+  const metrics = metricsOf(some);
   const rows = metrics.map((metric) => {
     const found = some.map((run) => run.rows.get(metric));
     const ends = found.flatMap((row) => (row ? [row.value, row.low, row.high] : [])).filter(isNumber);

@@ -59,6 +59,9 @@ class Book:
         self._free: set[str] = set()
         for result in reversed(found.results):
             self._add(result)
+        named = [(result.folder, [str(name) for name in result.values["figures"]]) for result in self.shown]
+        for detail, figures in zip(self.details, self.album.add_all(named), strict=True):
+            detail["figures"] = figures
 
     def index(self) -> dict[str, Any]:
         """The index for the page's tables."""
@@ -129,7 +132,6 @@ class Book:
             "data": self._parts.number(values.get("data")),
             "classes": class_rows(values),
             "units": {row["metric"]: str(row["unit"]) for row in values["rows"] if "class" in row["detail"]},
-            "figures": [self.album.add(folder, str(name)) for name in values["figures"]],
             "curves": curves_of(folder),
             "traceback": last_lines(folder / "traceback.txt") if failed else "",
             "log": last_lines(folder / "log.txt") if failed else "",

@@ -253,6 +253,10 @@ function tableOf(rows, columns, tick) {
   );
   const whole = h('div.scroll.rows', { tabindex: 0, role: 'region', 'aria-label': 'table' }, table, more);
   whole.complete = () => grow(rows.length);
+  whole.linkTo = (row) => {
+    grow(Math.max(0, rows.indexOf(row) + 1 - body.children.length));
+    return body.children[rows.indexOf(row)]?.querySelector('a');
+  };
   grow();
   return whole;
 }
@@ -385,7 +389,7 @@ function columnsMenu() {
     panel.append(
       button('as at first', () => go({ columns: null }), { class: 'quiet' }),
       h('h3', 'metrics'),
-      choices([...metricsOf(runs).keys()]),
+      choices(metricsOf(runs)),
       h('h3', 'run'),
       choices(['model', 'seed', 'seconds', 'started']),
       h('h3', 'configuration'),
