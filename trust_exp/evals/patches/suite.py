@@ -12,8 +12,8 @@ from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.deletion import deletion_rows
 from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.explain.factorisation import Factors, nmf
 from trust_exp.explain.linear_head import matched_cosine, similarity
-from trust_exp.explain.nmf import Factors, nmf
 from trust_exp.explain.nnls import encode
 from trust_exp.explain.patches import log_similarity, squared_distances
 from trust_exp.models.protopnet import NOWHERE, ProtoPNet, cycle_file

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from trust_exp.attacks.arguments import Threat
 from trust_exp.attacks.ball import Norm
-from trust_exp.attacks.pgd import fgsm_rs, pgd, trades_attack
+from trust_exp.attacks.projected_gradient import fgsm_rs, pgd, trades_attack
 from trust_exp.console import say
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.data.module import DataModule
