@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 from trust_exp import durable
 from trust_exp.config import RootConfig
-from trust_exp.errors import UserError
+from trust_exp.errors import UserError, listed
 from trust_exp.identity import identity
 from trust_exp.overrides import in_quotes, key_of
 
@@ -110,6 +110,18 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
+def check_out(out: Path, endings: Collection[str]) -> None:
+    """Raise UserError unless a file that the user asks for has one of the endings and can be written."""
+    if out.suffix.lower() not in endings:
+        raise UserError(f"--out must end in {listed(endings)}; got {out}")
+    if out.is_dir():
+        raise _unwritable(out, errno.EISDIR)
+    if not out.absolute().parent.is_dir():
+        raise _unwritable(out, errno.ENOENT)
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise _unwritable(out, errno.EACCES)
+
+
 def write_out(out: Path, content: bytes) -> None:
     """Write a file that the user asked for, by rename.
 
@@ -119,7 +131,11 @@ def write_out(out: Path, content: bytes) -> None:
     try:
         replace_file(out, content)
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; see --out") from None
+        raise _unwritable(out, error.errno) from None
+
+
+def _unwritable(out: Path, number: int | None) -> UserError:
+    return UserError(f"cannot write {out}: {os.strerror(number or errno.EIO)}; see --out")
 
 
 def find_run(runs: str | Path, name: str) -> Run:

@@ -166,6 +166,8 @@ class Session:
             path = folder / name
             if path.suffix in PICTURES and path.exists():
                 media[f"figures/{path.stem}"] = wandb.Image(str(path))
+        if others := [name for name in result.get("figures", []) if Path(name).suffix not in PICTURES]:
+            self.tell(f"W&B shows no {Path(others[0]).suffix} figures; figures=png makes some that it shows")
         return media
 
 

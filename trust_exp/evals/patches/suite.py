@@ -147,7 +147,7 @@ class PatchSuite(Suite):
             images = self.context.data.samples("train", self.of_class[label][:ACROSS]).image
             page = patches_page(patches, self._likenesses(label), images, parts, self.model.reader.grid)
             title = f"Patches that stand for {self.context.info.classes[label]}"
-            paths.append(write_contact_sheet(self.context.figures / f"patches_{label}.png", title, page))
+            paths.append(write_contact_sheet(self.context.figure(f"patches_{label}"), title, page))
         return paths
 
     def _patches(self, model: ProtoPNet, label: int) -> list[Patch]:

@@ -164,7 +164,7 @@ class AdversarialTraining(GradientMethod):
         best = None if self.stopping is None else self.stopping.best
         return super().weights() if best is None else best
 
-    def conclude(self, folder: Path) -> list[Path]:
+    def conclude(self, folder: Path, ending: str) -> list[Path]:
         if self.subset is not None and self.trainer.is_global_zero:
             write_index(folder / ATTACKED, self.subset.index, self.data.sample_facts())
         return []
