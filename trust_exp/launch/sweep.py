@@ -17,13 +17,13 @@ from trust_exp.errors import Interrupted, UserError
 from trust_exp.job import job_of
 from trust_exp.jobs import objective_of, sources_of
 from trust_exp.launch.board import Board, plural, print_summary
+from trust_exp.launch.search import BASIC_SWEEPER
 from trust_exp.launch.sweep_job import GOOD, OPEN, SweepJob
 from trust_exp.messages import RunFailed
 from trust_exp.results.record import Record
 from trust_exp.runs import check_room, is_locked, lock, restart, with_stored_overrides, write_json
 from trust_exp.schema import check_options
 
-BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 HEADING = "--- "  # begins a line that a launcher writes to a log
 
 
