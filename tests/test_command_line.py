@@ -1,6 +1,9 @@
 """What a user types, and what he reads when it is wrong."""
 
 import gzip
+import io
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import PATIENCE
+from trust_exp.console import print_anywhere
 from trust_exp.schema import ROOT
 
 WRONG = [
@@ -128,6 +132,65 @@ def test_doctor_reports(tmp_path):
     text = trust_exp("doctor", "--root", tmp_path).stdout
     for name in ("torch", "hydra-core", "cpu (", "dataset=mnist", "not in", "embedded", "SLURM", "W&B"):
         assert name in text
+
+
+# --- terminals without the letters ----------------------------------------------------------------------------------
+
+TABLE = "cll/figure_4_4"  # its rows are called CLL, ε=0.1
+ANYWHERE = [
+    ["trust_exp.cli", "table"],
+    ["trust_exp.cli", "table", TABLE],
+    ["trust_exp.cli", "list"],
+    ["trust_exp.cli", "doctor"],
+    ["trust_exp.cli", "data", "list"],
+    ["trust_exp.cli", "reproduce", "--help"],
+    ["run.py", "--cfg", "job", f"+experiments/{TABLE}=cll_eps_0_1"],
+]
+IN_C = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+ONE_AFTER_THE_OTHER = """
+import json, runpy, sys
+for command in json.loads(sys.argv[1]):
+    print("command", *command)
+    sys.argv = command
+    try:
+        (runpy.run_path if command[0].endswith(".py") else runpy.run_module)(command[0], run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+print("all are through")
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "commands"),
+    [
+        pytest.param(IN_C, [ANYWHERE[1], ANYWHERE[-1]], id="LC_ALL, a few"),
+        pytest.param(IN_C, ANYWHERE, id="LC_ALL", marks=pytest.mark.slow),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, ANYWHERE, id="PYTHONIOENCODING", marks=pytest.mark.slow),
+    ],
+)
+def test_commands_print_where_there_is_only_ascii(environment, commands, tmp_path):
+    asked = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(commands)]
+    own = {**os.environ, "TRUST_EXP_RUNS": str(tmp_path), **environment}
+    process = subprocess.run(asked, cwd=ROOT, env=own, capture_output=True, timeout=PATIENCE)
+    text = process.stdout.decode("ascii")
+    assert process.returncode == 0, process.stderr.decode()
+    assert text.endswith("all are through\n")
+    assert "CLL, eps=0.1\n" in text
+    assert "mean +- sample standard deviation" in text
+
+
+def test_letters_that_a_terminal_lacks_are_printed_in_plain_ones(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file := io.BytesIO(), encoding="ascii", newline=""))
+    print_anywhere()
+    print("ε ± 2σ, Müller’s ∘ – 日", flush=True)
+    assert file.getvalue() == b"eps +- 2sigma, Muller?s o - ?\n"
+
+
+def test_letters_that_a_terminal_has_stay(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file := io.BytesIO(), encoding="latin-1", newline=""))
+    print_anywhere()
+    print("ε ± ü", flush=True)
+    assert file.getvalue().decode("latin-1") == "eps ± ü\n"
 
 
 @pytest.mark.slow

@@ -139,6 +139,16 @@ def test_a_library_gives_its_functions(library, name):
     assert callable(getattr(importlib.import_module(f"trust_exp.{library}"), name))
 
 
+def reads_or_writes_text(call: ast.Call) -> bool:
+    """Whether a call opens a file as text, whose encoding is the locale's unless it is given."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr in ("read_text", "write_text")
+    if not isinstance(call.func, ast.Name) or call.func.id != "open":
+        return False
+    mode = next((word.value for word in call.keywords if word.arg == "mode"), (call.args[1:2] or [None])[0])
+    return not (isinstance(mode, ast.Constant) and "b" in str(mode.value))
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_keeps_the_conventions(path):
     names = imports(path)
@@ -152,6 +162,8 @@ def test_a_module_keeps_the_conventions(path):
         assert not public or ast.get_docstring(node), f"{path}: {node.name} has no docstring"
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             assert any(word.arg == "weights_only" for word in node.keywords), f"{path}: torch.load unpickles"
+        if isinstance(node, ast.Call) and reads_or_writes_text(node):
+            assert any(word.arg == "encoding" for word in node.keywords), f"{path}: {ast.unparse(node)} asks the locale"
     assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), f"{path}: errors are raised, not asserted"
 
 

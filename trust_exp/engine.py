@@ -86,7 +86,7 @@ def _execute_and_record(job: Job, record: Record, logger: RunLogger, was_done: b
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
-        with open(run.folder / "traceback.txt", "w") as file:
+        with open(run.folder / "traceback.txt", "w", encoding="utf-8", errors="replace") as file:
             traceback.print_exc(file=file)
         if not was_done:
             record.write(status="failed", error=reason)

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from trust_exp.compose import Composer
-from trust_exp.console import say
+from trust_exp.console import print_anywhere, say
 from trust_exp.errors import Interrupted, UserError, unknown
 from trust_exp.job import Job, is_first, job_of
 from trust_exp.messages import RunFailed, exit_code_of
@@ -175,6 +175,7 @@ def drew_otherwise(job: Job) -> bool:
 
 def main() -> None:
     """``python -m trust_exp.jobs <file> [--parent PID]``: a job, or one process of a job on several."""
+    print_anywhere()
     parser = argparse.ArgumentParser(prog="python -m trust_exp.jobs")
     parser.add_argument("job", type=Path, help="the job, as a launcher wrote it")
     parser.add_argument("--parent", type=int, help="end when this process does")

@@ -79,7 +79,7 @@ class Run:
         """
         path = self.folder / name
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -200,7 +200,7 @@ def lock(run: Run) -> Iterator[None]:
     Raises:
         UserError: if another process holds it.
     """
-    with open(run.folder / ".lock", "a+") as file:
+    with open(run.folder / ".lock", "a+", encoding="utf-8") as file:
         for tries_left in reversed(range(LOCK_TRIES)):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -223,7 +223,7 @@ def is_locked(run: Run) -> bool:
 def holder(run: Run) -> str:
     """The process that holds the run, in words; empty if none does."""
     try:
-        with open(run.folder / ".lock") as file:
+        with open(run.folder / ".lock", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

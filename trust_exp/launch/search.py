@@ -50,6 +50,6 @@ def best_of(folder: Path, objectives: Sequence[str]) -> Iterator[str]:
 def _told(params: Mapping[str, Any], folder: Path) -> str:
     """A trial's overrides and, where the sweep's own record has it, its run."""
     overrides = [f"{key}={value}" for key, value in params.items()]
-    jobs = [job for path in folder.glob("jobs-*.json") for job in json.loads(path.read_text())]
+    jobs = [job for path in folder.glob("jobs-*.json") for job in json.loads(path.read_text(encoding="utf-8"))]
     runs = [job["run"] for job in jobs if set(overrides) <= set(job["overrides"])]
     return " ".join([*map(shlex.quote, overrides), *(f"({run})" for run in dict.fromkeys(runs))])

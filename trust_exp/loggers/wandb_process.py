@@ -48,7 +48,7 @@ def main() -> None:
 
 def private_output() -> Callable[[str], None]:
     """A function that writes to the job; redirects wandb's own output to stderr."""
-    mine = os.fdopen(os.dup(1), "w")
+    mine = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
     def tell(text: str) -> None:
