@@ -75,6 +75,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(command_line, arguments, sent
     """Some as a user does it, with all that other libraries may say; the others without starting Python anew."""
     run = command_line if arguments[0] in AS_A_PROCESS else command_line.here
     assert_one_sentence(run(*arguments), sentence)
+    assert not list(command_line.runs.glob("**/*")), "what is refused leaves nothing behind"
 
 
 def test_a_data_set_that_is_nowhere_is_one_sentence(command_line, tmp_path, monkeypatch):
@@ -82,6 +83,7 @@ def test_a_data_set_that_is_nowhere_is_one_sentence(command_line, tmp_path, monk
     monkeypatch.setitem(command_line.environment, "http_proxy", "http://127.0.0.1:9")
     process = command_line.here("dataset=mnist", f"paths.data={tmp_path}")
     assert_one_sentence(process, "trust-exp data import mnist <folder>")
+    assert not list(command_line.runs.iterdir())
 
 
 def test_a_corrupt_file_is_named(command_line, tmp_path):
@@ -91,6 +93,48 @@ def test_a_corrupt_file_is_named(command_line, tmp_path):
         (raw / f"{name}-ubyte.gz").write_bytes(gzip.compress(b"\x00\x00\x08\x01" + bytes(100))[:60])
     process = command_line.here("dataset=mnist", f"paths.data={tmp_path}")
     assert_one_sentence(process, "-ubyte.gz")
+    assert not list(command_line.runs.iterdir())
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["force=true", "accelerator=gpu"],
+        ["force=true", "dataset.batch_size=40", "accelerator=gpu"],
+        ["mode=eval", "run={id}", "eval=[patches]"],
+        ["mode=eval", "run={id}", "eval=[clean]", "eval.certify.radii=[1]"],
+        ["mode=eval", "run={id}", "eval=[clean]", "accelerator=gpu", "force=true"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_that_existed_keeps_everything_when_a_command_is_refused(command_line, stored, composed_in, arguments):
+    """``dataset.batch_size`` makes another run, of which nothing is left."""
+    given = ["method=standard", "eval=[clean]"]
+    run = stored(composed_in(command_line.runs, *given))
+    (run.folder / "curves").mkdir()
+    (run.folder / "curves" / "metrics.csv").write_text("step\n")
+    before = everything_in(command_line.runs)
+    named = [text.format(id=run.id) for text in arguments]
+    process = command_line.here(*([] if "mode=eval" in named else given), *named)
+    assert process.returncode == 2, process.stderr
+    assert everything_in(command_line.runs) == before
+    assert [folder.name for folder in command_line.runs.iterdir()] == [run.folder.name]
+
+
+def test_a_forced_run_that_fails_in_its_training_is_not_what_it_was(command_line, stored, composed_in):
+    """It keeps its folder with the reason, as any run that has failed."""
+    given = ["method=standard", "size=smoke", "eval=[clean]", "method.optimizer.lr=1e30"]
+    run = stored(composed_in(command_line.runs, *given))
+    assert command_line.here(*given, "force=true").returncode == 1
+    assert "the loss is not finite" in str((run.read("result.json") or {})["error"])
+    assert (run.folder / "traceback.txt").exists()
+    assert not run.weights.exists()
+    assert not (run.folder / ".earlier").exists()
 
 
 def test_a_full_disk_is_said_before_the_training(composed, tmp_path, monkeypatch):

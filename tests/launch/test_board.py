@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trust_exp.launch.board import Board, headline, headlines, print_summary
+from trust_exp.launch.board import Board, headline, headlines, print_summary, summary
 from trust_exp.launch.sweep import end, why_ended
 from trust_exp.launch.sweep_job import SweepJob
 
@@ -212,6 +212,12 @@ def test_one_column_is_certified_at_the_radius_of_the_attack(summary_at, wide_sw
     for job, row in zip(wide_sweep, rows, strict=True):
         certified = "25.00% @0.5" if "digits" in job.name else "50.00% @1"
         assert row.split()[7:] == ([] if job.state == "failed" else ["90.00%", *certified.split(), "70.00%"])
+
+
+def test_a_job_without_a_label_is_named_once(terminal, make_job):
+    (job := make_job(1)).label = ""
+    columns, _ = summary([job], 200)
+    assert [column.cells for column in columns] == [["1"], [job.name], ["waiting"], [""]]
 
 
 def test_without_an_attack_the_first_radius_is_shown_and_other_names_stay():

@@ -269,7 +269,8 @@ def summary(jobs: Sequence[SweepJob], width: int) -> tuple[list[Column], list[st
     def fits(*columns: Column) -> bool:
         return sum(column.width for column in columns) + GAP * (len(columns) - 1) <= width
 
-    beside, below = [number, label, run, ended, took], [number, both, ended, took]
+    names = [label, run] if any(job.label for job in jobs) else [label]
+    beside, below = [number, *names, ended, took], [number, both, ended, took]
     for columns in ([*beside, *full], [*beside, *brief], [*below, *brief]):
         if fits(*columns):
             return columns, []
