@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from trust_exp.arguments import arranged
 from trust_exp.compose import register, with_task
+from trust_exp.console import print_anywhere
 from trust_exp.jobs import start
 from trust_exp.messages import exit_code_of
 from trust_exp.references import quoted
@@ -33,6 +34,7 @@ def run(config: DictConfig) -> Any:
 
 def main() -> None:
     """Compose and run; what Hydra finds wrong is said in one sentence."""
+    print_anywhere()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors to us instead of printing them
     sys.argv[1:] = arranged([word if word.startswith("-") else quoted(word) for word in sys.argv[1:]])
     if not {"-m", "--multirun"} & set(sys.argv):  # a launcher does it for each job of a sweep

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trust_exp.attacks.pgd import pgd
+from trust_exp.attacks.projected_gradient import pgd
 from trust_exp.engine import keep_freed_memory
 from trust_exp.models.nets import conv_net
 from trust_exp.models.preact_resnet import preact_resnet18

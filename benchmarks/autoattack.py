@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trust_exp.attacks.apgd import apgd
-from trust_exp.attacks.autoattack import attacks_of, autoattack
+from trust_exp.attacks.auto_attack import attacks_of, autoattack
+from trust_exp.attacks.auto_pgd import apgd
 from trust_exp.build import build
 from trust_exp.compose import check, register
 from trust_exp.data.batch import as_floats

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trust_exp.explain.nmf import nmf_many
+from trust_exp.explain.factorisation import nmf_many
 
 RANK, STEPS = 3, 100
 FASTER = [(1, 100), (2, 50), (3, 40), (4, 33), (6, 26), (8, 22)]  # updates for one product, iterations

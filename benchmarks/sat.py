@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.pgd import pgd
+from trust_exp.attacks.projected_gradient import pgd
 from trust_exp.methods.adversarial.core import mean_loss, two_parts
 from trust_exp.methods.adversarial.subset import rows_in
 from trust_exp.models.nets import conv_net

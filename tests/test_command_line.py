@@ -1,6 +1,9 @@
 """What a user types, and what he reads when it is wrong."""
 
 import gzip
+import io
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 
 from tests.waiting import PATIENCE
 from trust_exp import cli
+from trust_exp.console import print_anywhere
 from trust_exp.messages import exit_code_of
 from trust_exp.schema import ROOT
 
@@ -84,6 +88,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(command_line, arguments, sent
     """Some as a user does it, with all that other libraries may say; the others without starting Python anew."""
     run = command_line if arguments[0] in AS_A_PROCESS else command_line.here
     assert_one_sentence(run(*arguments), sentence)
+    assert not list(command_line.runs.glob("**/*")), "what is refused leaves nothing behind"
 
 
 def test_overrides_may_follow_an_option(command_line):
@@ -125,6 +130,7 @@ def test_a_data_set_that_is_nowhere_is_one_sentence(command_line, tmp_path, monk
     monkeypatch.setitem(command_line.environment, "http_proxy", "http://127.0.0.1:9")
     process = command_line.here("dataset=mnist", f"paths.data={tmp_path}")
     assert_one_sentence(process, "trust-exp data import mnist <folder>")
+    assert not list(command_line.runs.iterdir())
 
 
 def test_a_corrupt_file_is_named(command_line, tmp_path):
@@ -134,6 +140,48 @@ def test_a_corrupt_file_is_named(command_line, tmp_path):
         (raw / f"{name}-ubyte.gz").write_bytes(gzip.compress(b"\x00\x00\x08\x01" + bytes(100))[:60])
     process = command_line.here("dataset=mnist", f"paths.data={tmp_path}")
     assert_one_sentence(process, "-ubyte.gz")
+    assert not list(command_line.runs.iterdir())
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["force=true", "accelerator=gpu"],
+        ["force=true", "dataset.batch_size=40", "accelerator=gpu"],
+        ["mode=eval", "run={id}", "eval=[patches]"],
+        ["mode=eval", "run={id}", "eval=[clean]", "eval.certify.radii=[1]"],
+        ["mode=eval", "run={id}", "eval=[clean]", "accelerator=gpu", "force=true"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_that_existed_keeps_everything_when_a_command_is_refused(command_line, stored, composed_in, arguments):
+    """``dataset.batch_size`` makes another run, of which nothing is left."""
+    given = ["method=standard", "eval=[clean]"]
+    run = stored(composed_in(command_line.runs, *given))
+    (run.folder / "curves").mkdir()
+    (run.folder / "curves" / "metrics.csv").write_text("step\n")
+    before = everything_in(command_line.runs)
+    named = [text.format(id=run.id) for text in arguments]
+    process = command_line.here(*([] if "mode=eval" in named else given), *named)
+    assert process.returncode == 2, process.stderr
+    assert everything_in(command_line.runs) == before
+    assert [folder.name for folder in command_line.runs.iterdir()] == [run.folder.name]
+
+
+def test_a_forced_run_that_fails_in_its_training_is_not_what_it_was(command_line, stored, composed_in):
+    """It keeps its folder with the reason, as any run that has failed."""
+    given = ["method=standard", "size=smoke", "eval=[clean]", "method.optimizer.lr=1e30"]
+    run = stored(composed_in(command_line.runs, *given))
+    assert command_line.here(*given, "force=true").returncode == 1
+    assert "the loss is not finite" in str((run.read("result.json") or {})["error"])
+    assert (run.folder / "traceback.txt").exists()
+    assert not run.weights.exists()
+    assert not (run.folder / ".earlier").exists()
 
 
 def test_a_full_disk_is_said_before_the_training(composed, tmp_path, monkeypatch):
@@ -175,6 +223,65 @@ def test_doctor_reports(tmp_path):
     text = trust_exp("doctor", "--root", tmp_path).stdout
     for name in ("torch", "hydra-core", "cpu (", "dataset=mnist", "not in", "embedded", "SLURM", "W&B"):
         assert name in text
+
+
+# --- terminals without the letters ----------------------------------------------------------------------------------
+
+TABLE = "cll/figure_4_4"  # its rows are called CLL, ε=0.1
+ANYWHERE = [
+    ["trust_exp.cli", "table"],
+    ["trust_exp.cli", "table", TABLE],
+    ["trust_exp.cli", "list"],
+    ["trust_exp.cli", "doctor"],
+    ["trust_exp.cli", "data", "list"],
+    ["trust_exp.cli", "reproduce", "--help"],
+    ["run.py", "--cfg", "job", f"+experiments/{TABLE}=cll_eps_0_1"],
+]
+IN_C = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+ONE_AFTER_THE_OTHER = """
+import json, runpy, sys
+for command in json.loads(sys.argv[1]):
+    print("command", *command)
+    sys.argv = command
+    try:
+        (runpy.run_path if command[0].endswith(".py") else runpy.run_module)(command[0], run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+print("all are through")
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "commands"),
+    [
+        pytest.param(IN_C, [ANYWHERE[1], ANYWHERE[-1]], id="LC_ALL, a few"),
+        pytest.param(IN_C, ANYWHERE, id="LC_ALL", marks=pytest.mark.slow),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, ANYWHERE, id="PYTHONIOENCODING", marks=pytest.mark.slow),
+    ],
+)
+def test_commands_print_where_there_is_only_ascii(environment, commands, tmp_path):
+    asked = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(commands)]
+    own = {**os.environ, "TRUST_EXP_RUNS": str(tmp_path), **environment}
+    process = subprocess.run(asked, cwd=ROOT, env=own, capture_output=True, timeout=PATIENCE)
+    text = process.stdout.decode("ascii")
+    assert process.returncode == 0, process.stderr.decode()
+    assert text.endswith("all are through\n")
+    assert "CLL, eps=0.1\n" in text
+    assert "mean +- sample standard deviation" in text
+
+
+def test_letters_that_a_terminal_lacks_are_printed_in_plain_ones(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file := io.BytesIO(), encoding="ascii", newline=""))
+    print_anywhere()
+    print("ε ± 2σ, Müller’s ∘ – 日", flush=True)
+    assert file.getvalue() == b"eps +- 2sigma, Muller?s o - ?\n"
+
+
+def test_letters_that_a_terminal_has_stay(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file := io.BytesIO(), encoding="latin-1", newline=""))
+    print_anywhere()
+    print("ε ± ü", flush=True)
+    assert file.getvalue().decode("latin-1") == "eps ± ü\n"
 
 
 @pytest.mark.slow

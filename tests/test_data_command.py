@@ -238,7 +238,7 @@ def assert_one_sentence(process, sentence):
         (["show", "digits", "seed=1"], "'seed=1' is not dataset.key=value"),
         (["show", "digits", "dataset.imagesize=1"], "the key 'dataset.imagesize' does not exist"),
         (["show", "digits", "--out", "/proc/sheet.png"], "cannot write /proc/sheet.png"),
-        (["show", "two_moons", "--out", "/proc/sheet.png"], "dataset=two_moons has no images to show"),
+        (["show", "two_moons"], "dataset=two_moons has no images to show"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

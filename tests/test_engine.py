@@ -201,9 +201,12 @@ def test_a_later_eval_leaves_the_record_of_the_training_alone(command_line):
         assert after[key] == before[key]
     assert set(after["evals"]) == {"clean", "certify"}
     assert after["evals"]["certify"]["config"]["radii"] == [0.25, 0.5, 0.75, 1.0]
-    again = command_line.here("mode=eval", f"run={before['run_id']}", "eval=[certify]", "force=true")
+    again = command_line.here("mode=eval", f"run={before['run_id']}", "eval=[certify]", "force=true", "figures=svg")
     assert "evals to run: certify" in again.stderr
     assert command_line.result()["metrics"] == after["metrics"]
+    assert after["figures"] == ["figures/certified_accuracy.png"]
+    assert command_line.result()["figures"] == ["figures/certified_accuracy.svg"]
+    assert [path.name for path in (command_line.folder() / "figures").iterdir()] == ["certified_accuracy.svg"]
 
 
 @pytest.mark.slow

@@ -169,13 +169,56 @@ def test_a_recipe_of_a_pair_is_for_the_model_that_the_pair_has_by_default(method
         assert default_model(method, dataset) in models_of(found)
 
 
+def test_every_recipe_is_of_a_pair_that_makes_a_run():
+    assert {tuple(recipe.split("/")[:2]) for recipe in recipes()} <= set(PAIRS)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_a_pair_with_a_recipe_composes_with_it(method, composed):
-    for dataset in [dataset for name, dataset in PAIRS if name == method and recipes_of(method, dataset)]:
-        own_model = choices.exists("model", f"for/{method}/{dataset}")  # else that of the run that it builds on
-        config = composed(f"method={method}", f"dataset={dataset}", *([] if own_model else source_for(method)))
+def test_a_run_with_a_recipe_composes_with_it(method, composed):
+    for recipe in [recipe for recipe in recipes() if recipe.split("/")[0] == method]:
+        _, dataset, *further = recipe.split("/")
+        own_model = further or choices.exists("model", f"for/{method}/{dataset}")  # else that of the run it builds on
+        given = [f"model={model}" for model in further] + ([] if own_model else source_for(method))
+        config = composed(f"method={method}", f"dataset={dataset}", *given)
         assert config["recipe"]
-        assert default_model(method, dataset) in config["recipe_for"]
+        assert (further[0] if further else default_model(method, dataset)) in config["recipe_for"]
+        assert_certified_where_attacked(config)
+
+
+# --- radii ----------------------------------------------------------------------------------------------------------
+
+
+def assert_certified_where_attacked(config: dict) -> None:
+    """A certificate and an attack at one radius: only such a pair of numbers can be compared."""
+    certify, attack = (config["eval"].get(name) for name in ("certify", "autoattack"))
+    if certify and attack and attack["norm"] == "L2":
+        assert any(math.isclose(radius, attack["epsilon"], rel_tol=1e-12) for radius in certify["radii"]), config
+
+
+USUAL = [36 / 255, 72 / 255, 108 / 255]
+
+
+@pytest.mark.parametrize(
+    ("given", "radii"),
+    [
+        (["dataset=digits"], [0.25, 0.5, 0.75, 1.0]),
+        (["dataset=digits", "method.epsilon=36/255"], [36 / 255, 0.25, 0.5, 0.75, 1.0]),
+        (["dataset=digits", "eval.autoattack.epsilon=0.3"], [0.25, 0.3, 0.5, 0.75, 1.0]),
+        (["dataset=digits", "eval=[certify]"], [0.25, 0.5, 0.75, 1.0]),
+        (["dataset=digits", "eval=[certify]", "eval.certify.radii=[0.1]"], [0.1]),
+        (["method=lmt", "dataset=cifar10"], [36 / 255, 0.25, 72 / 255, 108 / 255]),
+        (["method=lmt", "dataset=cifar10", "method.epsilon=0.1411"], [0.1411, 72 / 255, 108 / 255]),
+        (["method=lmt", "dataset=cifar10", "eval.autoattack.norm=Linf"], [36 / 255, 0.25, 72 / 255, 108 / 255]),
+        (["method=standard", "dataset=digits"], USUAL),
+        (["method=standard", "dataset=mnist"], [0.1, 0.5, 1.0, 1.5]),
+        (["method=standard", "dataset=mnist", "eval=[certify]"], [0.1, 0.5, 1.0, 1.5]),
+    ],
+)
+def test_certified_radii_are_the_usual_ones_and_that_of_the_attack(composed, given, radii):
+    config = composed(*given)
+    assert config["eval"]["certify"]["radii"] == radii
+    if "eval.certify.radii=[0.1]" not in given:
+        assert_certified_where_attacked(config)
 
 
 EMBEDDED = ("digits", "two_moons")

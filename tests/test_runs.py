@@ -1,5 +1,6 @@
 """Run folders: found, compared, locked, written whole."""
 
+import fcntl
 import json
 import math
 
@@ -7,7 +8,18 @@ import pytest
 
 from trust_exp.errors import UserError
 from trust_exp.results.record import Record, Row, fraction
-from trust_exp.runs import Run, find_run, lock, open_run, restart, with_stored_overrides, write_json
+from trust_exp.runs import (
+    Run,
+    find_run,
+    forget,
+    lock,
+    open_run,
+    put_back,
+    restart,
+    set_aside,
+    with_stored_overrides,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -53,6 +65,98 @@ def test_a_run_is_locked_once(tmp_path):
         pass
     with lock(run):
         pass
+
+
+def test_a_lock_on_a_folder_that_was_deleted_meanwhile_is_none(tmp_path, monkeypatch):
+    run, flock = Run(tmp_path), fcntl.flock
+
+    def wait(file, how):
+        flock(file, how)
+        (tmp_path / ".lock").unlink()  # by the one that held it
+
+    monkeypatch.setattr(fcntl, "flock", wait)
+    with pytest.raises(UserError, match="was deleted by another command"), lock(run):
+        pass
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(tmp_path) -> Run:
+    """The folder of a run that was refused, as its command leaves it."""
+    run = Run(tmp_path / "cll-digits-0123456789")
+    assert run.is_new
+    run.folder.mkdir()
+    assert run.is_new
+    write_json(run.folder / "config.json", {})
+    write_json(run.result, {"status": "failed", "evals": {}})
+    (run.folder / "curves").mkdir()
+    assert not run.is_new
+    return run
+
+
+def test_a_run_that_has_not_begun_is_forgotten(made):
+    forget(made)
+    assert not made.folder.exists()
+    forget(made)
+
+
+@pytest.mark.parametrize("kept", ["weights.pt", "checkpoint.ckpt", "checkpoint-1.ckpt", "eval", "unreadable"])
+def test_a_run_that_has_begun_is_not_forgotten(made, kept):
+    if kept == "eval":
+        write_json(made.result, {"status": "failed", "evals": {"clean": {}}})
+    elif kept == "unreadable":
+        made.result.write_text("{")
+    else:
+        (made.folder / kept).touch()
+    forget(made)
+    assert made.result.exists()
+
+
+def test_a_run_that_another_process_holds_is_not_forgotten(made):
+    with lock(made):
+        forget(made)
+    assert made.result.exists()
+
+
+def results_of(run: Run) -> dict[str, str]:
+    return {path.name: path.read_text() for path in run.folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def earlier(tmp_path) -> Run:
+    """A run that is done."""
+    run = Run(tmp_path)
+    for name in ("config.json", "result.json", "weights.pt"):
+        (tmp_path / name).write_text(f'{{"{name}": 1}}')
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_text("a picture")
+    return run
+
+
+def test_what_was_set_aside_is_put_back_if_the_run_has_not_begun(earlier):
+    before = results_of(earlier)
+    for _ in range(2):  # the second time after a restart that was cut off
+        set_aside(earlier)
+        assert set(results_of(earlier)) == {"config.json"}
+        write_json(earlier.result, {"status": "failed"})
+    put_back(earlier)
+    assert results_of(earlier) == before
+    assert (earlier.folder / "figures" / "a.png").read_text() == "a picture"
+    assert sorted(path.name for path in earlier.folder.iterdir()) == [
+        "config.json",
+        "figures",
+        "result.json",
+        "weights.pt",
+    ]
+
+
+def test_what_was_set_aside_is_gone_once_the_run_has_begun(earlier):
+    set_aside(earlier)
+    earlier.checkpoint.touch()
+    put_back(earlier)
+    assert sorted(path.name for path in earlier.folder.iterdir()) == ["checkpoint.ckpt", "config.json"]
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

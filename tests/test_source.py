@@ -355,6 +355,7 @@ def test_a_source_that_fails_fails_the_command(composed, tmp_path, monkeypatch, 
     why = "ValueError: too big" if code > 0 else "it ended with exit code -9"
     with pytest.raises(RunFailed, match=f"^{job.run.folder.name} needs {source.run.folder.name}, which failed: {why}$"):
         jobs.train_sources(job)
+    assert source.run.folder.exists() == (code != 2), "what was refused leaves nothing"
 
 
 @pytest.mark.slow

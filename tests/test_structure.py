@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import pkgutil
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,6 +18,8 @@ MODULES = {
     for folder in (PACKAGE, ROOT / "hydra_plugins")
     for path in sorted(folder.rglob("*.py"))
 }
+PACKAGES = [name for name, path in MODULES.items() if path.name == "__init__.py"]
+LIBRARIES = ("attacks", "explain", "lipschitz", "metrics")  # plain functions, for users without the rest
 FAMILIES = sorted(path.parent.name for path in (PACKAGE / "methods").glob("*/__init__.py"))
 EVALS = sorted(path.parent.name for path in (PACKAGE / "evals").glob("*/__init__.py"))
 
@@ -104,6 +108,47 @@ def test_a_circle_of_imports_is_found():
     assert circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_hides_none_of_its_modules(name):
+    """Else ``from package import name`` gives the module or the function, as it was imported before."""
+    package = importlib.import_module(name)
+    bound = set(getattr(package, "__all__", ()))
+    for node in ast.parse(MODULES[name].read_text()).body:
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            bound |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            bound.add(node.name)
+    assert not bound & {module.name for module in pkgutil.iter_modules(package.__path__)}
+    for exported in getattr(package, "__all__", ()):
+        assert not isinstance(getattr(package, exported), ModuleType), f"{exported} is a module"
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_no_module_of_a_library_has_the_name_of_its_function(library):
+    """``from trust_exp.attacks import apgd`` gives what can be called."""
+    for path in (PACKAGE / library).glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            named = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name
+            assert named != path.stem, f"{path} hides its own {named}"
+
+
+@pytest.mark.parametrize(
+    ("library", "name"), [("attacks", "apgd"), ("attacks", "autoattack"), ("attacks", "square"), ("explain", "nmf")]
+)
+def test_a_library_gives_its_functions(library, name):
+    assert callable(getattr(importlib.import_module(f"trust_exp.{library}"), name))
+
+
+def reads_or_writes_text(call: ast.Call) -> bool:
+    """Whether a call opens a file as text, whose encoding is the locale's unless it is given."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr in ("read_text", "write_text")
+    if not isinstance(call.func, ast.Name) or call.func.id != "open":
+        return False
+    mode = next((word.value for word in call.keywords if word.arg == "mode"), (call.args[1:2] or [None])[0])
+    return not (isinstance(mode, ast.Constant) and "b" in str(mode.value))
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_keeps_the_conventions(path):
     names = imports(path)
@@ -117,6 +162,8 @@ def test_a_module_keeps_the_conventions(path):
         assert not public or ast.get_docstring(node), f"{path}: {node.name} has no docstring"
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             assert any(word.arg == "weights_only" for word in node.keywords), f"{path}: torch.load unpickles"
+        if isinstance(node, ast.Call) and reads_or_writes_text(node):
+            assert any(word.arg == "encoding" for word in node.keywords), f"{path}: {ast.unparse(node)} asks the locale"
     assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), f"{path}: errors are raised, not asserted"
 
 

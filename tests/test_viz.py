@@ -3,11 +3,13 @@
 import io
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from trust_exp.config import FIGURES
 from trust_exp.viz import certified, plane, style
-from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet
+from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet, plain_sheet, write_contact_sheet
 from trust_exp.viz.prototypes import explanation, intervention
 
 
@@ -100,3 +102,34 @@ def test_a_shorter_strip_leaves_its_end_of_the_page_empty():
     left = page.crop((0, below, middle, page.height))
     right = page.crop((middle, below, page.width, page.height))
     assert left.getextrema() != right.getextrema() == ((255, 255), (255, 255), (255, 255))
+
+
+SIGNS = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+DATES = (b"CreationDate", b"ModDate", b"<dc:date>")
+
+
+@pytest.mark.parametrize("ending", FIGURES)
+def test_a_figure_has_the_format_of_its_ending_and_no_date(tmp_path, ending):
+    radii = {"test": np.array([0.1, 0.2])}
+    drawn = [
+        certified.draw_certified_accuracy(tmp_path / folder / f"c.{ending}", radii, {"test": 3}, [0.15], "t")
+        for folder in ("a", "b")
+    ]
+    first, second = (path.read_bytes() for path in drawn)
+    assert first == second
+    assert first.startswith(SIGNS[ending])
+    assert not any(date in first for date in DATES)
+
+
+def test_a_contact_sheet_has_the_format_of_its_ending_and_all_its_pixels(tmp_path):
+    page = "a page", plain_sheet(np.full((2, 8, 8, 3), 77, np.uint8), ["a", "b"], [0, 1])
+    for ending in FIGURES:
+        first, second = (
+            write_contact_sheet(tmp_path / folder / f"s.{ending}", *page).read_bytes() for folder in ("a", "b")
+        )
+        assert first == second == draw_contact_sheet(*page, f".{ending}")
+        assert first.startswith(SIGNS[ending])
+        assert not any(date in first for date in DATES)
+    width, height = Image.open(io.BytesIO(draw_contact_sheet(*page))).size
+    assert f"/Width {width}".encode() in (tmp_path / "a" / "s.pdf").read_bytes()
+    assert f"/Height {height}".encode() in (tmp_path / "a" / "s.pdf").read_bytes()

@@ -55,7 +55,7 @@ def read_choice(group: str, name: str) -> Choice:
     """
     if not exists(group, name):
         raise unknown(group, name, names(group))
-    text = (CONF / group / f"{name}.yaml").read_text()
+    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
     content: Any = OmegaConf.to_container(OmegaConf.create(text)) or {}
     schema: type | None = None
     values: dict[str, Any] = {}

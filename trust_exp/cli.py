@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from trust_exp import __version__, commands
+from trust_exp.console import print_anywhere
 from trust_exp.errors import UserError, unknown
 from trust_exp.messages import exit_code_of
 
@@ -41,6 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 def main() -> None:
     """Entry point of the console script."""
+    print_anywhere()
     sys.exit(exit_code_of(lambda: run(sys.argv[1:])))
 
 

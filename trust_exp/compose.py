@@ -32,7 +32,7 @@ from trust_exp.overrides import key_of, overrides_in
 from trust_exp.recipes import NONE, recipe_for, settings_at_size
 from trust_exp.references import Described, quoted
 from trust_exp.runs import find_run
-from trust_exp.schema import CONF, defaults, find_schema, schemas
+from trust_exp.schema import CONF, defaults, find_schema, number_of, schemas
 from trust_exp.tasks import task_of
 
 OWN = "own"  # task=own: that of the data set's file
@@ -67,6 +67,7 @@ def register() -> "Composer":
         "recipe_for": recipe_for,
         "settings_at_size": settings_at_size,
         "attack_radius": attack_radius,
+        "certified_radii": certified_radii,
         "sweep_name": lambda *, _root_: sweep_name(_root_),
         "run_name": lambda *, _root_: composer.run_name(_root_),
     }
@@ -165,6 +166,28 @@ def attack_radius(norm: str, *, _root_: DictConfig) -> Any:
     if getattr(schema, "trains_for_a_radius", False) and norm == OmegaConf.select(_root_, "method.norm", default="L2"):
         return OmegaConf.select(_root_, "method.epsilon")
     return 36 / 255 if norm == "L2" else 8 / 255
+
+
+def certified_radii(usual: Sequence[Any], *, _root_: DictConfig) -> list[Any]:
+    """The radii of certificates when none are given: the usual ones and those of attacks in L2, which they bound.
+
+    Where a radius of an attack and a usual one share the first three digits, by which metrics are named, it is the
+    attack's.
+
+    Args:
+        usual: radii, numbers or fractions such as 36/255.
+    """
+    own = OmegaConf.select(_root_, "method.norm", default="L2")
+    asked = [node for node in (_root_.get("eval") or {}).values() if OmegaConf.is_dict(node)]
+    attacks = [
+        node.epsilon
+        for node in asked
+        if OmegaConf.select(node, "epsilon") is not None and (node.get("norm") or own) == "L2"
+    ]
+    radii = [*(attacks or [attack_radius("L2", _root_=_root_)]), *usual]
+    by_name = {f"{number:.3g}": number for number in map(number_of, reversed(radii)) if number is not None}
+    odd = [radius for radius in radii if number_of(radius) is None]  # the check of the configuration names it
+    return [*sorted(by_name.values()), *odd]
 
 
 @cache

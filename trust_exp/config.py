@@ -9,6 +9,8 @@ from omegaconf import MISSING
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.schema import added_later, outside_identity, reference
 
+FIGURES = ("png", "pdf", "svg")  # the formats of figures
+
 
 @dataclass
 class WatchConfig:
@@ -110,6 +112,7 @@ class RootConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)
     logger: Any = outside_identity(None)
+    figures: str = outside_identity("png")  # the format of what evals and methods draw
     sweep: str | None = outside_identity(None)  # the name of the sweep that started the run
     objective: list[str] | None = outside_identity(None)  # metrics that a sweeper such as Optuna optimises
     paper: PaperConfig | None = outside_identity(None)
@@ -121,6 +124,7 @@ class RootConfig:
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, ("train", "eval"))
         check_range("seed", self.seed, least=0, most=2**32 - 1)
+        check_choice("figures", self.figures, FIGURES)
         if self.mode == "eval" and self.run is None:
             raise UserError("mode=eval needs run=<id>: the run to evaluate")
         if self.mode == "train" and self.run is not None:

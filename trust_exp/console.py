@@ -1,9 +1,37 @@
-"""The console: lines for the user beside the results, and tables as wide as the terminal."""
+"""The console: lines for the user beside the results, tables as wide as the terminal, and letters that it has."""
 
+import codecs
+import io
 import sys
+import unicodedata
 from contextlib import suppress
 
 from rich.console import Console
+
+PLAIN = {
+    "±": "+-",
+    "×": "x",
+    "∘": "o",
+    "·": ".",
+    "†": "+",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "→": "->",
+    "←": "<-",
+    "≤": "<=",
+    "≥": ">=",
+    "∞": "inf",
+    "‖": "|",
+    "…": "~",
+    "α": "alpha",
+    "β": "beta",
+    "δ": "delta",
+    "ε": "eps",
+    "λ": "lambda",
+    "σ": "sigma",
+}
+HANDLER = "trust_exp.plain"
 
 
 def say(text: str) -> None:
@@ -15,3 +43,24 @@ def say(text: str) -> None:
 def console() -> Console:
     """As wide as the terminal; wide enough for every line where there is none."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def print_anywhere() -> None:
+    """Have letters that a terminal or a file does not have (``LC_ALL=C``) printed in plain ones, not raise an error."""
+    codecs.register_error(HANDLER, in_plain_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=HANDLER)
+
+
+def in_plain_letters(error: UnicodeError) -> tuple[str, int]:
+    """Handler of letters that cannot be encoded: their like in ASCII, without accents; ? where there is none."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(map(_plain, letters)), error.end
+
+
+def _plain(letter: str) -> str:
+    bare = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode("ascii")
+    return PLAIN.get(letter) or bare or "?"

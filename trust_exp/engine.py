@@ -86,7 +86,7 @@ def _execute_and_record(job: Job, record: Record, logger: RunLogger, was_done: b
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
-        with open(run.folder / "traceback.txt", "w") as file:
+        with open(run.folder / "traceback.txt", "w", encoding="utf-8", errors="replace") as file:
             traceback.print_exc(file=file)
         if not was_done:
             record.write(status="failed", error=reason)
@@ -132,6 +132,7 @@ class Pipeline:
     def __init__(self, job: Job, record: Record | None, logger: RunLogger | None, stop: StopRequest) -> None:
         self.job, self.run, self.record, self.logger, self.stop = job, job.run, record, logger, stop
         self.config = job.config
+        self.ending = f".{job.config['figures']}"  # of the files of figures
         self.trainer: L.Trainer | None = None
 
     def carry_out(self) -> None:
@@ -248,7 +249,14 @@ class Pipeline:
     def _watch(self, model: nn.Module, data: DataModule, losses: FiniteLoss) -> list[Watch]:
         if self.config["fit"].get("watch") is None:
             return []
-        context = Context(model, data, self.run.folder, self.config["seed"], self.config["method"]["name"])
+        context = Context(
+            model,
+            data,
+            self.run.folder,
+            self.config["seed"],
+            self.config["method"]["name"],
+            ending=self.ending,
+        )
         evals = watched_evals(self.config)
         return [Watch(self.config["fit"]["watch"], evals, context, losses, self.record)]
 
@@ -275,7 +283,8 @@ class Pipeline:
         state = method.weights()
         if not all_finite(state.values()):
             raise FloatingPointError(f"the trained weights are not finite; {SAME_AGAIN}")
-        figures = method.conclude(self.run.folder)  # before the weights, which say that nothing is left to do
+        # before the weights, which say that nothing is left to do
+        figures = method.conclude(self.run.folder, self.ending)
         if self.record is not None:
             self.record.values["figures"] = [str(path.relative_to(self.run.folder)) for path in figures]
             self.record.write(facts=method.facts())  # before the weights, as evals on any process read them
@@ -307,6 +316,7 @@ class Pipeline:
                     facts=facts if own is data else {},
                     groups=groups if own is data else {},
                     earlier=usable_outcomes(node, self.outcomes.values()),
+                    ending=self.ending,
                     progress=lambda items, what: track(items, what, visible=is_first()),
                 )
                 if LOGITS in find_schema(node["_schema_"]).needs:  # type: ignore[attr-defined]

@@ -48,6 +48,12 @@ def check_range(
         raise UserError(f"{key} must be at most {exact(most)}; got {exact(value)}")
 
 
+def listed(names: Iterable[str]) -> str:
+    """``.md, .csv or .html``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def exact(value: float) -> str:
     """A number in as few digits as tell it from all others."""
     short = f"{value:g}"

@@ -10,7 +10,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,29 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from trust_exp.compose import Composer
-from trust_exp.console import say
+from trust_exp.console import print_anywhere, say
 from trust_exp.errors import Interrupted, UserError, unknown
 from trust_exp.job import Job, is_first, job_of
 from trust_exp.messages import RunFailed, exit_code_of
 from trust_exp.recipes import recipe_line
 from trust_exp.results.record import DRAWS
 from trust_exp.results.table import print_result
-from trust_exp.runs import Run, holder, is_locked, lock, restart, write_json
+from trust_exp.runs import (
+    Run,
+    forget,
+    forget_earlier,
+    holder,
+    is_locked,
+    lock,
+    put_back,
+    restart,
+    set_aside,
+    write_json,
+)
 from trust_exp.signals import handing_on
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+REFUSED = 2  # the exit code of a mistake of the user
 
 
 def start(config: DictConfig, composer: Composer) -> Any:
@@ -40,12 +53,41 @@ def start(config: DictConfig, composer: Composer) -> Any:
         RunFailed: if the run, or one that it needs, raised; result.json has the reason.
     """
     hydra = HydraConfig.get()
-    job = job_of(config, list(hydra.overrides.task), composer)
-    job.open()
-    train_sources(job)
-    if job.processes > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
-        return objective_of(job.config, on_several_processes(job, replace=hydra.mode != RunMode.MULTIRUN))
-    return objective_of(job.config, carry_out(job))
+    run = Run(Path(hydra.runtime.output_dir))  # which Hydra has made
+    new = run.is_new
+    with nothing_left(run, new):
+        job = job_of(config, list(hydra.overrides.task), composer)
+        job.open()
+        train_sources(job)
+        if job.processes > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
+            return objective_of(job.config, on_several_processes(job, new, replace=hydra.mode != RunMode.MULTIRUN))
+        return objective_of(job.config, carry_out(job))
+
+
+class SourceRefused(RunFailed):
+    """A run that another one builds on was refused before its training."""
+
+
+@contextmanager
+def nothing_left(run: Run, new: bool) -> Iterator[None]:
+    """Delete the folder that this command has made for a run (``new``) if the run is refused before it has begun."""
+    try:
+        yield
+    except (UserError, SourceRefused):
+        if new and is_first():
+            forget(run)
+        raise
+
+
+@contextmanager
+def anew(run: Run) -> Iterator[None]:
+    """Start a run from scratch; if it is refused or stopped before it has begun, what it was before is put back."""
+    set_aside(run)
+    try:
+        yield
+    except BaseException as error:
+        (put_back if isinstance(error, UserError | Interrupted | KeyboardInterrupt) else forget_earlier)(run)
+        raise
 
 
 def objective_of(config: Mapping[str, Any], metrics: Mapping[str, float]) -> Any:
@@ -96,6 +138,7 @@ def train_first(source: Job, job: Job) -> None:
         raise UserError(f"{job.run.folder.name} needs {name}; train that first, by a command of its own")
     if by := holder(source.run):
         raise UserError(f"{job.run.folder.name} needs {name}, which is being run by {by}; wait until it is done")
+    new = source.run.is_new
     source.open()
     say(f"{job.run.folder.name} needs {name}, which {what_is_left(source)}")
     write_json(source.job_file, {"config": source.config, "overrides": list(source.overrides)})
@@ -107,12 +150,15 @@ def train_first(source: Job, job: Job) -> None:
         raise Interrupted(f"{name} was asked to stop")
     if not source.run.is_trained:
         why = (source.run.read("result.json") or {}).get("error") or f"it ended with exit code {code}"
-        raise RunFailed(f"{job.run.folder.name} needs {name}, which failed: {why}")
+        if new and code == REFUSED:
+            forget(source.run)
+        failure = SourceRefused if code == REFUSED else RunFailed
+        raise failure(f"{job.run.folder.name} needs {name}, which failed: {why}")
 
 
-def on_several_processes(job: Job, *, replace: bool) -> dict[str, float]:
+def on_several_processes(job: Job, new: bool, *, replace: bool) -> dict[str, float]:
     """Hand the job to ``python -m trust_exp.jobs``, in the place of this process or (in a sweep) below it."""
-    write_json(job.job_file, {"config": job.config, "overrides": list(job.overrides)})
+    write_json(job.job_file, {"config": job.config, "overrides": list(job.overrides), "new": new})
     command = [sys.executable, "-m", "trust_exp.jobs", str(job.job_file)]
     sys.stdout.flush()
     if replace:
@@ -140,10 +186,9 @@ def carry_out(job: Job) -> dict[str, float]:
 
         execute(job)
         return {}
-    with lock(job.run):
-        if job.config["force"] and job.config["mode"] == "train":
-            restart(job.run)
-        elif drew_otherwise(job):
+    forced = job.config["force"] and job.config["mode"] == "train"
+    with lock(job.run), anew(job.run) if forced else nullcontext():
+        if not forced and drew_otherwise(job):
             say(f"{job.run.folder.name} was begun by a version that drew other random numbers; it starts anew")
             restart(job.run)
         if job.is_done():
@@ -159,6 +204,7 @@ def carry_out(job: Job) -> dict[str, float]:
             from trust_exp.engine import execute_and_record
 
             execute_and_record(job)
+        forget_earlier(job.run)
         result = job.run.read("result.json") or {}
     print_result(result, job.run.folder)
     return dict(result["metrics"])
@@ -175,6 +221,7 @@ def drew_otherwise(job: Job) -> bool:
 
 def main() -> None:
     """``python -m trust_exp.jobs <file> [--parent PID]``: a job, or one process of a job on several."""
+    print_anywhere()
     parser = argparse.ArgumentParser(prog="python -m trust_exp.jobs")
     parser.add_argument("job", type=Path, help="the job, as a launcher wrote it")
     parser.add_argument("--parent", type=int, help="end when this process does")
@@ -182,16 +229,23 @@ def main() -> None:
     given = parser.parse_args()
     if given.parent is not None:
         end_with(given.parent)
-    code = exit_code_of(lambda: carry_out(read_job(given.job)), speak=is_first() and not given.mute)
+    run = Run(given.job.parent)
+
+    def act() -> None:
+        job, new = read_job(given.job)
+        with nothing_left(run, new):
+            carry_out(job)
+
+    code = exit_code_of(act, speak=is_first() and not given.mute)
     # One that was stopped goes on with the same file when its cluster queues it again; another process that holds the
     # run may need the file for its further ranks.
-    if is_first() and code != 130 and not is_locked(Run(given.job.parent)):
+    if is_first() and code != 130 and not is_locked(run):
         given.job.unlink(missing_ok=True)
     sys.exit(code)
 
 
-def read_job(job_file: Path) -> Job:
-    """The job that another process wrote.
+def read_job(job_file: Path) -> tuple[Job, bool]:
+    """The job that another process wrote, and whether the command that wrote it has made the run's folder.
 
     Raises:
         UserError: if the file is gone or not whole.
@@ -199,7 +253,7 @@ def read_job(job_file: Path) -> Job:
     asked = Run(job_file.parent).read(job_file.name)
     if asked is None:
         raise UserError(f"{job_file} is gone: the job has ended, or its run was deleted")
-    return Job(asked["config"], Run(job_file.parent), asked["overrides"])
+    return Job(asked["config"], Run(job_file.parent), asked["overrides"]), asked.get("new", False)
 
 
 def end_with(parent: int) -> None:

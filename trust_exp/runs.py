@@ -13,20 +13,21 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from trust_exp import durable
 from trust_exp.config import RootConfig
-from trust_exp.errors import UserError
+from trust_exp.errors import UserError, listed
 from trust_exp.identity import identity
 from trust_exp.overrides import in_quotes, key_of
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
+EARLIER = ".earlier"  # the folder of results that were set aside
 TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "recipe_for", "source", "checkpoint")
 
 
@@ -71,6 +72,21 @@ class Run:
     def result(self) -> Path:
         return self.folder / "result.json"
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing lies in its folder yet."""
+        return not self.folder.is_dir() or not any(self.folder.iterdir())
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it holds anything that took time: weights, a safe point, or the rows of an eval."""
+        if self.weights.exists() or self.checkpoints:
+            return True
+        try:
+            return bool((self.read("result.json") or {}).get("evals"))
+        except UserError:  # it cannot be read, so nobody knows
+            return True
+
     def read(self, name: str) -> dict[str, Any] | None:
         """The JSON object in one of the run's files, None if there is no such file.
 
@@ -79,7 +95,7 @@ class Run:
         """
         path = self.folder / name
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -110,6 +126,18 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
+def check_out(out: Path, endings: Collection[str]) -> None:
+    """Raise UserError unless a file that the user asks for has one of the endings and can be written."""
+    if out.suffix.lower() not in endings:
+        raise UserError(f"--out must end in {listed(endings)}; got {out}")
+    if out.is_dir():
+        raise _unwritable(out, errno.EISDIR)
+    if not out.absolute().parent.is_dir():
+        raise _unwritable(out, errno.ENOENT)
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise _unwritable(out, errno.EACCES)
+
+
 def write_out(out: Path, content: bytes) -> None:
     """Write a file that the user asked for, by rename.
 
@@ -119,7 +147,11 @@ def write_out(out: Path, content: bytes) -> None:
     try:
         replace_file(out, content)
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; see --out") from None
+        raise _unwritable(out, error.errno) from None
+
+
+def _unwritable(out: Path, number: int | None) -> UserError:
+    return UserError(f"cannot write {out}: {os.strerror(number or errno.EIO)}; see --out")
 
 
 def find_run(runs: str | Path, name: str) -> Run:
@@ -184,7 +216,7 @@ def lock(run: Run) -> Iterator[None]:
     Raises:
         UserError: if another process holds it.
     """
-    with open(run.folder / ".lock", "a+") as file:
+    with open(run.folder / ".lock", "a+", encoding="utf-8") as file:
         for tries_left in reversed(range(LOCK_TRIES)):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,10 +225,20 @@ def lock(run: Run) -> Iterator[None]:
                 if not tries_left:
                     raise UserError(f"run {run.id} is being run by {holder(run) or 'another process'}") from None
                 time.sleep(0.1)  # it may be a look by is_locked only
+        if not _is_still(file, run.folder / ".lock"):
+            raise UserError(f"run {run.id} was deleted by another command, which was refused; try again")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def _is_still(file: IO[str], path: Path) -> bool:
+    """Whether an open file is what lies at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_locked(run: Run) -> bool:
@@ -207,7 +249,7 @@ def is_locked(run: Run) -> bool:
 def holder(run: Run) -> str:
     """The process that holds the run, in words; empty if none does."""
     try:
-        with open(run.folder / ".lock") as file:
+        with open(run.folder / ".lock", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -219,10 +261,61 @@ def holder(run: Run) -> str:
 
 def restart(run: Run) -> None:
     """Delete a run's results, but not its configuration."""
-    for path in (run.result, run.weights, run.given, *run.checkpoints):
-        path.unlink(missing_ok=True)
-    for name in ("curves", "figures", "outcomes", "rankings", "solved", "wandb"):
-        shutil.rmtree(run.folder / name, ignore_errors=True)
+    for path in _results(run):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _results(run: Run) -> list[Path]:
+    names = ("curves", "figures", "outcomes", "rankings", "solved", "wandb")
+    files = (run.result, run.weights, run.given, *run.checkpoints, *(run.folder / name for name in names))
+    return [path for path in files if path.exists()]
+
+
+# --- what a refused command leaves: nothing -------------------------------------------------------------------------
+
+
+def forget(run: Run) -> None:
+    """Delete the folder of a run that has not begun; nothing if another process holds it."""
+    with suppress(UserError, OSError), lock(run):
+        if run.has_begun:
+            return
+        shutil.rmtree(run.folder, ignore_errors=True)
+    with suppress(OSError):  # a network file system keeps an open file, such as the lock, until it is closed
+        run.folder.rmdir()
+
+
+def set_aside(run: Run) -> None:
+    """Restart a run, but keep its results until the new training has begun: ``forget_earlier`` or ``put_back`` ends it.
+
+    If an earlier restart was cut off before it had begun, the results from before that one stay.
+    """
+    aside = run.folder / EARLIER
+    if aside.exists() and not run.has_begun:
+        restart(run)
+    else:
+        forget_earlier(run)
+        if found := _results(run):
+            aside.mkdir()
+            for path in found:
+                path.rename(aside / path.name)
+
+
+def forget_earlier(run: Run) -> None:
+    """Delete the results that were set aside."""
+    shutil.rmtree(run.folder / EARLIER, ignore_errors=True)
+
+
+def put_back(run: Run) -> None:
+    """Put the results that were set aside back in their place; nothing of that if the run has begun."""
+    aside = run.folder / EARLIER
+    if aside.exists() and not run.has_begun:
+        restart(run)
+        for path in list(aside.iterdir()):
+            path.rename(run.folder / path.name)
+    forget_earlier(run)
 
 
 def with_stored_overrides(arguments: Sequence[str]) -> list[str]:

@@ -213,6 +213,14 @@ def _convert_scalar(value: Any, wanted: type, path: str) -> Any:
     raise UserError(f"{path} must be {names.get(wanted, wanted.__name__)}; got {value!r}")
 
 
+def number_of(value: Any) -> float | None:
+    """A value of a configuration as a number, 8/255 too; None if it is none."""
+    try:
+        return typing.cast(float, _convert_scalar(value, float, ""))
+    except UserError:
+        return None
+
+
 def replaced(node: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a configuration with other values at dotted keys."""
     copy = dict(node)

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
-import trust_exp.attacks.apgd as apgd_module
-from trust_exp.attacks.apgd import (
+import trust_exp.attacks.auto_pgd as apgd_module
+from trust_exp.attacks.auto_pgd import (
     apgd,
     checkpoints,
     difference_of_logits_ratio,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trust_exp.attacks.autoattack import attacks_of, autoattack
+from trust_exp.attacks.auto_attack import attacks_of, autoattack
 from trust_exp.errors import UserError
 from trust_exp.schema import ROOT
 

@@ -8,9 +8,9 @@ from pyautoattack.fab_projections import projection_l2, projection_linf
 from scipy.optimize import linprog, minimize
 from torch import Tensor, nn
 
-from trust_exp.attacks import apgd_released
-from trust_exp.attacks.apgd_released import apgd_t
-from trust_exp.attacks.fab import fab, to_hyperplane
+from trust_exp.attacks import auto_pgd_released
+from trust_exp.attacks.auto_pgd_released import apgd_t
+from trust_exp.attacks.fast_adaptive_boundary import fab, to_hyperplane
 
 
 def problem(count: int, size: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,7 +135,7 @@ def test_targets_that_share_a_batch_find_what_they_find_one_after_the_other(trai
     model = copy.deepcopy(model).double()
     found = {}
     for few in (0, 24):
-        monkeypatch.setattr(apgd_released, "_FEW", few)
+        monkeypatch.setattr(auto_pgd_released, "_FEW", few)
         found[few] = attack(model, x, y, 0.4, norm="L2", steps=20)
     torch.testing.assert_close(found[0], found[24], rtol=1e-9, atol=1e-9)
     assert 0 < (model(found[0]).argmax(1) != y).sum() < len(y)

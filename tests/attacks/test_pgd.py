@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trust_exp.attacks.apgd import LOSSES
+from trust_exp.attacks.auto_pgd import LOSSES
 from trust_exp.attacks.ball import Ball
-from trust_exp.attacks.pgd import fgsm_rs, pgd, trades_attack
+from trust_exp.attacks.projected_gradient import fgsm_rs, pgd, trades_attack
 from trust_exp.rng import keyed_generator
 
 NORMS = ["L2", "Linf"]

@@ -3,9 +3,9 @@ import torch
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from trust_exp.attacks import square as module
+from trust_exp.attacks import square_attack as module
 from trust_exp.attacks.noise import image_noise
-from trust_exp.attacks.square import square
+from trust_exp.attacks.square_attack import square
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 9])

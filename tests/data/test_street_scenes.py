@@ -13,7 +13,7 @@ from trust_exp.data.street_scenes.drawing import CLASSES, DRAWING, MATERIALS, PA
 from trust_exp.data.street_scenes.drawing.canvas import SKY, Camera, Canvas, rect
 from trust_exp.data.street_scenes.drawing.dice import Dice
 from trust_exp.data.street_scenes.drawing.light import Light
-from trust_exp.data.street_scenes.drawing.render import render
+from trust_exp.data.street_scenes.drawing.rendering import render
 from trust_exp.data.street_scenes.drawing.textures import KINDS, Finish
 from trust_exp.data.street_scenes.module import StreetScenes
 from trust_exp.errors import UserError

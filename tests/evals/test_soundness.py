@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trust_exp.attacks.apgd import apgd
-from trust_exp.attacks.autoattack import autoattack
+from trust_exp.attacks.auto_attack import autoattack
+from trust_exp.attacks.auto_pgd import apgd
 from trust_exp.build import build
 from trust_exp.data.batch import as_floats
 from trust_exp.evals.certify.suite import Certify

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import NMF
 
-from trust_exp.explain import nmf as module
-from trust_exp.explain.nmf import nmf, nmf_many, semi_nmf
+from trust_exp.explain import factorisation as module
+from trust_exp.explain.factorisation import nmf, nmf_many, semi_nmf
 
 
 def planted(rows=120, columns=30, rank=3, seed=0, noise=0.0) -> torch.Tensor:

@@ -329,3 +329,70 @@ def test_jobs_end_when_their_launcher_is_killed(tmp_path):
     launcher.kill()
     launcher.communicate()
     wait_for(lambda: not is_alive(pid))
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+REFUSE = """printf '{"status": "failed", "error": "no such data"}' > result.json; exit 2"""
+
+
+def swept(jobs: list[SweepJob]) -> Board:
+    """What ``launch`` does with composed jobs."""
+    board = Board(jobs, Path("sweep"))
+    for job in jobs:
+        make_ready(job, board)
+    try:
+        work_through([job for job in jobs if job.state == "waiting"], OPTIONS, board)
+    finally:
+        for job in jobs:
+            job.tidy()
+    return board
+
+
+def test_a_job_that_is_refused_leaves_no_folder_and_one_that_fails_its_own(make_job, shell_jobs):
+    refused, failed, done, child = (
+        make_job(1, REFUSE),
+        make_job(2, REFUSE.replace("exit 2", "exit 1")),
+        make_job(3),
+        make_job(4),
+    )
+    child.needs = [refused]
+    swept([refused, failed, done, child])
+    assert [job.state for job in (refused, failed, done, child)] == ["failed", "failed", "done", "failed"]
+    assert (refused.reason, failed.reason) == ("no such data", "no such data")
+    assert [job.run.folder.exists() for job in (refused, failed, done, child)] == [False, True, True, False]
+    assert failed.log.exists()
+
+
+def test_a_run_that_existed_keeps_everything_when_its_job_is_refused(make_job, shell_jobs):
+    begun, forced = make_job(1, REFUSE), make_job(2, REFUSE, force=True)
+    begun.run.checkpoint.touch()
+    forced.run.weights.write_text("weights")
+    forced.run.result.write_text('{"status": "done"}')
+    swept([begun, forced])
+    assert [job.state for job in (begun, forced)] == ["failed", "failed"]
+    assert begun.run.checkpoint.exists()
+    assert begun.result()["error"] == "no such data"
+    assert forced.run.weights.read_text() == "weights"
+    assert forced.result() == {"status": "done"}
+
+
+def test_a_forced_job_that_was_trained_anew_is_not_what_it_was(make_job, shell_jobs, succeed):
+    done, failed = make_job(1, force=True), make_job(2, "exit 1", force=True)
+    for job in (done, failed):
+        job.run.weights.write_text("weights")
+        job.run.result.write_text('{"status": "done", "metrics": {}}')
+    swept([done, failed])
+    assert (done.state, failed.state) == ("done", "failed")
+    assert done.run.weights.read_text() == ""
+    assert not failed.run.weights.exists()
+    assert not list(done.run.folder.parent.glob("*/.earlier"))
+
+
+def test_a_sweep_that_is_refused_as_a_whole_undoes_what_it_made_ready(make_job, shell_jobs):
+    new, forced = make_job(1, nodes=2), make_job(2, force=True, nodes=2)
+    forced.run.weights.write_text("weights")
+    with pytest.raises(UserError, match=r"accelerator\.nodes must be 1"):
+        swept([new, forced])
+    assert not new.run.folder.exists()
+    assert forced.run.weights.read_text() == "weights"

@@ -210,7 +210,7 @@ def test_a_mistake_in_any_job_is_said_before_any_starts(command_line, arguments,
     assert sentence in process.stderr
     assert "Traceback" not in process.stderr
     assert " running" not in process.stderr
-    assert not list(command_line.runs.glob("*/log.txt"))
+    assert not list(command_line.runs.glob("**/*")), "what is refused leaves nothing behind"
 
 
 @pytest.fixture(scope="module")
@@ -371,8 +371,13 @@ def test_optuna_finds_the_best_of_a_study(command_line):
     (found,) = command_line.runs.glob("sweeps/*/optimization_results.yaml")
     results = [json.loads(path.read_text()) for path in command_line.runs.glob("*/result.json")]
     assert len(results) == 4
-    best = max(result["metrics"]["clean/accuracy"] for result in results)
-    assert f"best_value: {best}" in found.read_text()
+    best = max(results, key=lambda result: result["metrics"]["clean/accuracy"])
+    accuracy = best["metrics"]["clean/accuracy"]
+    assert f"best_value: {accuracy}" in found.read_text()
+    said = process.stdout.splitlines()[-1]
+    assert said.startswith(f"best clean/accuracy: {accuracy:.6g} with method.optimizer.lr=")
+    name = re.search(r"\((.*)\)$", said)[1]
+    assert json.loads((command_line.runs / name / "result.json").read_text())["metrics"]["clean/accuracy"] == accuracy
 
 
 def test_a_process_that_is_refused_leaves_the_job_to_its_holder(command_line, folder_of, composed_in):

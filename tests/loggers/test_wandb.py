@@ -15,7 +15,7 @@ from trust_exp.job import Job
 from trust_exp.loggers import wandb
 from trust_exp.loggers.sync import parts_to_upload
 from trust_exp.loggers.wandb import Curves, Wandb
-from trust_exp.loggers.wandb_process import COLUMNS, NOT_UPLOADED, summary_of, table_of, why_offline
+from trust_exp.loggers.wandb_process import COLUMNS, NOT_UPLOADED, Session, summary_of, table_of, why_offline
 from trust_exp.messages import RunFailed
 from trust_exp.results.record import Record, Row, fraction
 from trust_exp.runs import Run, open_run
@@ -76,6 +76,13 @@ def test_an_offline_job_holds_all_of_the_result(job, offline_parts):
         process.stderr
     )
     assert (folder / "curves" / "version_0" / "metrics.csv").exists()
+
+
+def test_figures_that_wandb_cannot_show_are_told(tmp_path):
+    session, told = object.__new__(Session), []
+    session.ask, session.tell = {"folder": str(tmp_path)}, told.append
+    assert session._media({"figures": ["figures/a.pdf", "figures/b.pdf"]}) == {}
+    assert told == ["W&B shows no .pdf figures; figures=png makes some that it shows"]
 
 
 def test_nothing_is_sent_that_was_not_asked_for(job, offline_parts):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from trust_exp import engine
 from trust_exp.attacks.arguments import Threat
 from trust_exp.attacks.ball import Ball
-from trust_exp.attacks.pgd import pgd
+from trust_exp.attacks.projected_gradient import pgd
 from trust_exp.build import build
 from trust_exp.data.batch import Batch
 from trust_exp.data.digits import Digits

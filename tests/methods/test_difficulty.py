@@ -169,7 +169,9 @@ def test_what_a_ranking_says_of_its_origin(composed, uninterrupted):
 
 
 def test_samples_that_were_never_met_are_left_out_and_told(composed, tmp_path, capsys):
-    run = carry_out(composed, tmp_path / "run", "method.difficulty=entropy", "fit.steps=2")
+    run = carry_out(composed, tmp_path / "run", "method.difficulty=entropy", "fit.steps=2", "figures=pdf")
+    assert (run.read("result.json") or {})["figures"] == ["figures/difficulty_entropy.pdf"]
+    assert (run.folder / "figures" / "difficulty_entropy.pdf").read_bytes().startswith(b"%PDF")
     assert len(rankings(run)["entropy"].index) == 40
     assert "rankings/entropy.npz leaves out 50 training samples" in capsys.readouterr().err
 

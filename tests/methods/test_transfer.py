@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trust_exp.attacks.apgd import apgd
+from trust_exp.attacks.auto_pgd import apgd
 from trust_exp.build import build
 from trust_exp.data.loader import Loader
 from trust_exp.engine import execute_and_record

@@ -111,6 +111,13 @@ def test_figures_stay_in_the_runs_folder(tmp_path):
     assert album.pictures == []
 
 
+def test_an_svg_is_shown(tmp_path):
+    (tmp_path / "a.svg").write_text("<svg/>")
+    album = Album(1e6)
+    assert album.add(tmp_path, "a.svg")["picture"] == 0
+    assert album.pictures[0].startswith("data:image/svg+xml;base64,")
+
+
 @pytest.mark.parametrize(("name", "why"), [("gone.png", "cannot be read"), ("plot.pdf", "no picture")])
 def test_what_is_no_picture_is_said(tmp_path, name, why):
     assert why in Album(1e6).add(tmp_path, name)["why"]
@@ -343,6 +350,7 @@ def test_a_selection_is_kept_and_said(runs, tmp_path, capsys):
     [
         (["--out", "{tmp}/none/page.html"], "cannot write"),
         (["--out", "{tmp}"], "is a folder"),
+        (["--out", "{tmp}/page.pdf"], "--out must end in .html or .htm; got"),
         (["--figures-mb", "-1"], "--figures-mb must be at least 0"),
         (["method=nothing"], "matches none of"),
     ],

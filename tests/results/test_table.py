@@ -39,3 +39,19 @@ def test_a_result_is_printed_with_what_was_not_measured(tmp_path, capsys):
     assert ["s/accuracy", "-", "0"] in lines
     assert ["s/gain", "-1.5", "-2", "to", "-1", "2"] in lines
     assert ["derived:", "scale", "-,", "bound", "2"] in lines
+
+
+def printed_figures(figures, folder, capsys) -> list[str]:
+    config = {"model": {"name": "m"}, "size": "full", "seed": 0, "recipe": "r"}
+    result = {"name": "x", "config": config, "rows": [], "metrics": {}, "seconds": {}, "figures": figures}
+    print_result(result, folder)
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("figure")]
+
+
+def test_a_few_figures_are_named_and_many_are_counted(tmp_path, capsys):
+    names = [f"figures/prototypes_{label}.png" for label in range(32)]
+    assert printed_figures([], tmp_path, capsys) == []
+    assert printed_figures(names[:5], tmp_path, capsys) == [f"figure:  {tmp_path / name}" for name in names[:5]]
+    assert printed_figures(names, tmp_path, capsys) == [f"figures: 32 in {tmp_path / 'figures'}/"]
+    deeper = [*names, "figures/watch/1/plane.png"]
+    assert printed_figures(deeper, tmp_path, capsys) == [f"figures: 33 in {tmp_path / 'figures'}/"]

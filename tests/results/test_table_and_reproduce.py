@@ -22,6 +22,7 @@ from trust_exp.schema import ROOT
 TABLE = "cll/figure_4_4"
 CRA = "certify/train_accuracy@0.15"
 SINGLE = "sat/figure_3_4"  # a figure that is drawn
+ENDINGS = ".md, .tex, .csv, .html, .txt, .png, .pdf or .svg"
 
 pytestmark = pytest.mark.usefixtures("rows_composed_once")
 
@@ -95,7 +96,17 @@ def test_table_in_each_format(trust_exp, configs, tmp_path):
     assert {row["state"] for row in rows} == {"not run"}
 
 
-@pytest.mark.parametrize(("name", "sign"), [("t.md", "| --- |"), ("t.tex", "\\toprule"), ("t.txt", "paper: Losch")])
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        ("t.md", "| --- |"),
+        ("t.tex", "\\toprule"),
+        ("t.csv", "table,row,"),
+        ("t.html", "<table"),
+        ("t.HTML", "<table"),
+        ("t.txt", "paper: Losch"),
+    ],
+)
 def test_table_writes_the_format_of_the_ending(trust_exp, tmp_path, name, sign):
     code, out, _ = trust_exp("table", TABLE, "--out", str(tmp_path / name))
     assert (code, out) == (0, f"wrote {tmp_path / name}\n")
@@ -138,12 +149,19 @@ def test_an_odd_result_is_named_and_the_rest_is_shown(trust_exp, configs, tmp_pa
         (["table", "--out", "t.md"], "--format, --out and --size need a table"),
         (
             ["table", TABLE, "--out", "f.png"],
-            "cll/figure_4_4 is a table and has no figure: its description has no part 'figure'",
+            "cll/figure_4_4 is a table and has no figure; --out may end in .md, .tex, .csv, .html or .txt",
         ),
         (["table", SINGLE, "--out", "f.png", "--format", "md"], "--format md is not a picture format"),
         (["table", SINGLE, "--out", "/nowhere/f.png"], "cannot write /nowhere/f.png: No such file or directory"),
         (["reproduce", TABLE, "--out", "f.png"], "cll/figure_4_4 is a table and has no figure"),
-        (["reproduce", SINGLE, "--out", "f.md"], "--out must end in .png; got f.md"),
+        (["reproduce", SINGLE, "--out", "/nowhere/f.png"], "cannot write /nowhere/f.png: No such file or directory"),
+        (["reproduce", SINGLE, "--out", "docs.md/f.png"], "cannot write docs.md/f.png: No such file or directory"),
+        *(
+            ([command, SINGLE, "--out", name], f"--out must end in {ENDINGS}; got {name}")
+            for command in ("table", "reproduce")
+            for name in ("f.jpg", "f", "f.pdf.gz")
+        ),
+        (["table", SINGLE, "--out", "f.svg", "--format", "csv"], "--format csv is not a picture format"),
         (["table", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
         (["reproduce", TABLE, "fit.epoch=3"], "did you mean fit.epochs?"),
         (["reproduce", TABLE, "--launcher", "slrum"], "--launcher must be one of"),
@@ -197,6 +215,19 @@ def store_single(runs, single):
         store(runs, config, metrics=metrics[name], rows=classes)
 
 
+@pytest.mark.parametrize(("name", "sign"), [("f.pdf", b"%PDF"), ("f.SVG", b"<?xml"), ("f.png", b"\x89PNG")])
+def test_a_figure_has_the_format_of_the_ending(trust_exp, tmp_path, name, sign):
+    code, out, _ = trust_exp("table", SINGLE, "--out", str(tmp_path / name))
+    assert (code, out) == (0, f"wrote {tmp_path / name}\n")
+    assert (tmp_path / name).read_bytes().startswith(sign)
+
+
+def test_a_format_that_is_given_holds_whatever_the_ending(trust_exp, tmp_path):
+    code, _, _ = trust_exp("table", TABLE, "--out", str(tmp_path / "t.dat"), "--format", "csv")
+    assert code == 0
+    assert (tmp_path / "t.dat").read_text().startswith("table,row,")
+
+
 def test_table_draws_a_figure_of_what_is_stored(trust_exp, single, tmp_path):
     store_single(tmp_path / "runs", single)
     code, out, err = trust_exp("table", SINGLE, "--out", str(tmp_path / "f.png"))
@@ -218,6 +249,14 @@ def test_reproduce_draws_the_figure_in_the_end(trust_exp, swept, single, tmp_pat
     assert swept[0][3] == f"+experiments/{SINGLE}=" + ",".join(
         row.name for row in experiments.read(SINGLE).rows if row.name not in single
     )
+
+
+def test_reproduce_writes_the_table_in_the_end(trust_exp, swept, configs, tmp_path):
+    store(tmp_path / "runs", configs["cll_eps_0_15"])
+    code, out, _ = trust_exp("reproduce", TABLE, "--size", "smoke", "--out", str(tmp_path / "t.csv"))
+    assert code == 0
+    assert out.endswith(f"wrote {tmp_path / 't.csv'}\n")
+    assert "-0.75" in (tmp_path / "t.csv").read_text()
 
 
 def test_reproduce_runs_the_rows_of_the_figure_that_another_shows(trust_exp, swept, monkeypatch, single):

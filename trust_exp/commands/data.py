@@ -18,10 +18,11 @@ from trust_exp.build import build
 from trust_exp.commands import Commands, add_root
 from trust_exp.commands.list import described
 from trust_exp.compose import composing
+from trust_exp.config import FIGURES
 from trust_exp.console import console
 from trust_exp.data import sources, store
 from trust_exp.errors import UserError, check_range, unknown
-from trust_exp.runs import write_out
+from trust_exp.runs import check_out, write_out
 from trust_exp.schema import CONF, check_options, to_plain
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def add(commands: Commands) -> None:
     verifying = data.add_parser("verify", help="compare prepared data with their checksums, and read every image")
     verifying.add_argument("name", help="the data set, e.g. mnist")
     verifying.set_defaults(action=lambda given: verify_data(given.name, given.root))
-    showing = data.add_parser("show", help="draw images with their labels into a PNG file")
+    showing = data.add_parser("show", help="draw images with their labels into a file")
     showing.add_argument("name", help="the data set, e.g. mnist")
-    showing.add_argument("--out", type=Path, help="the file (default: <name>.png, if it does not exist)")
+    showing.add_argument("--out", type=Path, help="a .png, .pdf or .svg file (default: <name>.png, if there is none)")
     showing.add_argument("--count", type=int, default=24, help="number of images (default: 24)")
     showing.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     showing.add_argument("overrides", nargs="*", default=[], metavar="dataset.key=value", help="as for run.py")
@@ -278,6 +279,7 @@ def show_data(given: argparse.Namespace) -> None:
     choice, out = read_choice(given.name), given.out or Path(f"{given.name}.png")
     if given.out is None and out.exists():
         raise UserError(f"{out} exists already; --out {out} overwrites it, another --out keeps it")
+    check_out(out, [f".{name}" for name in FIGURES])
     for text in given.overrides:
         if not text.lstrip("+~").startswith("dataset."):
             raise UserError(f"{text!r} is not dataset.key=value")
@@ -292,7 +294,7 @@ def show_data(given: argparse.Namespace) -> None:
     batch = data.samples(given.split, chosen_rows(data, given.split, given.count))
     of_classes = f", {len(data.info.classes)} classes" if data.info.classes else ""
     title = f"{given.name}, {given.split}: {len(batch.image)} of {data.size(given.split):,} images{of_classes}"
-    write_out(out, draw_contact_sheet(title, sheet(batch, data.info)))
+    write_out(out, draw_contact_sheet(title, sheet(batch, data.info), out.suffix.lower()))
     print(out)
 
 

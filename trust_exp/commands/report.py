@@ -11,6 +11,7 @@ from trust_exp.errors import UserError, check_range
 from trust_exp.results.collect import collect
 from trust_exp.results.record import now
 from trust_exp.results.report import About, write_report
+from trust_exp.runs import check_out
 
 
 def add(commands: Commands) -> None:
@@ -21,7 +22,7 @@ def add(commands: Commands) -> None:
     )
     add_runs(parser)
     parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="the file to write (default: report.html)"
+        "--out", type=Path, default=Path("report.html"), help="the .html file to write (default: report.html)"
     )
     parser.add_argument(
         "--figures-mb",
@@ -42,6 +43,7 @@ def report(given: argparse.Namespace) -> None:
     check_range("--figures-mb", given.figures_mb, least=0)
     if given.out.is_dir():
         raise UserError(f"--out {given.out} is a folder; give a file, such as {given.out / 'report.html'}")
+    check_out(given.out, (".html", ".htm"))
     found = collect(given.runs, given.selection)
     about = About(str(given.runs), given.selection, now(), platform.node(), __version__)
     if not found.results:

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from trust_exp.commands import Commands, add_runs
-from trust_exp.commands.table import PICTURE, add_overrides, add_size, check_overrides, draw, stored
+from trust_exp.commands.table import (
+    add_out,
+    add_overrides,
+    add_size,
+    check_file,
+    check_overrides,
+    draw,
+    is_picture,
+    stored,
+    write_table,
+)
 from trust_exp.compose import composing
 from trust_exp.console import say
 from trust_exp.errors import UserError, check_choice
@@ -29,13 +39,13 @@ def add(commands: Commands) -> None:
         "reproduce",
         help="run the missing cells of a paper's table, and print the table",
         description="Runs the cells of a paper's table that no stored run has measured, as one sweep, and prints "
-        "paper, measured and difference, or draws them.",
+        "paper, measured and difference; --out also writes the table or draws the figure.",
         epilog="Example: trust-exp reproduce cll/figure_4_4 --size smoke",
     )
     parser.add_argument("name", help="the table, e.g. cll/table_4_2; trust-exp table lists them")
     add_size(parser, "smoke, small or full (default: full)", "full")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, counted from 0 (default: 1)")
-    parser.add_argument("--out", type=Path, help="also draw the figure into this .png file")
+    add_out(parser)
     parser.add_argument("--launcher", help="process or slurm (default: as in conf/config.yaml)")
     add_runs(parser)
     add_overrides(parser)
@@ -51,8 +61,7 @@ def act(given: argparse.Namespace) -> None:
     if given.launcher is not None:
         check_choice("--launcher", given.launcher, [path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml")])
     experiment, seeds = experiments.read(given.name), range(given.seeds)
-    if given.out is not None:
-        check_picture(given.out, experiment)
+    check_file(given.out, None, experiment)
     check_row_overrides(given.name, given.size, given.overrides)
     cells = runnable(experiment, given.size, given.overrides)
     missing = lacking(cells, given.runs, seeds)
@@ -65,21 +74,13 @@ def act(given: argparse.Namespace) -> None:
     results = stored(given.runs).results
     table = fill(given.name, results, given.size, given.overrides)
     print(to_console(table), end="", flush=True)
-    if given.out is not None:
-        draw(given, results, given.size)
+    if is_picture(given.out):
+        draw(given, results)
+    elif given.out is not None:
+        write_table(given.out, None, table)
     if not cells:
         raise UserError(f"no row of {given.name} can run yet; the table says why")
     sys.exit(code)
-
-
-def check_picture(out: Path, experiment: experiments.Experiment) -> None:
-    """Raise UserError if the figure could not be drawn, before anything runs."""
-    if out.suffix != PICTURE:
-        raise UserError(
-            f"--out must end in {PICTURE}; got {out}: for other formats use trust-exp table --out afterwards"
-        )
-    if experiment.figure is None:
-        raise UserError(f"{experiment.name} is a table and has no figure; leave out --out")
 
 
 def runnable(

@@ -14,7 +14,7 @@ from trust_exp.loggers.sync import parts_to_upload, upload
 from trust_exp.messages import RunFailed
 from trust_exp.results.collect import Collection, Found, collect
 from trust_exp.results.dashboard import default_entity, publish, report_of, require, specification
-from trust_exp.runs import Run, is_locked, write_out
+from trust_exp.runs import Run, check_out, is_locked, write_out
 
 SELECTION = "run ids, names, patterns (cll-*), or key=value[,value] (method=cll); default: all runs"
 
@@ -42,7 +42,7 @@ def add_dashboard(kinds: Commands) -> None:
     parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY"), help="W&B user or team (default: yours)")
     parser.add_argument("--project", default=os.environ.get("WANDB_PROJECT", "trust_exp"), help="default: trust_exp")
     parser.add_argument("--dry-run", action="store_true", help="print the specification as JSON, send nothing")
-    parser.add_argument("--out", type=Path, help="with --dry-run: write it to this file")
+    parser.add_argument("--out", type=Path, help="with --dry-run: write it to this .json file")
     parser.set_defaults(action=dashboard)
 
 
@@ -89,6 +89,8 @@ def dashboard(given: argparse.Namespace) -> None:
     """
     if given.out and not given.dry_run:
         raise UserError("--out goes with --dry-run: it writes the specification instead of sending it")
+    if given.out:
+        check_out(given.out, (".json",))
     require()
     results = read(given.selection, given.runs)
     if given.dry_run:

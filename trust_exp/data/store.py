@@ -96,7 +96,7 @@ class Writer:
             "folder": str(self.origin) if self.origin else None,
             "content": None if stamps is None else stamps.content(),
         }
-        (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
     def _stamps(self, origin: Path) -> Stamps | None:
         """Of the files that were read, and of those that the index names."""
@@ -287,7 +287,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] == FORMAT and isinstance(manifest["files"], dict) and read_info(manifest):
             return manifest
     except OSError as error:

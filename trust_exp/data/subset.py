@@ -165,7 +165,7 @@ def write_index(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
         facts: see ``DataModule.sample_facts``.
     """
     part = path.with_suffix(".part")
-    part.write_text("\n".join([OF_DATA + json.dumps(facts), *map(str, index.tolist()), ""]))
+    part.write_text("\n".join([OF_DATA + json.dumps(facts), *map(str, index.tolist()), ""]), encoding="utf-8")
     part.replace(path)
 
 

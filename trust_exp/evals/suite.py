@@ -35,6 +35,7 @@ class Context:
         groups: sets of classes that mean something to the method, by their letter, see ``Method.class_groups``.
         earlier: outcomes of evals that ran before on the same data: what they give -> split -> outcomes.
         drawn: where figures are written; None: among those of the run.
+        ending: of the files of figures.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class Context:
     earlier: Mapping[str, Mapping[Split, Outcomes]] = field(default_factory=dict)
     progress: Callable[[Iterable[Any], str], Iterable[Any]] = _same
     drawn: Path | None = None
+    ending: str = ".png"
     rank: int = 0
     world: int = 1
 
@@ -58,6 +60,10 @@ class Context:
     def figures(self) -> Path:
         """Where figures are written."""
         return self.folder / "figures" if self.drawn is None else self.drawn
+
+    def figure(self, name: str) -> Path:
+        """The file of a figure."""
+        return self.figures / f"{name}{self.ending}"
 
     @property
     def device(self) -> torch.device:

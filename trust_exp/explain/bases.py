@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from trust_exp.explain.factorisation import Factors, gram_of
 from trust_exp.explain.linear_head import unconstrained_encoding
-from trust_exp.explain.nmf import Factors, gram_of
 from trust_exp.explain.nnls import encode
 from trust_exp.rng import keyed_generator
 

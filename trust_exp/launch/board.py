@@ -4,11 +4,13 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -29,7 +31,9 @@ COLOURS = {
 }
 URGENCY = {"running": 0, "failed": 1, "done": 2, "resumed": 2, "stopped": 2, "skipped": 3, "waiting": 3}
 REDRAW_SECONDS, REDRAW_SECONDS_AT_A_CHANGE = 0.5, 0.1
-WIDE = 120  # terminal columns from which the runs' names fit too
+WIDE = 120  # columns of a terminal from which the live table names the runs, too
+GAP = 2  # between two columns
+TITLES = {"certify/accuracy": "certified"}  # of metrics whose cells say at which radius
 
 
 class Board:
@@ -86,31 +90,78 @@ class Board:
                 self.live.update(self.table(self.live.console.width, self.live.console.height - 3), refresh=True)
 
     def table(self, width: int, most: int) -> Table:
-        """The live table: as many jobs as fit, first running, then failed, last ended and next ones."""
+        """The live table: as many jobs as fit, first running, then failed, last ended and next ones.
+
+        Numbers, names, states and times are whole; the words on what a job does have the rest of the line.
+        """
         latest_first = {"failed": -1, "done": -1, "resumed": -1}
-        shown = sorted(self.jobs, key=lambda job: (URGENCY[job.state], job.number * latest_first.get(job.state, 1)))
-        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
-        table.add_column(justify="right", no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=width // 3)
-        if width >= WIDE:
-            table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        for job in sorted(shown[: max(1, most)], key=lambda job: job.number):
-            seconds = job.seconds + time.monotonic() - self.started.get(job.number, time.monotonic())
-            words = job.last_words() if job.state == "running" else job.reason or headline(job.result())
-            table.add_row(
-                str(job.number),
-                Text(job.label or job.name),
-                *([Text(job.name)] if width >= WIDE else []),
-                Text(job.state, style=COLOURS[job.state]),
-                f"{seconds:.0f} s" if seconds else "",
-                Text(words, style="dim"),
-            )
+        chosen = sorted(self.jobs, key=lambda job: (URGENCY[job.state], job.number * latest_first.get(job.state, 1)))
+        jobs = sorted(chosen[: max(1, most)], key=lambda job: job.number)
+        columns = [
+            Column("", [str(job.number) for job in jobs], right=True),
+            Column("", [job.label or job.name for job in jobs]),
+            *([Column("", [job.name for job in jobs])] if width >= WIDE else []),
+            Column("", [job.state for job in jobs], styles=[COLOURS[job.state] for job in jobs]),
+            Column("", [self.took(job) for job in jobs], right=True),
+        ]
+        room = width - sum(column.width + GAP for column in columns)
+        if room > 0:
+            columns.append(Column("", [words_of(job) for job in jobs], styles=["dim"] * len(jobs)))
+        elif room < -GAP:  # only then is a name cut
+            columns[1].most = max(1, columns[1].width + room + GAP)
+        table = grid(columns, live=True)
         table.caption = f"{counts(self.jobs)}  {time.monotonic() - self.began:.0f} s"
         table.caption_justify = "left"
         return table
+
+    def took(self, job: SweepJob) -> str:
+        """How long a job has been running, over all tries."""
+        now = time.monotonic()
+        seconds = job.seconds + (now - self.started.get(job.number, now))
+        return f"{seconds:.0f} s" if seconds else ""
+
+
+@dataclass
+class Column:
+    """A column of a table of jobs; a line of a cell is cut only where it is longer than ``most``."""
+
+    title: str
+    cells: Sequence[str]
+    right: bool = False
+    wraps: bool = False  # at spaces, where it is longer than there is room
+    styles: Sequence[str] = ()
+    most: int | None = None
+
+    @property
+    def width(self) -> int:
+        return self._longest(str.splitlines)
+
+    @property
+    def least(self) -> int:
+        """The width that it needs without a cut within a word."""
+        return self._longest(str.split) if self.wraps else self.width
+
+    def _longest(self, split: Callable[[str], list[str]]) -> int:
+        return max((cell_len(part) for text in (self.title, *self.cells) for part in split(text)), default=0)
+
+
+def grid(columns: Sequence[Column], *, live: bool = False) -> Table:
+    """The table of these columns; a live one is as wide as the terminal and has no titles."""
+    table = Table(box=None, pad_edge=False, show_header=not live, expand=live)
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=not column.wraps,
+            overflow="fold" if column.wraps else "ellipsis",
+            max_width=column.most,
+            ratio=1 if live and column is columns[-1] else None,
+        )
+    for place in range(len(columns[0].cells)):
+        table.add_row(
+            *(Text(column.cells[place], style=column.styles[place] if column.styles else "") for column in columns)
+        )
+    return table
 
 
 def plural(count: int, what: str) -> str:
@@ -129,17 +180,50 @@ def counts(jobs: Sequence[SweepJob]) -> str:
     return ", ".join(f"{states[state]} {state}" for state in COLOURS if states[state])
 
 
+def words_of(job: SweepJob) -> str:
+    """What a job does or why it failed, else its numbers."""
+    return job.last_words() if job.state == "running" else job.reason or headline(job.result())
+
+
 def headline(result: Mapping[str, Any]) -> str:
-    """The first metric of each suite, on one line."""
-    return "  ".join(f"{metric} {value}" for metric, value in headlines(result).items())
+    """The main number of each eval, on one line."""
+    return "  ".join(f"{short(metric)} {value}" for metric, value in headlines(result).items())
 
 
 def headlines(result: Mapping[str, Any]) -> dict[str, str]:
-    """The first metric of each suite and its formatted value."""
-    first: dict[str, Mapping[str, Any]] = {}
+    """The main metric of each eval and its formatted value: the accuracy on the test set, else the first row.
+
+    Of several that differ in what stands after an @, such as certified radii, it is the one at the radius of an attack,
+    else the first; the value then says which.
+    """
+    by_suite: dict[str, list[Mapping[str, Any]]] = {}
     for row in result.get("rows", []):
-        first.setdefault(row["suite"], row)
-    return {row["metric"]: value_text(row["value"], row["unit"]) for row in first.values()}
+        by_suite.setdefault(row["suite"], []).append(row)
+    attacked = {f"{how['config']['epsilon']:.3g}" for how in result.get("evals", {}).values() if _has_radius(how)}
+    found = {}
+    for rows in by_suite.values():
+        named = [(*_family(row["metric"]), row) for row in rows]
+        family = next((name for name, _, _ in named if name.endswith("/accuracy")), named[0][0])
+        own = [(where, row) for name, where, row in named if name == family]
+        where, row = next((one for one in own if one[0] in attacked), own[0])
+        found[family] = value_text(row["value"], row["unit"]) + (f" @{where}" if where else "")
+    return found
+
+
+def _has_radius(how: Mapping[str, Any]) -> bool:
+    return isinstance(how.get("config", {}).get("epsilon"), int | float)
+
+
+def _family(metric: str) -> tuple[str, str]:
+    """A metric without what stands after the @ in its name, and that; the @ of an eval's own data is left."""
+    suite, _, name = metric.partition("/")
+    name, _, where = name.partition("@")
+    return f"{suite}/{name}", where
+
+
+def short(family: str) -> str:
+    """The title of a metric where there is little room."""
+    return TITLES.get(family, family.removesuffix("/accuracy"))
 
 
 def print_summary(jobs: Sequence[SweepJob], seconds: float) -> None:
@@ -151,26 +235,48 @@ def print_summary(jobs: Sequence[SweepJob], seconds: float) -> None:
 
 
 def _print_summary(jobs: Sequence[SweepJob], seconds: float) -> None:
-    numbers = {job.number: headlines(job.result()) if job.state != "failed" else {} for job in jobs}
-    metrics = list(dict.fromkeys(metric for values in numbers.values() for metric in values))
     out = console()
-    wide = out.width >= WIDE
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "job", *(["run"] if wide else []), "ended", "seconds", *metrics):
-        left = title in ("job", "run", "ended")
-        table.add_column(title, justify="left" if left else "right", no_wrap=title != "job", overflow="fold")
-    for job in jobs:
-        took = f"{job.seconds:.1f}" if job.seconds else ""
-        values = [numbers[job.number].get(metric, "") for metric in metrics]
-        run = [Text(job.name)] if wide else []
-        table.add_row(str(job.number), Text(job.label or job.name), *run, job.state, took, *values)
+    columns, left_out = summary(jobs, out.width)
     print()
-    out.print(table)
+    out.print(grid(columns))
+    if left_out:
+        out.print(Text(f"\nno room here for {', '.join(left_out)}; a wider terminal shows them, and trust-exp report"))
     print(f"\n{plural(len(jobs), 'job')} in {seconds:.1f} s: {counts(jobs)}", flush=True)
     for job in jobs:
         if job.state == "failed":
             log = f"\n        log: {shown(job.log)}" if job.log.exists() else ""
             print(f"failed: {name_of(job)}: {job.reason}{log}", flush=True)
+
+
+def summary(jobs: Sequence[SweepJob], width: int) -> tuple[list[Column], list[str]]:
+    """The columns of the summary that fit, and the metrics that do not.
+
+    The names of a job and of its run stand side by side, or one below the other where there is less room, and are
+    whole. Where there is too little, metrics are left out, the last first; then the seconds.
+    """
+    numbers = [headlines(job.result()) if job.state != "failed" else {} for job in jobs]
+    families = list(dict.fromkeys(family for found in numbers for family in found))
+    values = {family: [found.get(family, "") for found in numbers] for family in families}
+    full = [Column(TITLES.get(family, family), values[family], right=True) for family in families]
+    brief = [Column(short(family), values[family], right=True) for family in families]
+    number = Column("", [str(job.number) for job in jobs], right=True)
+    label = Column("job", [job.label or job.name for job in jobs])
+    both = Column("job", [f"{job.label}\n{job.name}" if job.label else job.name for job in jobs], wraps=True)
+    run = Column("run", [job.name for job in jobs])
+    ended = Column("ended", [job.state for job in jobs])
+    took = Column("seconds", [f"{job.seconds:.1f}" if job.seconds else "" for job in jobs], right=True)
+
+    def fits(*columns: Column) -> bool:
+        return sum(column.width for column in columns) + GAP * (len(columns) - 1) <= width
+
+    names = [label, run] if any(job.label for job in jobs) else [label]
+    beside, below = [number, *names, ended, took], [number, both, ended, took]
+    for columns in ([*beside, *full], [*beside, *brief], [*below, *brief]):
+        if fits(*columns):
+            return columns, []
+    kept = [metric for place, metric in enumerate(brief) if fits(*below, *brief[: place + 1])]
+    least = sum(column.least for column in below) + GAP * (len(below) - 1)
+    return (below if least <= width else below[:-1]) + kept, families[len(kept) :]
 
 
 def shown(path: Path) -> Path:

@@ -90,7 +90,7 @@ def write_exit(job_file: Path, rank: int, code: int, why: str = "") -> None:
     """Record how a rank ended."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     part = job_file.with_suffix(f".exit-{rank}.part")
-    part.write_text(json.dumps({"rank": rank, "code": code, "why": why, "restarts": restarts}))
+    part.write_text(json.dumps({"rank": rank, "code": code, "why": why, "restarts": restarts}), encoding="utf-8")
     durable.put(part, job_file.with_suffix(f".exit-{rank}"))
 
 
@@ -99,7 +99,7 @@ def read_exits(job_file: Path) -> list[dict[str, Any]]:
     exits = []
     for file in job_file.parent.glob(f"{job_file.stem}.exit-*[0-9]"):
         with suppress(FileNotFoundError):  # another command that watches the job has taken it
-            exits.append(json.loads(file.read_text()))
+            exits.append(json.loads(file.read_text(encoding="utf-8")))
     return sorted(exits, key=lambda ended: int(ended["rank"]))
 
 

@@ -195,7 +195,7 @@ def start_process(job: SweepJob, environment: Mapping[str, str]) -> "subprocess.
     """Start a job's process; its output is appended to the log in its run's folder."""
     command = [sys.executable, "-m", "trust_exp.jobs", str(job.job_file), "--parent", str(os.getpid())]
     with open(job.log, "ab") as log:
-        log.write(f"{HEADING}try {job.tries} of {' '.join(job.spec.overrides)}\n".encode())
+        log.write(f"{HEADING}try {job.tries} of {' '.join(job.spec.overrides)}\n".encode(errors="replace"))
         log.flush()
         # In its own session Ctrl-C reaches it only through the launcher, and all its processes can be killed together.
         return subprocess.Popen(

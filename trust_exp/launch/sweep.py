@@ -1,5 +1,6 @@
 """The part that all launchers share: compose the jobs, decide how each ended, return results to the sweeper."""
 
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from trust_exp.compose import Composer
 from trust_exp.errors import Interrupted, UserError
 from trust_exp.job import job_of
-from trust_exp.jobs import objective_of, sources_of
+from trust_exp.jobs import REFUSED, objective_of, sources_of
 from trust_exp.launch.board import Board, plural, print_summary
+from trust_exp.launch.search import BASIC_SWEEPER
 from trust_exp.launch.sweep_job import GOOD, OPEN, SweepJob
 from trust_exp.messages import RunFailed
 from trust_exp.results.record import Record
-from trust_exp.runs import check_room, is_locked, lock, restart, with_stored_overrides, write_json
+from trust_exp.runs import check_room, is_locked, lock, set_aside, with_stored_overrides, write_json
 from trust_exp.schema import check_options
 
-BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+OF_HYDRA = "multirun.yaml"  # what Hydra writes before any job is composed
 HEADING = "--- "  # begins a line that a launcher writes to a log
 
 
@@ -55,13 +57,32 @@ def launch(
     """Run the jobs of one batch of a sweep and print the summary.
 
     Raises:
-        UserError: if any job's configuration is invalid; then nothing is started.
+        UserError: if any job's configuration is invalid; then nothing is started, and nothing is left.
         Interrupted: if the sweep was stopped; the same command continues it.
     """
+    folder = Path(config.hydra.sweep.dir)
+    try:
+        return _launch(work_through, options, config, loader, job_overrides, first, folder)
+    except UserError:
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {OF_HYDRA}:
+            shutil.rmtree(folder)
+            with suppress(OSError):  # there are other sweeps
+                folder.parent.rmdir()
+        raise
+
+
+def _launch(
+    work_through: WorkThrough,
+    options: Mapping[str, Any],
+    config: DictConfig,
+    loader: ConfigLoader,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    folder: Path,
+) -> list[JobReturn]:
     if config.hydra.sweeper._target_ != BASIC_SWEEPER and not config.objective:
         raise UserError("a sweeper that searches needs objective=<metric>, such as objective=clean/accuracy")
     checked = check_options(OmegaConf.to_container(OmegaConf.create(dict(options))), "hydra.launcher")
-    folder = Path(config.hydra.sweep.dir)
     jobs = compose(config, loader, job_overrides, first, folder.name)
     sources = add_sources(jobs)
     every = [*jobs, *sources]
@@ -73,6 +94,8 @@ def launch(
                 make_ready(job, board)
             work_through([job for job in (*sources, *jobs) if job.state == "waiting"], checked, board)
     finally:
+        for job in every:
+            job.tidy()
         if any(job.state != "waiting" for job in every):
             print_summary(every, time.monotonic() - began)
             keep(every, folder)
@@ -131,13 +154,15 @@ def add_sources(jobs: Sequence[SweepJob]) -> list[SweepJob]:
 def make_ready(job: SweepJob, board: Board) -> None:
     """Prepare a job's folder; a job that is done is skipped, one whose folder cannot be used fails."""
     try:
+        job.new = job.new or job.run.is_new
         job.spec.open()
         if not job.config["force"] and job.spec.is_done():
             end(job, "skipped", board=board)
             return
         if job.config["force"] and job.config["mode"] == "train":
             with lock(job.run):
-                restart(job.run)
+                set_aside(job.run)
+            job.anew = True
             job.spec = replace(job.spec, config={**job.config, "force": False})
     except UserError as error:
         end(job, "failed", str(error), board)
@@ -158,6 +183,7 @@ def give_up(job: SweepJob, board: Board) -> None:
     lost = job.lost
     if lost is not None:
         job.seen = modified(job.run.result)
+        job.refused = lost.refused
         reason = f"it builds on {lost.name}, which {lost.state}: {lost.reason}"
         write_failure(job, reason)
         end(job, "failed", reason, board)
@@ -182,6 +208,7 @@ def judge(job: SweepJob, code: int, board: Board, *, log: Path | None = None, wh
     if (code == 0 and result.get("status") == "done") or (not recorded and write_failure(job, reason) == "done"):
         end(job, "resumed" if job.goes_on else "done", board=board)
     else:
+        job.refused = code == REFUSED
         end(job, "failed", reason, board)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from trust_exp.errors import UserError
 from trust_exp.job import Job
-from trust_exp.runs import Run
+from trust_exp.runs import Run, forget, forget_earlier, lock, put_back
 
 OPEN = ("waiting", "running")
 GOOD = ("done", "resumed", "skipped")
@@ -26,6 +26,9 @@ class SweepJob:
     tries: int = 0
     seconds: float = 0.0
     goes_on: bool = False  # whether it continues from a checkpoint
+    new: bool = False  # whether the sweep has made its folder
+    anew: bool = False  # whether its results were set aside, as force=true starts it anew
+    refused: bool = False  # whether its process or a source ended with the code of a user's mistake
     seen: int = field(default=0, repr=False)  # modification time of result.json before this try
     needs: list["SweepJob"] = field(default_factory=list, repr=False)  # jobs that train the sources of this one
 
@@ -60,6 +63,17 @@ class SweepJob:
         """A source that has ended without weights, if there is one."""
         ended = (job for job in self.needs if job.state not in (*OPEN, *GOOD))
         return next((job for job in ended if not job.run.is_trained), None)
+
+    def tidy(self) -> None:
+        """Undo what was made for a job that was refused or never started, unless it has begun or goes on elsewhere."""
+        if self.job_file.exists():
+            return
+        idle = self.state not in GOOD and (self.refused or not self.tries)
+        if self.new and idle:
+            forget(self.run)
+        elif self.anew:
+            with suppress(UserError, OSError), lock(self.run):
+                (put_back if idle or self.state == "stopped" else forget_earlier)(self.run)
 
     def result(self) -> dict[str, Any]:
         """The content of its result.json; empty if the file is missing or invalid."""

@@ -79,14 +79,15 @@ class Writer:
         self.ended_well = False
         try:
             folder.mkdir(exist_ok=True)
-            with open(folder / "errors.txt", "a") as errors:
+            with open(folder / "errors.txt", "a", encoding="utf-8") as errors:
                 # In its own session it survives signals to the job, and can close the W&B run.
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "trust_exp.loggers.wandb_process"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
-                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
                     start_new_session=True,
                 )
         except OSError as error:

@@ -48,7 +48,7 @@ def main() -> None:
 
 def private_output() -> Callable[[str], None]:
     """A function that writes to the job; redirects wandb's own output to stderr."""
-    mine = os.fdopen(os.dup(1), "w")
+    mine = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
     def tell(text: str) -> None:
@@ -166,6 +166,8 @@ class Session:
             path = folder / name
             if path.suffix in PICTURES and path.exists():
                 media[f"figures/{path.stem}"] = wandb.Image(str(path))
+        if others := [name for name in result.get("figures", []) if Path(name).suffix not in PICTURES]:
+            self.tell(f"W&B shows no {Path(others[0]).suffix} figures; figures=png makes some that it shows")
         return media
 
 

@@ -54,8 +54,11 @@ class Method(L.LightningModule):
         """Numbers that follow from the configuration and help to read it; logged as derived/*."""
         return {}
 
-    def conclude(self, folder: Path) -> list[Path]:
+    def conclude(self, folder: Path, ending: str) -> list[Path]:
         """Write into the run's folder what a training leaves besides its weights; called on every process after it.
+
+        Args:
+            ending: of the files of figures, such as ".png".
 
         Returns:
             The figures that were drawn; of the first process.

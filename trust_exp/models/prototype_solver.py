@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trust_exp.errors import UserError
 from trust_exp.explain.bases import k_means, principal_directions, random_features
+from trust_exp.explain.factorisation import Factors, check_matrix, nmf_many, semi_nmf
 from trust_exp.explain.linear_head import (
     augmented,
     coefficients,
@@ -16,7 +17,6 @@ from trust_exp.explain.linear_head import (
     shift_of_augmentation,
     unit_rows,
 )
-from trust_exp.explain.nmf import Factors, check_matrix, nmf_many, semi_nmf
 from trust_exp.models.prototype_options import PrototypeOptions
 from trust_exp.models.prototypes import PrototypeModel, Prototypes
 from trust_exp.models.tokens import TokenReader

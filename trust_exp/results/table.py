@@ -1,5 +1,6 @@
 """A result as a table on the console."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from trust_exp.recipes import recipe_line
 from trust_exp.results.record import is_measured
 
 NONE = "-"
+MOST_FIGURES = 5  # that are named one by one
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
@@ -32,8 +34,12 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
         if values:
             print(f"{title}: " + ", ".join(f"{name} {value_text(value)}" for name, value in values.items()))
     print(f"recipe:  {recipe_line(config)}")
-    for figure in result["figures"]:
-        print(f"figure:  {folder / figure}")
+    figures = [folder / figure for figure in result["figures"]]
+    if len(figures) > MOST_FIGURES:
+        print(f"figures: {len(figures)} in {os.path.commonpath([figure.parent for figure in figures])}{os.sep}")
+    else:
+        for figure in figures:
+            print(f"figure:  {figure}")
     print(f"result:  {folder / 'result.json'}", flush=True)
 
 

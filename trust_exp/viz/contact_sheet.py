@@ -15,7 +15,10 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+
+from trust_exp.viz.style import save
 
 Colour = tuple[int, int, int]
 Sizes = tuple[int, int]  # width and height, as PIL has them
@@ -26,6 +29,7 @@ TITLE, TEXT, SMALL = 21, 14, 12  # heights of letters
 LINE = 24  # of text
 MARGIN, GAP = 30, 12
 WIDTH = 1800  # of a page, about
+DOTS = 160  # an inch, of a page as PDF or SVG
 LARGEST_TILE = 400
 TONES = ((0.78, 0.86), (0.62, 0.98), (0.85, 0.62), (0.45, 0.88), (1.0, 0.75))  # saturation and value of colours
 MOST_NAMES = 48  # in a legend, for each heading
@@ -148,8 +152,21 @@ def colours(count: int) -> list[Colour]:
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def draw_contact_sheet(title: str, sheet: Sheet) -> bytes:
-    """The page as the content of a PNG file."""
+def draw_contact_sheet(title: str, sheet: Sheet, ending: str = ".png") -> bytes:
+    """The page as the content of a file: ``ending`` is .png, or .pdf or .svg, which hold its pixels."""
+    page, content = _draw_page(title, sheet), io.BytesIO()
+    if ending == ".png":
+        page.save(content, "PNG")
+        return content.getvalue()
+    figure = Figure((page.width / DOTS, page.height / DOTS))
+    place = figure.add_axes((0, 0, 1, 1))
+    place.set_axis_off()
+    place.imshow(np.asarray(page), interpolation="none", aspect="auto")
+    save(figure, content, ending)
+    return content.getvalue()
+
+
+def _draw_page(title: str, sheet: Sheet) -> Image.Image:
     length = max(map(len, sheet.strips))
     abreast = min(max(1, sheet.across // length), len(sheet.strips))
     height, width = sheet.strips[0][0].image.shape[:2]
@@ -167,15 +184,13 @@ def draw_contact_sheet(title: str, sheet: Sheet) -> bytes:
             _draw_tile(page, shown, (MARGIN + place * (tile[0] + GAP), top + row * step), tile)
     for number, line in enumerate(entries):
         _draw_legend_line(draw, line, bottom + number * LINE)
-    content = io.BytesIO()
-    page.save(content, "PNG")
-    return content.getvalue()
+    return page
 
 
 def write_contact_sheet(path: Path, title: str, sheet: Sheet) -> Path:
-    """Draw the page into a PNG file, whose folder is made."""
+    """Draw the page into a file in the format of its ending; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(draw_contact_sheet(title, sheet))
+    path.write_bytes(draw_contact_sheet(title, sheet, path.suffix))
     return path
 
 

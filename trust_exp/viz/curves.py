@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from trust_exp.results.plots import Curve, Figure, Matrix, Panel
-from trust_exp.viz.style import COLOURS, STYLE
+from trust_exp.viz.style import COLOURS, STYLE, save
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "v", "D")
@@ -34,7 +34,7 @@ Look = dict[str, dict[str, Any]]  # how the curve of a label is drawn
 
 
 def draw_curves(path: Path, figure: Figure) -> Path:
-    """Draw a figure into a PNG; the paper's numbers are white diamonds, in a matrix numbers in brackets."""
+    """Draw a figure into a file, see ``save``; the paper's numbers are white diamonds, in a matrix in brackets."""
     columns, (width, height) = max(len(row) for row in figure.panels), _size(figure)
     across = max(width * columns, 4.2)
     look = _looks(figure)
@@ -54,7 +54,7 @@ def draw_curves(path: Path, figure: Figure) -> Path:
             below.legend(handles=entries, loc="upper center", ncols=ncols, fontsize=8)
         below.text(0.5, 1 - legend / foot, "\n".join(notes), ha="center", va="top", fontsize=6.5, color="0.3")
         path.parent.mkdir(parents=True, exist_ok=True)
-        canvas.savefig(path, dpi=160)
+        save(canvas, path, path.suffix)
     return path
 
 

@@ -16,7 +16,7 @@ from trust_exp.data.sources.base import Source
 from trust_exp.data.stamps import CHANGED, changes
 from trust_exp.errors import UserError, unknown
 
-__all__ = ["Source", "all_sources", "ensure", "find", "import_dataset", "is_present"]
+__all__ = ["Source", "all_sources", "ensure", "find_source", "import_dataset", "is_present"]
 
 
 @cache

@@ -140,7 +140,7 @@ class BrodenPlusStreet(BrodenPlus):
 
 def _chosen(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return STREET
     except (OSError, UnicodeDecodeError) as error:

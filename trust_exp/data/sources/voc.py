@@ -134,7 +134,7 @@ def read_list(path: Path) -> list[str]:
         UserError: if it cannot be read, is empty or names an image twice.
     """
     try:
-        names = path.read_text().split()
+        names = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a list of images: {error}") from error
     if not names:

@@ -58,7 +58,7 @@ def draw_classes(context: Context, found: Outcomes, how: str) -> Path:
     label = found["label"]
     present = [number for number in range(len(classes)) if (label == number).any()]
     return draw_class_accuracies(
-        context.figures / "class_accuracies.png",
+        context.figure("class_accuracies"),
         [classes[number] for number in present],
         [found["correct"][label == number].double().mean().item() for number in present],
         [found["survived"][label == number, -1].double().mean().item() for number in present],

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trust_exp.attacks.autoattack import Implementation, Version, attacks_of, autoattack
+from trust_exp.attacks.auto_attack import Implementation, Version, attacks_of, autoattack
 from trust_exp.attacks.ball import TOLERANCE, Norm, check_radius
 from trust_exp.data.batch import Batch, DatasetInfo, Split
 from trust_exp.errors import UserError

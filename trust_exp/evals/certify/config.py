@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from omegaconf import MISSING
+
 from trust_exp.errors import UserError, check_range
 from trust_exp.evals.config import EvalConfig, check_splits
 from trust_exp.schema import added_later, moved
@@ -17,7 +19,7 @@ class CertifyConfig(EvalConfig):
 
     _target_: str = moved("trust_exp.evals.certify.suite.Certify", before="trust_exp.evals.certify.Certify")
     splits: list[str] = field(default_factory=lambda: ["test"])
-    radii: list[float] = field(default_factory=lambda: [36 / 255, 72 / 255, 108 / 255])  # L2
+    radii: list[float] = MISSING  # L2, in the data's own units
     per_class: bool = True
     tightness_pairs: int = 4000  # 0: no search
     tightness_steps: int = 1000

@@ -112,9 +112,7 @@ class Certify(Suite):
         curves = {str(split): found["radius"][found["correct"]].numpy() for split, found in outcomes.items()}
         sizes = {str(split): len(found["radius"]) for split, found in outcomes.items()}
         title = f"{context.method} on {context.info.name}"
-        figures = [
-            draw_certified_accuracy(context.figures / "certified_accuracy.png", curves, sizes, self.radii, title)
-        ]
+        figures = [draw_certified_accuracy(context.figure("certified_accuracy"), curves, sizes, self.radii, title)]
         if context.info.shape == (2,):
             figures.append(self._draw_plane(outcomes, title))
         return figures
@@ -132,5 +130,5 @@ class Certify(Suite):
             return ((logits[:, 1] - logits[:, 0]) / self.bound.pairwise[0, 1]).cpu()
 
         return draw_plane(
-            self.context.figures / "boundary.png", distance, shown.image, shown.label, violated, radius, caption
+            self.context.figure("boundary"), distance, shown.image, shown.label, violated, radius, caption
         )

@@ -12,8 +12,8 @@ from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.deletion import deletion_rows
 from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.explain.factorisation import Factors, nmf
 from trust_exp.explain.linear_head import matched_cosine, similarity
-from trust_exp.explain.nmf import Factors, nmf
 from trust_exp.explain.nnls import encode
 from trust_exp.explain.patches import log_similarity, squared_distances
 from trust_exp.models.protopnet import NOWHERE, ProtoPNet, cycle_file
@@ -147,7 +147,7 @@ class PatchSuite(Suite):
             images = self.context.data.samples("train", self.of_class[label][:ACROSS]).image
             page = patches_page(patches, self._likenesses(label), images, parts, self.model.reader.grid)
             title = f"Patches that stand for {self.context.info.classes[label]}"
-            paths.append(write_contact_sheet(self.context.figures / f"patches_{label}.png", title, page))
+            paths.append(write_contact_sheet(self.context.figure(f"patches_{label}"), title, page))
         return paths
 
     def _patches(self, model: ProtoPNet, label: int) -> list[Patch]:

@@ -156,4 +156,4 @@ class PrototypePictures:
         return maps / maps.max().clamp_min(1e-12)
 
     def _save(self, name: str, title: str, sheet: Sheet) -> Path:
-        return write_contact_sheet(self.context.figures / f"{name}.png", title, sheet)
+        return write_contact_sheet(self.context.figure(name), title, sheet)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from trust_exp.attacks.arguments import Threat
 from trust_exp.attacks.ball import Norm, check_radius
-from trust_exp.attacks.pgd import fgsm_rs, pgd, trades_attack
+from trust_exp.attacks.projected_gradient import fgsm_rs, pgd, trades_attack
 from trust_exp.console import say
 from trust_exp.data.batch import Batch, DatasetInfo
 from trust_exp.data.module import DataModule
@@ -168,7 +168,7 @@ class AdversarialTraining(GradientMethod):
         best = None if self.stopping is None else self.stopping.best
         return super().weights() if best is None else best
 
-    def conclude(self, folder: Path) -> list[Path]:
+    def conclude(self, folder: Path, ending: str) -> list[Path]:
         if self.subset is not None and self.trainer.is_global_zero:
             write_index(folder / ATTACKED, self.subset.index, self.data.sample_facts())
         return []

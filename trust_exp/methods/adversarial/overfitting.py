@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trust_exp.attacks.arguments import Threat
 from trust_exp.attacks.mode import attack_mode
-from trust_exp.attacks.pgd import fgsm_rs, pgd
+from trust_exp.attacks.projected_gradient import fgsm_rs, pgd
 from trust_exp.console import say
 from trust_exp.data.module import DataModule
 from trust_exp.methods.adversarial.checks import Check, log_now

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trust_exp.attacks.arguments import Threat
-from trust_exp.attacks.autoattack import autoattack
+from trust_exp.attacks.auto_attack import autoattack
 from trust_exp.data.batch import Split
 from trust_exp.data.module import DataModule
 from trust_exp.errors import UserError

@@ -97,12 +97,13 @@ class DifficultyWatch(L.Callback):
 
     # --- at the end -----------------------------------------------------------------------------------------------
 
-    def conclude(self, method: GradientMethod, folder: Path) -> list[Path]:
+    def conclude(self, method: GradientMethod, folder: Path, ending: str) -> list[Path]:
         """Write ``rankings/<measure>.npz`` and draw them; called on every process. Returns the figures."""
         scores = self._scores(method, folder)
         if not method.trainer.is_global_zero:
             return []
-        figures = [self._write(method, folder, name, *found) for name, found in scores.items()]
+        files = {name: folder / "figures" / f"difficulty_{name}{ending}" for name in scores}
+        figures = [self._write(method, folder, name, *found, files[name]) for name, found in scores.items()]
         shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
         return figures
 
@@ -145,7 +146,9 @@ class DifficultyWatch(L.Callback):
                     f"{error.filename} is missing, and vog needs it; force=true restarts the run"
                 ) from error
 
-    def _write(self, method: GradientMethod, folder: Path, name: str, index: Tensor, score: Tensor) -> Path:
+    def _write(
+        self, method: GradientMethod, folder: Path, name: str, index: Tensor, score: Tensor, figure: Path
+    ) -> Path:
         """Write a ranking and draw it; what it says of the classes is kept in ``found``."""
         ranking = ranked(name, index.numpy(), score.numpy(), self.facts, folder.name.rpartition("-")[2])
         write_ranking(folder / "rankings" / f"{name}.npz", ranking)
@@ -154,8 +157,7 @@ class DifficultyWatch(L.Callback):
             say(f"rankings/{name}.npz leaves out {missing} training samples that training never used")
         labels, classes = data.labels("train").numpy(), method.info.classes
         self.found[name] = _of_classes(ranking, labels, classes)
-        path = folder / "figures" / f"difficulty_{name}.png"
-        return draw_difficulty(path, ranking.score, labels[ranking.index], classes, name)
+        return draw_difficulty(figure, ranking.score, labels[ranking.index], classes, name)
 
 
 def _of_classes(ranking: Ranking, labels: Any, names: Sequence[str]) -> dict[str, Any]:

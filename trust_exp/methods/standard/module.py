@@ -42,8 +42,8 @@ class Standard(GradientMethod):
     def configure_callbacks(self) -> list[L.Callback]:
         return [] if self.watch is None else [self.watch]
 
-    def conclude(self, folder: Path) -> list[Path]:
-        return [] if self.watch is None else self.watch.conclude(self, folder)
+    def conclude(self, folder: Path, ending: str) -> list[Path]:
+        return [] if self.watch is None else self.watch.conclude(self, folder, ending)
 
     def facts(self) -> dict[str, Any]:
         return {} if self.watch is None else {"difficulty": self.watch.found}

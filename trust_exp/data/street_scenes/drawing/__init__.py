@@ -9,7 +9,7 @@ from trust_exp.data.street_scenes.drawing.concepts import CLASSES, MATERIALS, PA
 from trust_exp.data.street_scenes.drawing.dice import Dice
 from trust_exp.data.street_scenes.drawing.light import draw_light
 from trust_exp.data.street_scenes.drawing.places import PLACES, draw_camera, draw_street
-from trust_exp.data.street_scenes.drawing.render import render
+from trust_exp.data.street_scenes.drawing.rendering import render
 from trust_exp.data.street_scenes.drawing.scenery import Scenery
 from trust_exp.errors import check_range
 

@@ -1,6 +1,6 @@
 """Auto-PGD as released with AutoAttack, decision by decision, except that broken images leave at once.
 
-It gives the verdicts that papers report; :func:`trust_exp.attacks.apgd.apgd` is stronger.
+It gives the verdicts that papers report; :func:`trust_exp.attacks.auto_pgd.apgd` is stronger.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trust_exp.attacks.apgd import Score, checkpoints
 from trust_exp.attacks.arguments import ImageOptions, under_attack
+from trust_exp.attacks.auto_pgd import Score, checkpoints
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.noise import ball_noise
 from trust_exp.verdicts import predicted

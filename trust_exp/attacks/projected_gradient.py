@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trust_exp.attacks.apgd import LOSSES, check_classes
 from trust_exp.attacks.arguments import Threat, check_per_image
+from trust_exp.attacks.auto_pgd import LOSSES, check_classes
 from trust_exp.attacks.ball import Ball, rowwise
 from trust_exp.attacks.mode import attack_mode
 from trust_exp.errors import check_choice, check_range

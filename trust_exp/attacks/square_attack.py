@@ -12,8 +12,8 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from trust_exp.attacks.apgd_released import cut
 from trust_exp.attacks.arguments import ImageOptions, under_attack
+from trust_exp.attacks.auto_pgd_released import cut
 from trust_exp.attacks.ball import Ball
 from trust_exp.attacks.noise import image_noise
 from trust_exp.rng import keyed_generator

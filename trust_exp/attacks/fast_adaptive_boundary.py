@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trust_exp.attacks.apgd_released import cut, leave, together
 from trust_exp.attacks.arguments import ImageOptions, under_attack
+from trust_exp.attacks.auto_pgd_released import cut, leave, together
 from trust_exp.attacks.ball import Ball, Domain, Norm, rowwise
 from trust_exp.attacks.noise import ball_noise
 from trust_exp.verdicts import predicted

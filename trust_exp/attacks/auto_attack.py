@@ -16,11 +16,11 @@ from typing import Any, Literal, Unpack, get_args
 import torch
 from torch import Tensor, nn
 
-from trust_exp.attacks.apgd_released import apgd_ce, apgd_t
 from trust_exp.attacks.arguments import ImageOptions, check_labels, check_per_image, under_attack
+from trust_exp.attacks.auto_pgd_released import apgd_ce, apgd_t
 from trust_exp.attacks.ball import Ball, Norm, rowwise
-from trust_exp.attacks.fab import fab
-from trust_exp.attacks.square import square
+from trust_exp.attacks.fast_adaptive_boundary import fab
+from trust_exp.attacks.square_attack import square
 from trust_exp.errors import UserError, check_choice
 from trust_exp.verdicts import predicted
 
