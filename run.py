@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig
 
 from trust_exp.compose import register, with_task
+from trust_exp.console import print_any_name
 from trust_exp.jobs import start
 from trust_exp.messages import exit_code_of
 from trust_exp.references import quoted
@@ -32,6 +33,7 @@ def run(config: DictConfig) -> Any:
 
 def main() -> None:
     """Compose and run; what Hydra finds wrong is said in one sentence."""
+    print_any_name()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors to us instead of printing them
     sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]
     if not {"-m", "--multirun"} & set(sys.argv):  # a launcher does it for each job of a sweep

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Sequence
 
 from trust_exp import __version__, commands
+from trust_exp.console import print_any_name
 from trust_exp.messages import exit_code_of
 
 
 def main() -> None:
     """Entry point of the console script."""
+    print_any_name()
     sys.exit(exit_code_of(lambda: run(sys.argv[1:])))
 
 

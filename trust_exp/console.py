@@ -1,5 +1,6 @@
 """The console: lines for the user beside the results, and tables as wide as the terminal."""
 
+import io
 import sys
 from contextlib import suppress
 
@@ -13,5 +14,14 @@ def say(text: str) -> None:
 
 
 def console() -> Console:
-    """As wide as the terminal; wide enough for every line where there is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    """As wide as the terminal; wide enough for every line where there is none. Text in [brackets] is text."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+
+
+def print_any_name() -> None:
+    r"""From now on print what the console's encoding lacks, such as a file's name that is not UTF-8, as ``\xe9``.
+
+    Python does so for messages already, but not for results.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
