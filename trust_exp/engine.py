@@ -152,6 +152,7 @@ class Pipeline:
             torch.set_num_threads(self.config["accelerator"]["threads"])
         with self._phase("setup"):
             data = self._data("dataset")
+            check_two_classes(data)
             for node in pending.values():
                 if node.get("data") is None:
                     for split in node.get("splits", ()):
@@ -177,6 +178,8 @@ class Pipeline:
         data: DataModule = build(node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"])
         if self.record is not None:
             data.prepare_data()
+            for remark in data.remarks():
+                say(remark)
             for split in data.splits:
                 data.size(split)  # which of them is missing is said before the training, not after it
             self._compare_data(data, self.record, key)
@@ -371,6 +374,15 @@ class Pipeline:
             **given,
         )
         return self.trainer
+
+
+def check_two_classes(data: DataModule) -> None:
+    """Raise UserError if images of one class are to be told apart."""
+    if data.task == "classification" and len(data.info.classes) == 1:
+        raise UserError(
+            f"dataset={data.name} has one class, {data.info.classes[0]!r}; a classifier needs two or more: "
+            "add images of another one, or choose more by dataset.classes"
+        )
 
 
 @torch.no_grad()
