@@ -178,6 +178,16 @@ def test_other_data_under_an_old_run_are_refused(composed, tmp_path, monkeypatch
         engine.execute_and_record(more)
 
 
+@pytest.mark.parametrize("chosen", ["certify", "autoattack"])
+def test_one_class_is_refused_before_the_training(composed, tmp_path, chosen):
+    config = composed("size=smoke", f"eval=[{chosen}]", "dataset.classes=['3']")
+    job = Job(config, open_run(config, tmp_path / "run", []), [])
+    with pytest.raises(UserError, match="dataset=digits has one class, '3'; a classifier needs two or more"):
+        engine.execute_and_record(job)
+    assert not job.run.is_trained
+    assert not job.run.checkpoints
+
+
 def test_a_stopped_run_does_not_go_on_with_other_data(composed, tmp_path, monkeypatch):
     chosen = tmp_path / "chosen.txt"
     chosen.write_text("\n".join(map(str, range(1000))))

@@ -24,18 +24,20 @@ DEPTH = 2  # an archive's own folder lies in the one that it is unpacked to
 
 
 def folders(folder: Path) -> Iterator[Path]:
-    """``folder`` and the folders in it down to ``DEPTH``, the outer ones first; those of a system are left out.
+    """``folder`` and the folders in it down to ``DEPTH``, the outer ones first, each once; no folders of a system.
 
     Raises:
         UserError: if it is not a folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    level = [folder]
+    yield folder
+    seen, level = {os.path.realpath(folder)}, [folder]
     for _ in range(DEPTH):
+        inner = {os.path.realpath(child): child for parent in level for child in subfolders(parent)}
+        level = [child for path, child in inner.items() if path not in seen]
+        seen |= inner.keys()
         yield from level
-        level = [child for parent in level for child in subfolders(parent)]
-    yield from level
 
 
 def holding(folder: Path, *names: str) -> Path | None:

@@ -35,6 +35,11 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in CLUTTER
 
 
+def _above(folder: str) -> set[str]:
+    """A folder, given by its real path, and those that it lies in."""
+    return {folder, *map(str, Path(folder).parents)}
+
+
 def content(folder: str | Path, remarks: Remarks) -> Content:
     """What lies in a folder; what is left out of it is counted in ``remarks``.
 
@@ -66,7 +71,10 @@ def _follow(entry: "os.DirEntry[str]", found: Content, remarks: Remarks) -> None
         remarks.add("nowhere", entry.name)
         return
     if stat.S_ISDIR(mode):
-        found.linked.append(entry.path)
+        if os.path.realpath(entry.path) in _above(os.path.realpath(os.path.dirname(entry.path))):
+            remarks.add("again", entry.name)
+        else:
+            found.linked.append(entry.path)
     elif stat.S_ISREG(mode):
         found.files.append(entry.path)
     else:
@@ -105,7 +113,7 @@ def walk(places: Sequence[str | Path], remarks: Remarks) -> list[list[str]]:
         UserError: if a folder cannot be read.
     """
     real = [os.path.realpath(place) for place in places]
-    seen = set(real)
+    seen, above = set(real), set().union(*map(_above, real))
     found: list[list[str]] = [[] for _ in places]
     waiting = deque((row, str(place), path) for row, (place, path) in enumerate(zip(places, real, strict=True)))
     linked: deque[tuple[int, str]] = deque()
@@ -115,7 +123,7 @@ def walk(places: Sequence[str | Path], remarks: Remarks) -> list[list[str]]:
         else:  # links come last: a folder is visited where it lies
             row, folder = linked.popleft()
             path = os.path.realpath(folder)
-            if path in seen or any(place.startswith(os.path.join(path, "")) for place in real):
+            if path in seen or path in above:
                 remarks.add("again", os.path.basename(folder))
                 continue
             seen.add(path)
