@@ -27,6 +27,7 @@ from trust_exp.build import build, target_of
 from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StepDraws, StopRequest
 from trust_exp.check import watched_evals
 from trust_exp.console import say
+from trust_exp.contract import part_of
 from trust_exp.data.batch import Split
 from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
@@ -152,7 +153,7 @@ class Pipeline:
             torch.set_num_threads(self.config["accelerator"]["threads"])
         with self._phase("setup"):
             data = self._data("dataset")
-            check_two_classes(data)
+            check_two_classes(self.config, data)
             for node in pending.values():
                 if node.get("data") is None:
                     for split in node.get("splits", ()):
@@ -376,9 +377,11 @@ class Pipeline:
         return self.trainer
 
 
-def check_two_classes(data: DataModule) -> None:
-    """Raise UserError if images of one class are to be told apart."""
-    if data.task == "classification" and len(data.info.classes) == 1:
+def check_two_classes(config: Mapping[str, Any], data: DataModule) -> None:
+    """Raise UserError if a classifier is to tell apart images of one class."""
+    method, model = part_of("method", config["method"]), part_of("model", config["model"])
+    given = method.gives if "network" in method.gives else (*method.gives, *model.gives)
+    if data.task == "classification" and LOGITS in given and len(data.info.classes) == 1:
         raise UserError(
             f"dataset={data.name} has one class, {data.info.classes[0]!r}; a classifier needs two or more: "
             "add images of another one, or choose more by dataset.classes"
