@@ -273,8 +273,8 @@ def test_commands_print_where_there_is_only_ascii(environment, commands, tmp_pat
 def test_letters_that_a_terminal_lacks_are_printed_in_plain_ones(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file := io.BytesIO(), encoding="ascii", newline=""))
     print_anywhere()
-    print("ε ± 2σ, Müller’s ∘ – 日", flush=True)
-    assert file.getvalue() == b"eps +- 2sigma, Muller?s o - ?\n"
+    print("ε ± 2σ, Müller’s ∘ – 日, caf\udce9.png", flush=True)
+    assert file.getvalue() == b"eps +- 2sigma, Muller?s o - ?, caf\\xe9.png\n"
 
 
 def test_letters_that_a_terminal_has_stay(monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -168,6 +169,60 @@ def test_import_says_what_was_converted(tmp_path, capsys, monkeypatch):
         "  3 boxes beyond the border were converted",
         "  the files are the published ones: their checksums agree",
     ]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A small Caltech-101, with a photograph that EXIF turns, a file that is no image and one that cannot be read."""
+    for label in ("ant", "bass"):
+        for number in range(5):
+            path = tmp_path / "files" / "101_ObjectCategories" / label / f"image_{number:04}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (12, 9)).save(path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (12, 9)).save(path, exif=exif)
+    (path.parent / "notes.txt").touch()
+    (path.parent / "x.HEIC").touch()
+    return tmp_path / "files"
+
+
+LEFT_OUT = [
+    "1 file that is not an image is left out (notes.txt)",
+    "1 image is left out, as images of its kind are not read (.heic); convert it, e.g. to PNG",
+]
+
+
+def test_import_and_show_say_what_was_left_out_and_why(photographs, tmp_path, here):
+    done = here("import", "caltech101", photographs, "--root", tmp_path)
+    expected = ["  1 images that EXIF turns were converted", *(f"  {one}" for one in LEFT_OUT)]
+    assert done.stdout.splitlines()[3:] == expected
+    shown = here("show", "caltech101", "--root", tmp_path, "--out", tmp_path / "a.png", "dataset.workers=0")
+    assert shown.stdout == f"{tmp_path / 'a.png'}\n"
+    assert shown.stderr.splitlines() == [f"dataset=caltech101: {one}" for one in LEFT_OUT]
+
+
+def test_verify_knows_that_photographs_were_turned(photographs, tmp_path, here):
+    here("import", "caltech101", photographs, "--root", tmp_path)
+    assert here("verify", "caltech101", "--root", tmp_path).returncode == 0
+    path = photographs / "101_ObjectCategories" / "bass" / "image_0004.jpg"
+    Image.new("RGB", (12, 9)).save(path)
+    assert_one_sentence(here("verify", "caltech101", "--root", tmp_path), f"{path} has changed since caltech101 was")
+
+
+def test_verify_says_that_an_older_version_prepared_a_set(photographs, tmp_path, here):
+    here("import", "caltech101", photographs, "--root", tmp_path)
+    path = tmp_path / "prepared" / "caltech101" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "reading": 1}))
+    done = here("verify", "caltech101", "--root", tmp_path)
+    assert_one_sentence(done, f"caltech101 in {tmp_path} was prepared by an older version; the next run prepares it")
+
+
+def test_names_that_are_not_utf8_are_printed(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    done = trust_exp("table", "cll/figure_4_4", "--out", folder / "a.md", "--runs", tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"wrote {tmp_path}/caf\\udce9/a.md\n"), done.stderr
 
 
 def test_verify_reads_every_image_of_the_index(voc, here):

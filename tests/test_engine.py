@@ -15,6 +15,7 @@ from trust_exp.errors import UserError
 from trust_exp.identity import folder_name
 from trust_exp.job import Job
 from trust_exp.messages import RunFailed
+from trust_exp.methods.config import MethodConfig
 from trust_exp.runs import Run, lock, open_run
 
 SMOKE = ["size=smoke", "eval=[clean,certify]"]
@@ -176,6 +177,28 @@ def test_other_data_under_an_old_run_are_refused(composed, tmp_path, monkeypatch
     more = Job({**config, "eval": composed("size=smoke", "eval=[certify]")["eval"]}, job.run, [])
     with pytest.raises(UserError, match="is not what run was trained on"):
         engine.execute_and_record(more)
+
+
+@pytest.mark.parametrize("chosen", ["certify", "autoattack"])
+def test_one_class_is_refused_before_the_training(composed, tmp_path, chosen):
+    config = composed("size=smoke", f"eval=[{chosen}]", "dataset.classes=['3']")
+    job = Job(config, open_run(config, tmp_path / "run", []), [])
+    with pytest.raises(UserError, match="dataset=digits has one class, '3'; a classifier needs two or more"):
+        engine.execute_and_record(job)
+    assert not job.run.is_trained
+    assert not job.run.checkpoints
+
+
+class Reconstruction(MethodConfig):
+    """Of a method with a network of its own that classifies nothing."""
+
+    gives = ("network", "scores")
+
+
+def test_one_class_is_enough_for_what_classifies_nothing(composed):
+    config = composed("size=smoke", "eval=[clean]")
+    method = {**config["method"], "_schema_": f"{__name__}:Reconstruction"}
+    engine.check_two_classes({**config, "method": method}, Digits("digits", classes=["3"]))
 
 
 def test_a_stopped_run_does_not_go_on_with_other_data(composed, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A run knows its data: paths mean the same everywhere, and numbers of data that have changed are not "done"."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.chosen import plain_method
+from trust_exp.data import sources, store
+from trust_exp.data.unchanged import change_in
 
 SHORT = ["model=cifar_resnet20", "fit.epochs=null", "fit.steps=2", "eval=[clean]", "dataset.batch_size=8"]
 
@@ -148,3 +151,62 @@ def test_a_run_is_evaluated_from_another_folder(command_line, npz_run, tmp_path,
     assert not process.returncode, process.stderr
     assert "evals to run: clean" in process.stderr
     assert not list(elsewhere.iterdir())
+
+
+# --- sets that an older version prepared -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def older(monkeypatch):
+    """Prepare a set as the version did that knew no orientation; its facts as a run of then has recorded them."""
+
+    def prepare(source, root, path=None):
+        with monkeypatch.context() as before:
+            before.setattr(type(source), "reading", 1)
+            before.setattr("trust_exp.data.readers.images._orientation", lambda image: 1)
+            manifest = sources.ensure(source.at(path), root, path)
+        (store.prepared_folder(root, manifest["name"]) / "manifest.json").write_text(
+            json.dumps({key: value for key, value in manifest.items() if key not in ("reading", "remarks", "lacking")})
+        )
+        return {key: value for key, value in store.facts(manifest).items() if key != "reading"}
+
+    return prepare
+
+
+def turn(path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (32, 32)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6])
+def test_a_run_before_photographs_stood_upright_is_done_if_none_lay(older, tmp_path, turned):
+    folder, root = write_photos(tmp_path / "photos"), tmp_path / "data"
+    turn(folder / "cat" / "3.png", turned)
+    node, seen = {"name": "folder", "path": str(folder)}, older(sources.find_source("folder"), root, folder)
+    change = change_in(node, seen, root)
+    assert change == ("" if turned == 1 else f"trust_exp reads {folder} in another way")
+    assert change_in(node, seen, root) == change, "it is prepared by then"
+
+
+def test_a_published_set_that_an_older_version_prepared_is_prepared_anew(older, tmp_path):
+    root, source = tmp_path / "data", sources.find_source("caltech101")
+    folder = write_photos(tmp_path / "somewhere" / "101_ObjectCategories")
+    turn(folder / "dog" / "0.png", 8)
+    sources_before = older(source, root, folder.parent)
+    assert store.reading(store.read_manifest(store.prepared_folder(root, "caltech101"))) == 1
+    change = change_in({"name": "caltech101", "path": None}, sources_before, root)
+    assert change == f"trust_exp reads {folder.parent} in another way"
+    manifest = sources.ensure(source, root)  # from where it was imported
+    assert store.reading(manifest) == source.reading == 2
+    orientations = [store.open_part(root, "caltech101", part)["orientation"] for part in ("train", "test")]
+    assert sorted(np.concatenate(orientations).tolist()) == [1] * 19 + [8]
+
+
+def test_a_set_that_is_read_as_before_stays(older, tmp_path):
+    file = write_npz(tmp_path / "d.npz")
+    seen = older(sources.find_source("npz"), tmp_path / "data", file)
+    assert change_in({"name": "npz", "path": str(file)}, seen, tmp_path / "data") == ""
+    seen["files"]["train_labels.npy"]["sha256"] = "of labels that were not numbered anew"
+    change = change_in({"name": "npz", "path": str(file)}, seen, tmp_path / "data")
+    assert change == f"trust_exp reads {file} in another way"

@@ -8,8 +8,11 @@ import torch
 from PIL import Image
 
 from trust_exp.config import FIGURES
-from trust_exp.viz import certified, plane, style
+from trust_exp.results.comparison import Number
+from trust_exp.results.plots import Curve, Figure, Matrix, Panel, Point
+from trust_exp.viz import certified, classes, difficulty, plane, style
 from trust_exp.viz.contact_sheet import Sheet, Tile, draw_contact_sheet, plain_sheet, write_contact_sheet
+from trust_exp.viz.curves import draw_curves
 from trust_exp.viz.prototypes import explanation, intervention
 
 
@@ -17,8 +20,8 @@ def recorded(monkeypatch, module):
     """The axes that the module draws on, for a look at what is on them."""
     seen = []
 
-    def axes(path, *size):
-        manager = style.axes(path, *size)
+    def axes(path, *size, **named):
+        manager = style.axes(path, *size, **named)
 
         class Recorder:
             def __enter__(self):
@@ -133,3 +136,28 @@ def test_a_contact_sheet_has_the_format_of_its_ending_and_all_its_pixels(tmp_pat
     width, height = Image.open(io.BytesIO(draw_contact_sheet(*page))).size
     assert f"/Width {width}".encode() in (tmp_path / "a" / "s.pdf").read_bytes()
     assert f"/Height {height}".encode() in (tmp_path / "a" / "s.pdf").read_bytes()
+
+
+NAMES = ["$a^{$", "$\\nothing$", "a_b^c", "e\\f", "$$", "{0}%s", "\u732b"]  # formulas, some of them broken; a cat
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # that the font has no such letter
+def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
+    seen = recorded(monkeypatch, classes)
+    some = np.linspace(0, 1, len(NAMES))
+    classes.draw_class_accuracies(tmp_path / "a.png", NAMES, some, some, [True] * len(NAMES), "$t^{$")
+    assert sorted(label.get_text() for label in seen[0].get_xticklabels()) == sorted(NAMES)
+    difficulty.draw_difficulty(tmp_path / "b.png", some, np.arange(len(NAMES)), NAMES, "loss of $x^{$")
+    number = Number(1.0, None, 1)
+    bars = Panel("$p^{$", "accuracy", "classes", [Curve("$l^{$", [Point(name, number, None) for name in NAMES])])
+    cells = [[number] * len(NAMES)] * len(NAMES)
+    matrix = Panel("", "accuracy", "matrix", matrix=Matrix(NAMES, NAMES, cells, cells))
+    draw_curves(tmp_path / "c.png", Figure("$f^{$", "$x^{$", [[bars], [matrix]], ["$n^{$"], []))
+    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in "abc")
+
+
+def test_dollars_make_no_formula(tmp_path):
+    with style.axes(tmp_path / "a.png") as plot:
+        texts = [plot.text(0, 0, name) for name in ("$ab$", "ab")]
+        with_dollars, without = (text.get_window_extent().width for text in texts)
+    assert with_dollars > 1.5 * without

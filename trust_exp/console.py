@@ -41,8 +41,8 @@ def say(text: str) -> None:
 
 
 def console() -> Console:
-    """As wide as the terminal; wide enough for every line where there is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    """As wide as the terminal; wide enough for every line where there is none. Text in [brackets] is text."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
 
 
 def print_anywhere() -> None:
@@ -54,7 +54,10 @@ def print_anywhere() -> None:
 
 
 def in_plain_letters(error: UnicodeError) -> tuple[str, int]:
-    """Handler of letters that cannot be encoded: their like in ASCII, without accents; ? where there is none."""
+    r"""Handler of letters that cannot be encoded: their like in ASCII, without accents; ? where there is none.
+
+    Bytes of a file's name that are not UTF-8 are escaped: ``\xe9``.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]
@@ -62,5 +65,7 @@ def in_plain_letters(error: UnicodeError) -> tuple[str, int]:
 
 
 def _plain(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # how Python keeps such a byte
+        return f"\\x{ord(letter) - 0xDC00:02x}"
     bare = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode("ascii")
     return PLAIN.get(letter) or bare or "?"

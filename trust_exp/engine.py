@@ -27,6 +27,7 @@ from trust_exp.build import build, target_of
 from trust_exp.callbacks import SAME_AGAIN, FiniteLoss, ProgressLine, SafePoint, StepDraws, StopRequest
 from trust_exp.check import watched_evals
 from trust_exp.console import say
+from trust_exp.contract import part_of
 from trust_exp.data.batch import Split
 from trust_exp.data.config import DataConfig
 from trust_exp.data.module import DataModule
@@ -153,6 +154,7 @@ class Pipeline:
             torch.set_num_threads(self.config["accelerator"]["threads"])
         with self._phase("setup"):
             data = self._data("dataset")
+            check_two_classes(self.config, data)
             target_of(self.config["method"]).check(self.config["method"], data.info)
             for node in pending.values():
                 if node.get("data") is None:  # what cannot be asked of the data is said before the training
@@ -180,6 +182,8 @@ class Pipeline:
         data: DataModule = build(node, name=node["name"], root=self.config["paths"]["data"], seed=self.config["seed"])
         if self.record is not None:
             data.prepare_data()
+            for remark in data.remarks():
+                say(remark)
             for split in data.splits:
                 data.size(split)  # which of them is missing is said before the training, not after it
             self._compare_data(data, self.record, key)
@@ -384,6 +388,17 @@ class Pipeline:
             **given,
         )
         return self.trainer
+
+
+def check_two_classes(config: Mapping[str, Any], data: DataModule) -> None:
+    """Raise UserError if a classifier is to tell apart images of one class."""
+    method, model = part_of("method", config["method"]), part_of("model", config["model"])
+    given = method.gives if "network" in method.gives else (*method.gives, *model.gives)
+    if data.task == "classification" and LOGITS in given and len(data.info.classes) == 1:
+        raise UserError(
+            f"dataset={data.name} has one class, {data.info.classes[0]!r}; a classifier needs two or more: "
+            "add images of another one, or choose more by dataset.classes"
+        )
 
 
 @torch.no_grad()

@@ -12,10 +12,18 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, features
 
 from trust_exp.data.readers import images
-from trust_exp.data.readers.images import ImageFacts, check_images, image_facts, read_labels, read_rgb
+from trust_exp.data.readers.images import (
+    ImageFacts,
+    check_images,
+    image_facts,
+    open_rgb,
+    read_labels,
+    read_rgb,
+    upright_sizes,
+)
 from trust_exp.errors import UserError
 
 HEIGHT, WIDTH = 6, 9
@@ -123,10 +131,41 @@ def test_of_an_animation_the_first_frame_is_taken():
         assert (pixels == (255, 0, 0)).all()
 
 
-def test_a_rotation_in_the_metadata_is_not_applied():
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_the_orientation_in_the_metadata_is_applied_where_it_is_asked_for(file, kind):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encoded(Image.fromarray(RGB), kind, exif=exif)
+        stored = read_rgb(content)
+        assert stored.shape == (HEIGHT, WIDTH, 3)
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+        np.testing.assert_array_equal(read_rgb(content, upright=True), expected)
+        np.testing.assert_array_equal(open_rgb(content, orientation=orientation), expected)
+        facts = check_images([file(content)])
+        assert (facts.sizes.tolist(), facts.orientations.tolist()) == ([[HEIGHT, WIDTH]], [orientation])
+        assert upright_sizes(facts.sizes, facts.orientations).tolist() == [list(expected.shape[:2])]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 700])
+def test_an_orientation_that_there_is_not_is_none(file, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: a quarter turn
-    assert read_rgb(encoded(Image.fromarray(RGB), "JPEG", exif=exif)).shape == (HEIGHT, WIDTH, 3)
+    exif[0x0112] = orientation
+    assert image_facts(file(encoded(Image.fromarray(RGB), "JPEG", exif=exif))).orientation == 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1"])
+def test_portable_pixmaps_are_read(file, mode):
+    image = in_mode(mode)
+    np.testing.assert_array_equal(read_rgb(encoded(image, "PPM")), np.asarray(image.convert("RGB")))
+    assert image_facts(file(encoded(image, "PPM"))) == ImageFacts(HEIGHT, WIDTH, mode)
+
+
+def test_a_portable_pixmap_of_numbers_is_read():
+    text = "P3\n# three by one\n3 1\n255\n1 2 3  4 5 6  7 8 9\n"
+    assert read_rgb(text.encode()).tolist() == [[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]
 
 
 DEEP = np.arange(HEIGHT * WIDTH * 8, dtype=np.uint8).reshape(HEIGHT, -1)
@@ -143,8 +182,15 @@ DEEP = np.arange(HEIGHT * WIDTH * 8, dtype=np.uint8).reshape(HEIGHT, -1)
         png(DEEP[:, : WIDTH * 6], 16, 2),
         png(DEEP[:, : WIDTH * 4], 16, 4),
         png(DEEP[:, : WIDTH * 8], 16, 6),
+        b"P5 9 6 65535\n" + DEEP[:, : WIDTH * 2].tobytes(),
+        b"P6 9 6 1023\n" + DEEP[:, : WIDTH * 6].tobytes(),
+        b"P3 1 1 65535\n1 2 3\n",
+        b"Pf\n9 6\n-1.0\n" + bytes(WIDTH * HEIGHT * 4),
     ],
-    ids=["I;16 png", "I;16 tiff", "I tiff", "F tiff", "grey png", "rgb png", "grey alpha png", "rgb alpha png"],
+    ids=[
+        *("I;16 png", "I;16 tiff", "I tiff", "F tiff", "grey png", "rgb png", "grey alpha png", "rgb alpha png"),
+        *("grey pgm", "rgb ppm", "ppm of numbers", "pfm"),
+    ],
 )
 def test_more_than_8_bits_are_refused(file, content):
     refused(read_rgb, file(content), r"has more than 8 bits a channel \(mode [A-Z16;]+\); convert it to 8 bits$")
@@ -188,9 +234,8 @@ def test_truncated_images_of_other_kinds_are_refused(file, kind):
     ("content", "message"),
     [
         (b"", "is empty$"),
-        (b"<!DOCTYPE html>", r"is not an image of a known kind \(JPEG, PNG, BMP, GIF, TIFF, WEBP\)$"),
+        (b"<!DOCTYPE html>", r"is not an image of a known kind \(JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM(, AVIF)?\)$"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not an image of a known kind"),
-        (encoded(Image.fromarray(RGB), "PPM"), "is not an image of a known kind"),
         (png(np.zeros((HEIGHT, 0), np.uint8), 8, 0), "(has no pixels|is damaged|is not an image)"),
         (b"BM" + bytes(60), "(has no pixels|is damaged|is not an image)"),
     ],

@@ -2,17 +2,19 @@
 
 import http.client
 import re
+import shutil
 import socket
 from dataclasses import replace
 
 import pytest
 import torch
 
+from tests.data.clutter import cluttered
 from trust_exp.data import sources, store
 from trust_exp.data.fetch import Remote
 from trust_exp.data.module import PreparedDataModule
 from trust_exp.data.readers.idx import read_idx
-from trust_exp.data.sources.mnist import STEMS, FashionMnist, Mnist
+from trust_exp.data.sources.mnist import STEMS, FashionMnist, Mnist, find_idx
 from trust_exp.errors import UserError
 
 MNIST_TRAIN = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -80,6 +82,15 @@ def test_raw_files_under_the_root_are_prepared_when_needed(shared_data, tmp_path
     (tmp_path / "mnist").symlink_to(shared_data / "mnist")
     assert len(PreparedDataModule("mnist", root=tmp_path).arrays("test")) == 10000
     assert store.is_prepared(tmp_path, "mnist")
+
+
+def test_what_systems_and_links_add_to_a_folder_is_no_second_copy(tmp_path):
+    (tmp_path / "files").mkdir()
+    for stem in STEMS:
+        (tmp_path / "files" / stem).touch()
+    shutil.copytree(tmp_path / "files", tmp_path / "files" / "#recycle")
+    found = find_idx(cluttered(tmp_path / "files", tmp_path / "copy"))
+    assert found == {stem: tmp_path / "copy" / stem for stem in STEMS}
 
 
 def test_a_download_is_prepared_and_verified(shared_data, tmp_path, monkeypatch):

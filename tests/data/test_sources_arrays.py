@@ -15,10 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.data.clutter import cluttered
 from trust_exp.data import sources, store
 from trust_exp.data.cifar10plus1 import CifarPlusOne
 from trust_exp.data.cifar100 import Cifar100
 from trust_exp.data.module import PreparedDataModule
+from trust_exp.data.remarks import sentences
 from trust_exp.data.sources.cifar import COARSE_OF, Cifar10
 from trust_exp.data.sources.imagenet32 import ImageNet32
 from trust_exp.data.sources.svhn import MD5 as SVHN_MD5
@@ -745,8 +747,28 @@ GOOD = {"images": grey(30), "labels": labels(30)}
         ),
         ({"split": np.arange(30) % 2}, "split is int64 [30]; it must be train, val or test for each"),
         ({"split": np.array(["train", "test"])}, "split is <U5 [2]; it must be train, val or test for each"),
-        ({"split": np.array(["train"] * 30)}, "has no images for test"),
-        ({"images": grey(6), "labels": labels(6)}, "has no images for test"),
+        ({"split": np.array(["train"] * 30)}, "has no images for test: add some, as x_test and y_test or by split"),
+        (
+            {"images": grey(6), "labels": labels(6)},
+            "has no images for test: of each class it is the third, the eighth, ..., and none has three; add some",
+        ),
+        (
+            {"labels": labels(30) + 1, "classes": np.array(["a", "b", "c"])},
+            "has the labels 1 to 3 and 3 names of classes, which count from 0: subtract 1 from the labels",
+        ),
+        (
+            {"x_train": grey(3), "y_train": labels(3)},
+            "holds images and x_train, two names of the images of one part; keep one",
+        ),
+        (
+            {"x_valid": grey(3), "y_valid": labels(3), "validation_images": grey(3), "validation_labels": labels(3)},
+            "holds x_valid and validation_images, two names of the images of one part",
+        ),
+        (
+            {"x_test": grey(3), "y_test": labels(3), "split": np.array(["train"] * 30)},
+            "tells the parts of images twice: by split, and by x_test; keep one of them",
+        ),
+        ({"x_test": grey(3)}, "lacks y_test; it has images, labels, x_test"),
         ({"labels": None}, "lacks labels; it has images"),
         ({"images": None, "x": grey(3)}, "holds labels, x; name the arrays x_train"),
     ],
@@ -756,6 +778,50 @@ def test_a_wrong_npz_file_is_refused_with_the_way_out(tmp_path, arrays, message)
     said = refused("npz", path.parent, tmp_path)
     assert str(path) in said
     assert message in said
+
+
+@pytest.mark.parametrize(("given", "named"), [([1, 2, 10], "1 2 10"), ([0, 5, 3], "0 3 5"), ([2, 0, 1], "0 1 2")])
+def test_classes_without_names_are_the_labels_that_occur(tmp_path, given, named):
+    numbers = np.array(given)[labels(30)]
+    path = save(tmp_path / "given", images=grey(30), labels=numbers)
+    data = PreparedDataModule("npz", root=tmp_path, path=str(path))
+    assert data.info.classes == tuple(named.split())
+    for split in ("train", "test"):
+        arrays = data.arrays(split)
+        test = (occurrence_in_class(torch.from_numpy(numbers)) % 5 == 2).numpy()
+        expected = numbers[test if split == "test" else ~test]
+        assert [int(data.info.classes[label]) for label in arrays.labels] == expected.tolist()
+
+
+def test_parts_may_be_spelt_in_different_ways(tmp_path):
+    path = save(
+        tmp_path / "given",
+        images=grey(9),
+        labels=labels(9),
+        X_test=grey(4, 1),
+        y_test=labels(4),
+        valid_images=grey(3, 2),
+        valid_labels=labels(3),
+        extra=grey(1),
+        y_extra=labels(1),
+    )
+    found = imported("npz", path.parent, tmp_path)
+    assert {part: len(arrays["images"]) for part, arrays in found.items()} == {"train": 9, "val": 3, "test": 4}
+    np.testing.assert_array_equal(found["test"]["images"][:, 0], grey(4, 1))
+    (sentence,) = sentences(store.verify(tmp_path, "npz")["remarks"])
+    assert sentence == "2 arrays are left out, as their names mean nothing (extra, y_extra)"
+
+
+def test_classes_without_an_image_to_test_on_and_files_without_any_are_named(tmp_path):
+    arrays = {"x_train": grey(9), "y_train": labels(9), "x_val": grey(4), "y_val": labels(4, 2)}
+    path = save(tmp_path / "given", **arrays)
+    data = PreparedDataModule("npz", root=tmp_path, path=str(path))
+    with pytest.raises(UserError, match=r"has no images to test on; name some x_test, or .*dataset.test=\[val\]"):
+        data.arrays("test")
+    save(tmp_path / "given", **arrays, x_test=grey(4), y_test=labels(4, 2))
+    assert PreparedDataModule("npz", root=tmp_path, path=str(path)).remarks() == [
+        "dataset=npz: 1 class has no image to test on (2)"
+    ]
 
 
 def test_parts_of_different_sizes_are_refused(tmp_path):
@@ -784,6 +850,13 @@ def test_what_is_no_npz_file_is_refused(tmp_path):
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "fixture"), [("cifar10", "ten_pngs"), ("tiny_imagenet", "tiny"), ("npz", None)])
+def test_what_systems_and_links_add_to_a_folder_changes_nothing(request, tmp_path, name, fixture):
+    folder = request.getfixturevalue(fixture) if fixture else save(tmp_path / "given", **GOOD).parent
+    expected = imported(name, folder, tmp_path / "data")
+    assert_equal(imported(name, cluttered(folder, tmp_path / "copy" / folder.name), tmp_path / "other"), expected)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
+from tests.data.clutter import cluttered
 from trust_exp.data import sources, store
 from trust_exp.data.config import NOTHING, UNKNOWN
 from trust_exp.data.sources.broden_plus import STREET, STREET_MATERIALS, STREET_PARTS, _plain
@@ -590,3 +591,33 @@ def test_drawn_shapes_give_a_pixel_all_their_labels(drawings, tmp_path):
 def test_a_damaged_drawing_is_refused(drawings, tmp_path, damage, words):
     damage(drawings[0])
     refused("cityscapes_parts", drawings[0], tmp_path / "data", *words)
+
+
+# --- all of them ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "fixture"),
+    [
+        ("camvid", "camvid"),
+        ("cityscapes", "cityscapes"),
+        ("broden", "broden"),
+        ("broden_plus", "broden_plus"),
+        ("cityscapes_parts", "drawings"),
+    ],
+)
+def test_what_systems_and_links_add_to_a_folder_changes_nothing(request, tmp_path, name, fixture):
+    given = request.getfixturevalue(fixture)
+    folder = given[0] if isinstance(given, tuple) else given
+    _, expected = prepared(name, folder, tmp_path / "data")
+    _, found = prepared(name, cluttered(folder, tmp_path / "copy" / folder.name), tmp_path / "other")
+    assert found.keys() == expected.keys()
+    for part, arrays in expected.items():
+        for kind, array in arrays.items():
+            np.testing.assert_array_equal(found[part][kind], array)
+
+
+def test_two_images_of_one_name_are_refused(camvid, tmp_path):
+    image = next(camvid.rglob("train/*.png"))
+    Image.open(image).convert("RGB").save(image.with_suffix(".jpg"))
+    refused("camvid", camvid, tmp_path / "data", str(image), "have one name; remove one of them")

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
-from PIL import Image
+from PIL import Image, features
 from scipy.io import savemat
 
 from trust_exp.data import store
+from trust_exp.data.remarks import sentences
 from trust_exp.data.sources import ensure, find_source, import_dataset
 from trust_exp.data.sources.caltech import split
-from trust_exp.data.sources.folder import Listing
+from trust_exp.data.stream import StreamDataModule
 from trust_exp.errors import UserError
 from trust_exp.schema import CONF
 
@@ -69,7 +71,10 @@ def test_parts_of_a_folder_have_many_names_and_files_that_are_no_images_are_coun
     import_dataset("folder", folder, tmp_path)
     manifest = store.verify(tmp_path, "folder")
     assert manifest["info"]["classes"] == ["cat", "dog"]
-    assert manifest["converted"] == {"grey images": 1, "files that are not images, left out": 1}
+    assert manifest["converted"] == {"grey images": 1}
+    assert sentences(manifest["remarks"]) == [
+        "3 hidden or system files and folders are left out (.cache, .hidden.png, Thumbs.db)"
+    ]
     assert store.parts(manifest) == ["test", "train", "val"]
     train = store.open_part(tmp_path, "folder", "train")
     assert names(tmp_path, "folder", "train") == [
@@ -122,6 +127,22 @@ DEFECTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "beside": (lambda f: [write_classes(f, cat=5), write_image(f / "a.png")], "holds a.png beside the folders"),
     "empty class": (lambda f: [write_classes(f, cat=5), (f / "dog").mkdir()], "mine/dog holds no image"),
     "no test": (lambda f: write_classes(f / "train", cat=1), "holds train but nothing to test on"),
+    "no train": (
+        lambda f: [write_classes(f / part, cat=1) for part in ("test", "val")],
+        "holds test but nothing to train on; it needs a folder train$",
+    ),
+    "part beside classes": (
+        lambda f: [write_classes(f, cat=5), write_classes(f / "test", cat=5)],
+        "holds test but nothing to train on; .*; beside it is cat: if both are classes, give test another name",
+    ),
+    "class called train": (
+        lambda f: write_classes(f, car=5, train=5),
+        "holds train but nothing to test on; .*; beside it is car: if both are classes, give train another name",
+    ),
+    "unread images only": (
+        lambda f: [write_classes(f, cat=5), (f / "dog").mkdir(), (f / "dog" / "a.heic").touch()],
+        "mine/dog holds no image that can be read, but .heic .*; convert them, e.g. to PNG",
+    ),
     "twice": (
         lambda f: [write_classes(f / part, cat=1) for part in ("train", "val", "valid")],
         "holds val and valid, two names of one part",
@@ -156,6 +177,275 @@ def test_a_folder_must_be_given_and_be_one(tmp_path):
         find_source("folder").at(None)
     with pytest.raises(UserError, match="nowhere is not a folder"):
         find_source("folder").at(tmp_path / "nowhere")
+
+
+# --- a folder as people have it --------------------------------------------------------------------------------------
+
+
+def remarks(root: Path, name: str = "folder") -> list[str]:
+    return sentences(store.read_manifest(store.prepared_folder(root, name))["remarks"])
+
+
+def classes(root: Path, name: str = "folder") -> list[str]:
+    return store.read_manifest(store.prepared_folder(root, name))["info"]["classes"]
+
+
+def served(root: Path, name: str = "folder") -> dict[str, list[str]]:
+    """The images of all parts by their class."""
+    found: dict[str, list[str]] = {label: [] for label in classes(root, name)}
+    for part in store.parts(store.read_manifest(store.prepared_folder(root, name))):
+        labels = store.open_part(root, name, part)["labels"].tolist()
+        for path, label in zip(names(root, name, part), labels, strict=True):
+            found[classes(root, name)[label]].append(path)
+    return {label: sorted(paths) for label, paths in found.items()}
+
+
+def test_links_are_followed_and_each_folder_is_visited_once_where_it_lies(tmp_path):
+    folder = write_classes(tmp_path / "mine", cat=3, dog=2)
+    write_image(folder / "dog" / "puppies" / "p.jpg")
+    write_image(tmp_path / "elsewhere" / "more" / "m.jpg")
+    for link, target in {
+        "cat/self": ".",
+        "cat/up": "..",
+        "cat/all": "../..",
+        "cat/others": "../dog",
+        "cat/small": "../dog/puppies",
+        "cat/more": "../../elsewhere",
+        "dog/back": "../../elsewhere/more",
+    }.items():
+        (folder / link).symlink_to(target, target_is_directory=True)
+    (tmp_path / "elsewhere" / "home").symlink_to(folder, target_is_directory=True)
+    (folder / "mine").symlink_to(".", target_is_directory=True)
+    (folder / "above").symlink_to("..", target_is_directory=True)
+    import_dataset("folder", folder, tmp_path)
+    assert served(tmp_path) == {
+        "cat": ["cat/image_0000.jpg", "cat/image_0001.jpg", "cat/image_0002.jpg", "cat/more/more/m.jpg"],
+        "dog": ["dog/image_0000.jpg", "dog/image_0001.jpg", "dog/puppies/p.jpg"],
+    }
+    (sentence,) = [one for one in remarks(tmp_path) if "links lead" in one]
+    assert sentence.startswith("9 folders are left out where links lead to them again (")
+
+
+def test_a_class_may_be_a_link_but_no_two_are_one_folder(tmp_path):
+    write_classes(tmp_path / "all", cat=6, dog=6)
+    (tmp_path / "mine").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "mine" / name).symlink_to(tmp_path / "all" / name)
+    import_dataset("folder", tmp_path / "mine", tmp_path)
+    assert {label: len(paths) for label, paths in served(tmp_path).items()} == {"cat": 6, "dog": 6}
+    (tmp_path / "mine" / "kitten").symlink_to(tmp_path / "mine" / "cat")
+    message = "mine/cat and .*mine/kitten are one folder; a class needs a folder of its own"
+    check_refused("folder", tmp_path / "mine", tmp_path / "other", message)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "val"),
+    [("training", "testing", "validate"), ("trn", "tst", "valid"), ("Train", "TEST", "validation")],
+)
+def test_parts_have_more_names(tmp_path, train, test, val):
+    for part in (train, test, val):
+        write_classes(tmp_path / "mine" / part, cat=1, dog=1)
+    import_dataset("folder", tmp_path / "mine", tmp_path)
+    manifest = store.read_manifest(store.prepared_folder(tmp_path, "folder"))
+    assert store.counts(manifest) == {"train": 2, "val": 2, "test": 2}
+    assert classes(tmp_path) == ["cat", "dog"]
+    assert names(tmp_path, "folder", "test")[0].startswith(test)
+
+
+def test_what_lies_beside_the_parts_is_counted(tmp_path):
+    for part in ("train", "test", "dev"):
+        write_classes(tmp_path / "mine" / part, cat=1)
+    write_image(tmp_path / "mine" / "overview.png")
+    (tmp_path / "mine" / "README").touch()
+    import_dataset("folder", tmp_path / "mine", tmp_path)
+    assert remarks(tmp_path) == ["2 images and folders are left out, as they lie beside the parts (dev, overview.png)"]
+
+
+CLUTTER = ("@eaDir", "#recycle", "__MACOSX", ".AppleDouble", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+
+
+def test_what_systems_put_there_is_no_class_and_no_image(tmp_path):
+    folder = write_classes(tmp_path / "mine", cat=5, dog=5)
+    for place in (folder, folder / "cat", folder / "dog" / "small"):
+        for name in CLUTTER:
+            write_image(place / name / "SYNOPHOTO_THUMB_M.jpg")
+        for name in ("Thumbs.db", "._image_0000.jpg", ".DS_Store", "desktop.ini"):
+            (place / name).touch()
+    import_dataset("folder", folder, tmp_path)
+    assert {label: len(paths) for label, paths in served(tmp_path).items()} == {"cat": 5, "dog": 5}
+    assert remarks(tmp_path) == [
+        "33 hidden or system files and folders are left out (#recycle, $RECYCLE.BIN, .AppleDouble, .DS_Store, "
+        "._image_0000.jpg, ...)"
+    ]
+
+
+def test_a_link_that_leads_nowhere_is_counted(tmp_path):
+    folder = write_classes(tmp_path / "mine", cat=5)
+    (folder / "cat" / "gone.jpg").symlink_to("nothing.jpg")
+    (folder / "cat" / "round.jpg").symlink_to("round.jpg")
+    (folder / "dog").symlink_to("nowhere")
+    manifest = ensure(find_source("folder").at(folder), tmp_path, folder)
+    assert store.counts(manifest) == {"train": 4, "test": 1}
+    assert sentences(manifest["remarks"]) == ["3 links are left out, as they lead nowhere (dog, gone.jpg, round.jpg)"]
+
+
+def test_more_kinds_of_images_are_read_and_others_named(tmp_path):
+    folder = write_classes(tmp_path / "mine", cat=3)
+    image = Image.new("RGB", (12, 9), (100, 50, 20))
+    image.save(folder / "cat" / "a.jfif", "JPEG")
+    image.save(folder / "cat" / "b.ppm")
+    image.convert("L").save(folder / "cat" / "c.PGM")
+    image.convert("1").save(folder / "cat" / "d.pbm", "PPM")
+    for name in ("e.heic", "f.HEIC", "g.svg", "h.nef", "i.txt"):
+        (folder / "cat" / name).touch()
+    import_dataset("folder", folder, tmp_path)
+    assert len(served(tmp_path)["cat"]) == 7
+    assert remarks(tmp_path) == [
+        "1 file that is not an image is left out (i.txt)",
+        "4 images are left out, as images of their kinds are not read (.heic, .svg, .nef); convert them, e.g. to PNG",
+    ]
+
+
+def test_avif_is_read_where_pillow_can(tmp_path, monkeypatch):
+    folder = write_classes(tmp_path / "mine", cat=5)
+    (folder / "cat" / "a.avif").touch()
+    monkeypatch.setattr("trust_exp.data.sources.folder.ENDINGS", (".jpg",))  # as of a Pillow that cannot
+    monkeypatch.setattr("trust_exp.data.sources.folder.UNREAD", {".avif"})
+    import_dataset("folder", folder, tmp_path / "without")
+    (sentence,) = remarks(tmp_path / "without")
+    assert sentence.startswith("1 image is left out, as images of its kind are not read (.avif); convert it")
+    monkeypatch.undo()
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    Image.new("RGB", (12, 9), (100, 50, 20)).save(folder / "cat" / "a.avif")
+    import_dataset("folder", folder, tmp_path)
+    assert "cat/a.avif" in served(tmp_path)["cat"]
+
+
+def test_names_that_are_not_utf8_are_served_and_can_be_written(tmp_path):
+    folder = write_classes(tmp_path / "mine", dog=5)
+    odd = os.fsencode(folder) + b"/caf\xe9"
+    os.mkdir(odd)
+    for number in range(5):
+        shutil.copy(folder / "dog" / "image_0000.jpg", os.fsdecode(odd + b"/%d\xff.jpg" % number))
+    import_dataset("folder", folder, tmp_path)
+    assert classes(tmp_path) == ["caf\\xe9", "dog"]
+    index = store.open_part(tmp_path, "folder", "test")
+    assert index["paths"].tolist() == [b"caf\xe9/4\xff.jpg", b"dog/image_0004.jpg"]
+    assert (folder / os.fsdecode(index["paths"][0])).is_file()
+
+
+def test_a_name_in_both_forms_of_unicode_is_one_class(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    write_classes(tmp_path / "mine" / "train", **{decomposed: 2})
+    write_classes(tmp_path / "mine" / "test", **{composed: 1})
+    import_dataset("folder", tmp_path / "mine", tmp_path)
+    assert classes(tmp_path) == [composed]
+    assert len(names(tmp_path, "folder", "train")) == 2
+
+
+def test_a_class_without_an_image_to_test_on_is_named(tmp_path):
+    import_dataset("folder", write_classes(tmp_path / "mine", cat=5, dog=4, emu=1), tmp_path)
+    assert remarks(tmp_path) == ["2 classes have no image to test on (dog, emu)"]
+
+
+def test_too_few_images_to_split_are_said_when_they_are_asked_for(tmp_path):
+    folder = write_classes(tmp_path / "mine", cat=4, dog=4)
+    data = StreamDataModule("folder", root=tmp_path / "data", path=str(folder), workers=0)
+    assert data.size("train") == 8
+    with pytest.raises(UserError, match="mine has no image to test on: it would be every fifth of a class") as refused:
+        data.size("test")
+    assert "no class has 5 images" in str(refused.value)
+    on_train = StreamDataModule("folder", root=tmp_path / "data", path=str(folder), workers=0, test=["train"])
+    assert on_train.size("test") == 8
+
+
+# --- EXIF ------------------------------------------------------------------------------------------------------------
+
+CORNERS = np.full((32, 64, 3), 40, np.uint8)  # a picture whose quarters differ, and are whole blocks of a JPEG
+CORNERS[:16, :32], CORNERS[:16, 32:], CORNERS[16:, :32] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+
+
+STORED = {  # by EXIF's orientation: how a camera stores it that was held so
+    1: CORNERS,
+    2: CORNERS[:, ::-1],
+    3: CORNERS[::-1, ::-1],
+    4: CORNERS[::-1],
+    5: CORNERS.transpose(1, 0, 2),
+    6: np.rot90(CORNERS),
+    7: CORNERS[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90(CORNERS, -1),
+}
+FINE = {".png": {}, ".tiff": {}, ".webp": {"lossless": True}, ".jpg": {"quality": 95, "subsampling": 0}}
+
+
+def write_turned(path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(STORED[orientation])).save(path, exif=exif, **FINE[path.suffix])
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+def test_photographs_stand_upright(tmp_path, ending):
+    folder = tmp_path / "mine"
+    for label in ("cat", "dog"):
+        for orientation in range(1, 9):
+            write_turned(folder / "train" / label / f"{orientation}.{ending}", orientation)
+            write_turned(folder / "test" / label / f"{orientation}.{ending}", orientation)
+    data = StreamDataModule("folder", root=tmp_path / "data", path=str(folder), workers=0, image_size=[32, 64])
+    data.prepare_data()
+    manifest = data.prepared.manifest
+    for part in ("train", "test"):
+        assert store.open_part(tmp_path / "data", manifest["name"], part)["sizes"].tolist() == [[32, 64]] * 16
+        shown = (data.samples(part, torch.arange(16)).image * 255).round().numpy().transpose(0, 2, 3, 1)
+        assert np.abs(shown - CORNERS).max() <= 3  # by JPEG
+    turned = 0 if ending == "tiff" else 14 * 2  # PIL turns those of TIFF itself
+    assert manifest["converted"].get("images that EXIF turns", 0) == turned
+
+
+def test_photographs_without_exif_have_the_index_that_they_had(tmp_path):
+    import_dataset("folder", write_classes(tmp_path / "mine", cat=5), tmp_path)
+    assert sorted(store.open_part(tmp_path, "folder", "train")) == ["labels", "paths", "sizes"]
+
+
+def test_damaged_exif_says_nothing(tmp_path, recwarn):
+    folder = write_classes(tmp_path / "mine", cat=5)
+    Image.fromarray(CORNERS).save(folder / "cat" / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\0\0")
+    Image.fromarray(CORNERS).save(folder / "cat" / "b.jpg", exif=b"Exif\0\0no")
+    import_dataset("folder", folder, tmp_path)
+    assert names(tmp_path, "folder", "train")[:2] == ["cat/a.jpg", "cat/b.jpg"]
+    assert not recwarn.list
+
+
+def test_birds_stay_as_their_boxes_were_drawn(tmp_path):
+    folder = write_cub(tmp_path / "CUB_200_2011")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (12, 9)).save(folder / "images" / "001.Black_footed_Albatross" / "a.jpg", exif=exif)
+    ensure(find_source("cub200"), tmp_path)
+    test = store.open_part(tmp_path, "cub200", "test")
+    assert (test["sizes"].tolist(), test["boxes"].tolist()) == ([[9, 12]], [[2, 3, 7, 7]])
+    assert "orientation" not in test
+
+
+@pytest.mark.parametrize("name", ["caltech101", "flowers102", "imagenet"])
+def test_published_photographs_stand_upright_too(tmp_path, name):
+    write = {
+        "caltech101": lambda f: write_classes(f / "101_ObjectCategories", ant=5, bass=5),
+        "flowers102": write_flowers,
+        "imagenet": lambda f: write_imagenet(f, flat=False),
+    }[name]
+    write(tmp_path / "files")
+    first = min((tmp_path / "files").rglob("*.jpg"), default=None) or min((tmp_path / "files").rglob("*.JPEG"))
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (12, 9)).save(first, "JPEG", exif=exif)
+    import_dataset(name, tmp_path / "files", tmp_path)
+    manifest = store.read_manifest(store.prepared_folder(tmp_path, name))
+    indexes = [store.open_part(tmp_path, name, part) for part in store.parts(manifest)]
+    turned = [index["sizes"][index["orientation"] > 1].tolist() for index in indexes]
+    assert sorted(turned) == [*[[]] * (len(turned) - 1), [[12, 9]]]
 
 
 # --- Caltech -------------------------------------------------------------------------------------------------------
@@ -194,8 +484,8 @@ def test_caltech256_has_clutter_and_as_many_test_images_as_others_have(tmp_path)
     import_dataset("caltech256", tmp_path / "256_ObjectCategories", tmp_path)
     manifest = store.read_manifest(store.prepared_folder(tmp_path, "caltech256"))
     assert manifest["info"]["classes"] == ["001.ak47", "257.clutter"]
-    parts = split(Listing({str(label): [f"{label}"] * 119 for label in range(257)} | {"last": ["x"] * 24}, 0))
-    counts = {part: sum(map(len, listing.files.values())) for part, listing in parts.items()}
+    parts = split({str(label): [f"{label}"] * 119 for label in range(257)} | {"last": ["x"] * 24})
+    counts = {part: sum(map(len, files.values())) for part, files in parts.items()}
     assert counts == {"train": 24_485, "test": 6122} == dict(find_source("caltech256").images)
 
 

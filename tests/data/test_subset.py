@@ -36,6 +36,20 @@ def test_classes_are_chosen_by_name_or_number_in_both_splits(classes, names, row
     assert subset.rows(split, LABELS, INFO).tolist() == rows
 
 
+TENS = DatasetInfo("ages", ("10", "20", "30", "2"), (3, 4, 4), (0.0, 1.0))
+
+
+def test_among_classes_that_are_numbers_a_number_is_a_name():
+    assert Subset(["2", "10"]).narrow(TENS).classes == ("2", "10")
+    with pytest.raises(UserError, match=r"the class of dataset=ages '1' does not exist; .*here are: 10, 2, 20, 30"):
+        Subset(["1"]).narrow(TENS)
+
+
+def test_a_class_is_found_in_both_forms_of_unicode():
+    info = DatasetInfo("places", ("caf\u00e9", "bar"), (3, 4, 4), (0.0, 1.0))
+    assert Subset(["cafe\u0301"]).narrow(info).classes == ("caf\u00e9",)
+
+
 def test_chosen_classes_are_numbered_anew_and_samples_keep_their_index():
     subset = Subset(["emu", "cat"])
     arrays = Arrays(torch.arange(10).float().unsqueeze(1), LABELS).select(subset.rows("train", LABELS, INFO))

@@ -19,8 +19,9 @@ from trust_exp.commands import Commands, add_root
 from trust_exp.commands.list import described
 from trust_exp.compose import composing
 from trust_exp.config import FIGURES
-from trust_exp.console import console
+from trust_exp.console import console, say
 from trust_exp.data import sources, store
+from trust_exp.data.remarks import sentences
 from trust_exp.errors import UserError, check_range, unknown
 from trust_exp.runs import check_out, write_out
 from trust_exp.schema import CONF, check_options, to_plain
@@ -199,6 +200,8 @@ def import_data(name: str, folder: Path, root: Path) -> None:
     for kind, count in manifest["converted"].items():
         if count:
             print(f"  {count:,} {kind} were converted")
+    for sentence in sentences(manifest.get("remarks", {})):
+        print(f"  {sentence}")
     if manifest["source"].get("verified"):
         print("  the files are the published ones: their checksums agree")
     else:
@@ -238,6 +241,8 @@ def verify_data(name: str, root: Path) -> None:
             way = f"trust-exp data import {source.name} <folder>"
             raise UserError(f"{source.name} is not prepared in {root}; a run prepares it, or: {way}")
         manifest = store.verify(root, source.name)
+        if store.reading(manifest) != source.reading:
+            raise UserError(f"{source.name} in {root} was prepared by an older version; the next run prepares it anew")
         if source.streams:
             _check_files(manifest, root)
         print(f"{source.name} in {root} is complete")
@@ -250,23 +255,29 @@ def _check_files(manifest: Mapping[str, Any], root: Path) -> None:
     Raises:
         UserError: if a file is missing, damaged or changed; names the first.
     """
-    from trust_exp.data.readers.images import check_images
+    import numpy as np
+
+    from trust_exp.data.readers.images import check_images, upright_sizes
 
     name, folder = manifest["name"], Path(manifest["folder"])
     again = f"prepare it again with: trust-exp data import {name} <folder>"
     if not folder.is_dir():
         raise UserError(f"the images of {name} are no longer in {folder}; {again}")
-    images: dict[Path, tuple[int, ...]] = {}
+    images: dict[Path, list[int]] = {}
     for part in store.counts(manifest):
         index = store.open_part(root, name, part)
-        for path, size in zip(index["paths"].tolist(), index["sizes"].tolist(), strict=True):
-            images[folder / os.fsdecode(path)] = tuple(size)  # each once, as parts may overlap
+        turned = index.get("orientation", np.ones(len(index["paths"]), np.uint8))
+        sizes = upright_sizes(index["sizes"], turned)  # as they are stored
+        facts = np.concatenate([sizes, turned[:, None]], axis=1).tolist()
+        for path, known in zip(index["paths"].tolist(), facts, strict=True):
+            images[folder / os.fsdecode(path)] = known  # each once, as parts may overlap
         for path in index["maps"].flat if "maps" in index else ():
             if path and not (folder / os.fsdecode(path)).is_file():
                 raise UserError(f"{folder / os.fsdecode(path)} is missing; {again}")
-    sizes = check_images(list(images)).sizes.tolist()
-    for (path, before), now in zip(images.items(), sizes, strict=True):
-        if tuple(now) != before:
+    found = check_images(list(images))
+    now = np.concatenate([found.sizes, found.orientations[:, None]], axis=1).tolist()
+    for (path, before), (*size, orientation) in zip(images.items(), now, strict=True):
+        if size != before[:2] or before[2] not in (1, orientation):  # where it is 1, it may not be used
             raise UserError(f"{path} has changed since {name} was prepared; {again}")
 
 
@@ -289,6 +300,8 @@ def show_data(given: argparse.Namespace) -> None:
 
     data = open_data(given.name, given.root, given.overrides)
     data.prepare_data()
+    for sentence in data.remarks():
+        say(sentence)
     if len(data.info.shape) != 3:
         raise UserError(f"dataset={given.name} has no images to show: its samples are {data.info.shape[0]} numbers")
     batch = data.samples(given.split, chosen_rows(data, given.split, given.count))

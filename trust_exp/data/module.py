@@ -17,6 +17,7 @@ from trust_exp.data.batch import AnyBatch, Arrays, DatasetInfo, Split
 from trust_exp.data.config import AugmentConfig
 from trust_exp.data.loader import ArrayLoader
 from trust_exp.data.provenance import split_facts
+from trust_exp.data.remarks import sentences
 from trust_exp.data.subset import Subset, balanced_subset, held_out, long_tail
 from trust_exp.errors import UserError
 from trust_exp.tasks import TASKS, Task
@@ -125,6 +126,10 @@ class DataModule(L.LightningDataModule):
     def facts(self) -> dict[str, Any]:
         """Facts about the files, for ``source``; {} for embedded data."""
         return {}
+
+    def remarks(self) -> list[str]:
+        """What a person should know of how the files were read, one sentence each, such as what was left out."""
+        return []
 
     def eval_loader(self, split: Split, rows: Tensor | None = None, batch_size: int | None = None) -> Any:
         """Every sample, or those at ``rows`` (int64 [M], places among those served), once over all processes, in order,
@@ -390,6 +395,10 @@ class Prepared:
         """For a run's record: two runs with equal facts have seen equal data."""
         return store.facts(self.manifest)
 
+    def remarks(self) -> list[str]:
+        """What was left out of the files and why, a sentence for each kind."""
+        return [f"dataset={self.name}: {sentence}" for sentence in sentences(self.manifest.get("remarks", {}))]
+
 
 class PreparedDataModule(ArrayDataModule):
     """A data set that was prepared into arrays, served from memory.
@@ -423,6 +432,9 @@ class PreparedDataModule(ArrayDataModule):
 
     def facts(self) -> dict[str, Any]:
         return self.prepared.facts()
+
+    def remarks(self) -> list[str]:
+        return self.prepared.remarks()
 
     def describe(self) -> DatasetInfo:
         return store.read_info(self.prepared.manifest)

@@ -21,6 +21,7 @@ import numpy as np
 
 from trust_exp.data.config import DatasetInfo, Layer
 from trust_exp.data.lock import locked
+from trust_exp.data.remarks import Remarks
 from trust_exp.data.stamps import Stamps, stamps_of
 from trust_exp.errors import UserError, unknown
 
@@ -42,8 +43,9 @@ class Writer:
     """The arrays and facts of a set that is being prepared.
 
     ``info`` and ``source`` (where the data come from, JSON types) must be set; ``converted`` counts images
-    that were converted, e.g. grey ones; ``origin`` is the folder that was read, and ``files`` are those that were read
-    in it, without the images and maps that the index names.
+    that were converted, e.g. grey ones; ``remarks`` what was left out; ``lacking`` says of a part that one might expect
+    why it is not there; ``reading`` is that of the source; ``origin`` is the folder that was read, and ``files`` are
+    those that were read in it, without the images and maps that the index names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,6 +53,9 @@ class Writer:
         self.info: DatasetInfo | None = None
         self.source: dict[str, Any] = {}
         self.converted: Counter[str] = Counter()
+        self.remarks = Remarks()
+        self.lacking: dict[str, str] = {}
+        self.reading = 1
         self.origin: Path | None = None
         self.files: list[Path] = []
         self._arrays: dict[str, np.ndarray] = {}
@@ -93,6 +98,9 @@ class Writer:
             "files": files,
             "source": self.source,
             "converted": dict(self.converted),
+            "remarks": self.remarks.facts(),
+            "lacking": self.lacking,
+            "reading": self.reading,
             "folder": str(self.origin) if self.origin else None,
             "content": None if stamps is None else stamps.content(),
         }
@@ -203,6 +211,8 @@ def open_part(root: str | Path, name: str, part: str) -> dict[str, np.ndarray]:
     _check_sizes(folder, manifest)
     files = [file for file in manifest["files"] if file.rpartition("_")[0] == part]
     if not files:
+        if part in manifest.get("lacking", {}):
+            raise UserError(manifest["lacking"][part])
         raise unknown(f"the part of {manifest['info']['name']} for dataset.train, .val or .test", part, parts(manifest))
     return {file.rpartition("_")[2].removesuffix(".npy"): _mapped(folder / file) for file in files}
 
@@ -232,8 +242,13 @@ def counts(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 def facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Facts for a run's record: two runs with equal facts have seen equal data, see ``differ``."""
-    known = {"prepared": manifest["name"], "content": manifest.get("content")}
+    known = {"prepared": manifest["name"], "content": manifest.get("content"), "reading": reading(manifest)}
     return {"verified": manifest["source"].get("verified"), "files": manifest["files"], **known}
+
+
+def reading(manifest: Mapping[str, Any]) -> int:
+    """Which reading of its files made a prepared set, see ``Source.reading``; or a set that a run has seen."""
+    return int(manifest.get("reading", 1))  # older versions kept none
 
 
 def differ(seen: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
@@ -241,7 +256,7 @@ def differ(seen: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
 
     A fact that only one of them has is passed over, as older versions recorded fewer.
     """
-    for key in (seen.keys() & found.keys()) - {"prepared", "verified"}:
+    for key in (seen.keys() & found.keys()) - {"prepared", "verified", "reading"}:
         one, other = seen[key], found[key]
         if key != "files" and isinstance(one, Mapping) and isinstance(other, Mapping):
             if differ(one, other):

@@ -222,6 +222,9 @@ class StreamDataModule(DataModule):
     def facts(self) -> dict[str, Any]:
         return self.prepared.facts()
 
+    def remarks(self) -> list[str]:
+        return self.prepared.remarks()
+
     def describe(self) -> DatasetInfo:
         return replace(store.read_info(self.prepared.manifest), shape=(3, *self.image_size))
 

@@ -1,6 +1,7 @@
 """Which samples of a data set are served: by class, by a file of numbers, by fraction."""
 
 import json
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,7 +98,10 @@ class Subset:
 
 
 def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key: str) -> list[int]:
-    """Numbers of the ``chosen`` among the ``classes``; each is given by its name or its number.
+    """Numbers of the ``chosen`` among the ``classes``; each is given by its name or its number, counted from 0.
+
+    Where all names are numbers themselves, such as 10, 20, 30, a number is always a name. Unicode has an é in two
+    forms: both are the same name.
 
     Args:
         what: the noun for such a class in messages.
@@ -107,9 +111,13 @@ def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key:
         UserError: if a class does not exist or is named twice.
     """
     numbers = []
+    names = [unicodedata.normalize("NFC", name) for name in classes]
+    numeric = all(name.isdecimal() for name in names) and names != list(map(str, range(len(names))))
     for given in chosen:
-        if given in classes:
-            numbers.append(classes.index(given))
+        if (name := unicodedata.normalize("NFC", given)) in names:
+            numbers.append(names.index(name))
+        elif numeric:
+            raise unknown(what, given, classes)
         elif given.isdecimal() and int(given) < len(classes):
             numbers.append(int(given))
         elif given.lstrip("-").isdecimal():

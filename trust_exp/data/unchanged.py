@@ -42,13 +42,19 @@ def _change_in(name: str, path: str | None, seen: Mapping[str, Any], root: Path)
     found = [(file, what) for file, what in changes(before) if source.streams or what != GONE]
     if found:
         return _sentence(found)
-    if source.name != before.name:  # a user's own files: there is a new one, or one has another time
+    read_anew = store.reading(seen) != source.reading
+    if read_anew or source.name != before.name:  # or a user's own files: there is a new one, or one has another time
+        if not (path or served_from):
+            return ""
         manifest = sources.ensure(source, root, path)
     elif served_from:
         manifest = store.read_manifest(before)
     else:
         return ""
-    return f"{path or before} holds other files" if store.differ(seen, store.facts(manifest)) else ""
+    if not store.differ(seen, store.facts(manifest)):
+        return ""
+    where = path or served_from or before
+    return f"trust_exp reads {where} in another way" if read_anew else f"{where} holds other files"
 
 
 def _sentence(found: list[tuple[str, str]]) -> str:

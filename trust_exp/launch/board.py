@@ -79,7 +79,7 @@ class Board:
             say(text)
         else:
             with suppress(OSError):
-                self.live.console.print(text, highlight=False)
+                self.live.console.print(text, highlight=False, markup=False)
 
     def tick(self, *, at_once: bool = False) -> None:
         """Redraw the live table if it is due."""

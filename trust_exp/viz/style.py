@@ -20,6 +20,8 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
+    "text.parse_math": False,  # names of classes may have $, ^, _ or \
+    "text.usetex": False,
 }
 
 

@@ -29,13 +29,16 @@ def random_box(image: Image.Image, uniform: np.ndarray, augment: AugmentConfig) 
 class ClassReader:
     """Images with one class each, from ``paths`` and ``labels`` of the index, and ``boxes`` for ``crop``.
 
+    Where the index has ``orientation``, an image is first turned upright.
+
     Evaluation: torchvision's Resize and CenterCrop of PIL images, to the last bit. Training: its RandomResizedCrop if
     ``augment.resized_crop`` is set, else a crop anywhere in the image as evaluation resizes it; then the flip. Numbers
     beyond ``draws`` are those of a ``changed_copy``, which then replaces the image.
 
     Args:
         folder: that the paths are relative to.
-        arrays: the index: ``paths`` bytes [N], ``labels`` [N]; ``boxes`` int32 [N, 4]: left, top, right, bottom.
+        arrays: the index: ``paths`` bytes [N], ``labels`` [N]; ``boxes`` int32 [N, 4]: left, top, right, bottom;
+            ``orientation`` uint8 [N], see ``images.TURNS``.
         classes: int64 [C], the number that is served for each class of the index.
         image_size: height and width of the served images.
         resize: shorter side before the crop; None: the least that covers ``image_size``.
@@ -94,7 +97,8 @@ class ClassReader:
         return Batch(as_floats(images), self.classes.to(labels.device)[labels.long()], index)
 
     def _read(self, row: int) -> Image.Image:
-        image = open_rgb(self.folder / os.fsdecode(self.arrays["paths"][row]))
+        orientation = int(self.arrays["orientation"][row]) if "orientation" in self.arrays else 1
+        image = open_rgb(self.folder / os.fsdecode(self.arrays["paths"][row]), orientation=orientation)
         return image.crop(tuple(self.arrays["boxes"][row].tolist())) if self.crop else image
 
     def _covering(self, image: Image.Image) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +10,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from trust_exp.errors import UserError
 from trust_exp.progress import Bar
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")  # not all of PIL's: for EPS it runs another program
+AVIF = features.check("avif")  # not every Pillow can
+# Not all of PIL's formats: for EPS it runs another program.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", *(["AVIF"] if AVIF else []))
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", *([".avif"] if AVIF else [])),
+)
+UNREAD = {  # endings of other images
+    *(".avif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".svgz", ".eps", ".psd", ".xcf"),
+    *(".tga", ".pcx", ".ico", ".exr", ".hdr", ".pfm", ".pam", ".dcm"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+} - {*ENDINGS}
+# What turns stored pixels upright, by the orientation that EXIF gives: where row 0 and column 0 of an image are.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+LYING = 5  # this orientation and greater ones change height and width
 CONVERTED = {"1": "grey", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette", "CMYK": "cmyk", "RGBA": "alpha"}
 LABELS = {("1", 1), ("L", 2), ("L", 4), ("L", 8), ("P", 1), ("P", 2), ("P", 4), ("P", 8), ("I;16", 16), ("RGB", 8)}
 PNG_DEPTH = 24  # where in a PNG file the bits of a channel stand
@@ -23,55 +46,71 @@ CHUNK = 64
 
 
 class ImageFacts(NamedTuple):
-    """Size in pixels, and how the file stores its pixels: PIL's mode, e.g. RGB or L."""
+    """Stored size in pixels; how the file stores them: PIL's mode, e.g. RGB or L; and EXIF's orientation, 1 to 8."""
 
     height: int
     width: int
     mode: str
+    orientation: int = 1
 
 
 class Facts(NamedTuple):
-    """Of many images: sizes int32 [N, 2] (height, width), and how many are stored as grey, cmyk, palette and alpha."""
+    """Of many images: stored sizes int32 [N, 2] (height, width), and how many are grey, cmyk, palette and alpha.
+
+    ``orientations`` uint8 [N] are EXIF's: 1 is upright, TURNS has what turns the others upright.
+    """
 
     sizes: np.ndarray
     converted: dict[str, int]
+    orientations: np.ndarray
 
 
-def read_rgb(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
+def read_rgb(source: str | Path | bytes, name: str | None = None, *, upright: bool = False) -> np.ndarray:
     """Pixels of an image file, or of its content, as uint8 [H, W, 3], as they are stored.
 
     Grey, palette and CMYK become RGB; an alpha channel is dropped, and the colour under it stays. Of an animation this
-    is the first frame. A rotation in the metadata is not applied, as labels and boxes are drawn on the stored pixels.
+    is the first frame. The orientation in EXIF is not applied, as labels and boxes are drawn on the stored pixels,
+    unless ``upright`` asks for it. (PIL applies that of TIFF files always.)
 
     Args:
         source: the file or its bytes.
         name: of the image in messages; by default the path of the file.
+        upright: apply the orientation.
 
     Raises:
         UserError: if it cannot be read, is not an image, is damaged, or has more than 8 bits a channel.
     """
-    return np.array(open_rgb(source, name))
+    image, _ = _decode(source, name, _check_image)
+    return np.array(_as_rgb(image, _orientation(image) if upright else 1))
 
 
-def open_rgb(source: str | Path | bytes, name: str | None = None) -> Image.Image:
-    """The same as an image of PIL; an RGB file is not copied.
+def open_rgb(source: str | Path | bytes, name: str | None = None, *, orientation: int = 1) -> Image.Image:
+    """The same as an image of PIL; an RGB file that is not turned is not copied.
+
+    Args:
+        source, name: as of ``read_rgb``.
+        orientation: of the stored pixels, which are turned upright; as ``check_images`` finds it.
 
     Raises:
         UserError: as ``read_rgb``.
     """
     image, _ = _decode(source, name, _check_image)
-    image.info.pop("transparency", None)  # is dropped anyway, and PIL would warn
-    return image if image.mode == "RGB" else image.convert("RGB")  # even from RGB to RGB it would copy
+    return _as_rgb(image, orientation)
 
 
 def image_facts(path: str | Path) -> ImageFacts:
-    """Size and mode of an image file that ``read_rgb`` can read; decodes it, so that a damaged one is found.
+    """Facts about an image file that ``read_rgb`` can read; decodes it, so that a damaged one is found.
 
     Raises:
         UserError: as ``read_rgb``.
     """
     image, _ = _decode(path, None, _check_image)
-    return ImageFacts(image.height, image.width, image.mode)
+    return ImageFacts(image.height, image.width, image.mode, _orientation(image))
+
+
+def upright_sizes(sizes: np.ndarray, orientations: np.ndarray) -> np.ndarray:
+    """The sizes of images when they stand upright, int32 [N, 2]; from those that are stored, and uint8 [N]."""
+    return np.where((orientations >= LYING)[:, None], sizes[:, ::-1], sizes)
 
 
 def check_images(paths: Sequence[str | Path], *, workers: int | None = None) -> Facts:
@@ -90,7 +129,8 @@ def check_images(paths: Sequence[str | Path], *, workers: int | None = None) -> 
     facts: list[ImageFacts] = []
     pool = ThreadPoolExecutor(workers)
     try:
-        with contextlib.closing(Bar("check images", len(paths))) as bar:
+        # PIL warns of EXIF data that are damaged; they say nothing then.
+        with warnings.catch_warnings(action="ignore"), contextlib.closing(Bar("check images", len(paths))) as bar:
             for checked in pool.map(lambda chunk: [image_facts(path) for path in chunk], chunks):
                 facts += checked
                 bar.update(len(facts))
@@ -98,7 +138,8 @@ def check_images(paths: Sequence[str | Path], *, workers: int | None = None) -> 
         pool.shutdown(cancel_futures=True)
     sizes = np.array([(fact.height, fact.width) for fact in facts], np.int32).reshape(-1, 2)
     modes = Counter(CONVERTED.get(fact.mode) for fact in facts)
-    return Facts(sizes, {kind: modes[kind] for kind in ("grey", "cmyk", "palette", "alpha")})
+    converted = {kind: modes[kind] for kind in ("grey", "cmyk", "palette", "alpha")}
+    return Facts(sizes, converted, np.array([fact.orientation for fact in facts], np.uint8))
 
 
 def read_labels(path: str | Path) -> np.ndarray:
@@ -116,6 +157,22 @@ def read_labels(path: str | Path) -> np.ndarray:
     if image.mode == "L" and bits < 8:
         return labels // np.uint8(255 // (2**bits - 1))  # PIL has stretched them to 0 .. 255
     return labels
+
+
+def _as_rgb(image: Image.Image, orientation: int) -> Image.Image:
+    image.info.pop("transparency", None)  # is dropped anyway, and PIL would warn
+    if orientation in TURNS:
+        image = image.transpose(TURNS[orientation])
+    return image if image.mode == "RGB" else image.convert("RGB")  # even from RGB to RGB it would copy
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation of a decoded image, 1 to 8; 1 if there is none or it is damaged."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever PIL raises of damaged EXIF data: the image itself is fine
+        return 1
+    return found if found in TURNS else 1
 
 
 def _check_image(image: Image.Image, bits: int) -> str | None:
@@ -172,4 +229,8 @@ def _bits(image: Image.Image, head: bytes) -> int:
     """Bits a channel in the file; PIL reduces 16-bit colours to 8 without a word."""
     if image.format == "PNG":
         return head[PNG_DEPTH]
+    if image.format == "PPM":
+        # Of the decoder: a mode, perhaps with the greatest number of a channel.
+        arguments = image.tile[0].args  # type: ignore[attr-defined]  # image is a file, which has tiles
+        return 16 if isinstance(arguments, tuple) and int(arguments[1]) > 255 else 8
     return max(getattr(image, "tag_v2", {}).get(TIFF_DEPTH, (8,)))

@@ -100,16 +100,26 @@ def _is_done(source: Source, root: Path, path: Path | None) -> bool:
     manifest = store.read_manifest(prepared)
     if path is not None and manifest["folder"] != str(path.resolve()):
         return False
+    if store.reading(manifest) != source.reading:
+        return False
     return not any(what == CHANGED for _, what in changes(prepared))
 
 
 def _obtain(source: Source, root: Path, path: Path | None) -> None:
-    if folder := path or _located(source, root):
+    if folder := path or _located(source, root) or _read_before(source, root):
         _prepare(source, folder, root)
     elif source.remotes:
         _download(source, root)
     else:
         raise UserError(f"dataset={source.name} is not in {root} and has no download; {_way(source)}")
+
+
+def _read_before(source: Source, root: Path) -> Path | None:
+    """The folder that the set was prepared from, if it is still there."""
+    if not store.is_prepared(root, source.name):
+        return None
+    folder = store.read_manifest(store.prepared_folder(root, source.name))["folder"]
+    return Path(folder) if folder and Path(folder).exists() else None
 
 
 def _download(source: Source, root: Path) -> None:
@@ -151,6 +161,7 @@ def _way(source: Source) -> str:
 def _prepare(source: Source, folder: Path, root: Path, verified: bool = False) -> None:
     source.check(folder)
     with store.preparing(root, source.name) as writer:
+        writer.reading = source.reading
         source.read(folder, writer)
         writer.source["verified"] = verified or writer.source.get("verified", False)
         writer.origin = folder.resolve()

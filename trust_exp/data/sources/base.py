@@ -29,6 +29,7 @@ class Source(ABC):
     folders: ClassVar[tuple[str, ...]] = ()  # names that others give the set's folder under the data folder
     remotes: ClassVar[tuple[Remote, ...]] = ()  # archives that may be downloaded without signing anything
     streams: ClassVar[bool] = False  # served from its files: they must stay where they are
+    reading: ClassVar[int] = 1  # rises where the same files become other data: sets that are prepared are so anew
 
     def at(self, path: str | Path | None) -> "Source":
         """The source for ``path``; where users bring their own data, each path has a source of its own."""

@@ -16,6 +16,7 @@ from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.broden import read_csv
 from trust_exp.data.sources.label_maps import as_rows, for_each, unknown_map
 from trust_exp.data.sources.layout import as_bytes, folders
+from trust_exp.data.sources.listing import files_below, files_in
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError, unknown
 
@@ -418,9 +419,8 @@ Files = tuple[Path, Path, Path | None]
 
 @cache
 def _ade_index(folder: Path) -> list[Files]:
-    path = next(iter(sorted((_root(folder) / ADE).glob("**/index_ade20k.mat"))), None) or _meta(
-        folder, "index_ade20k.mat"
-    )
+    name = "index_ade20k.mat"
+    path = next((path for path in files_below(_root(folder) / ADE) if path.name == name), None) or _meta(folder, name)
     index = _loadmat(path, "index", squeeze_me=True)
     names, places = (np.atleast_1d(index[field].item()) for field in ("filename", "folder"))
     found = []
@@ -433,9 +433,9 @@ def _ade_index(folder: Path) -> list[Files]:
 
 @cache
 def _pascal_index(folder: Path) -> list[Files]:
-    parts = sorted((_pascal_file(folder, "part2ind.m").parent / "Annotations_Part").glob("*.mat"))
-    base = _root(folder) / PASCAL
-    images = next(iter(sorted(base.glob("**/JPEGImages"))), base / "JPEGImages")
+    parts = files_in(_pascal_file(folder, "part2ind.m").parent / "Annotations_Part", (".mat",))
+    base, name = _root(folder) / PASCAL, "JPEGImages"
+    images = next((path.parent for path in files_below(base) if path.parent.name == name), base / name)
     return [(images / f"{path.stem}.jpg", base / "context" / "trainval" / path.name, path) for path in parts]
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from trust_exp.data.fetch import Remote, unpack
+from trust_exp.data.remarks import Remarks
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.folder import EVERY, Listing, find_parts, list_classes, write_classes
+from trust_exp.data.sources.folder import EVERY, Classes, find_parts, list_classes, write_classes
 from trust_exp.data.sources.layout import folders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
@@ -14,22 +15,23 @@ from trust_exp.errors import UserError
 class Caltech(Source):
     """One of the two sets. Neither has an official split: every fifth image, by name over all classes, is for testing.
 
-    A copy that is split into folders train and test already keeps its split.
+    A copy that is split into folders train and test already keeps its split. Images stand upright as EXIF has it.
     """
 
     inside: ClassVar[str]  # the folder of the classes, or its archive with .tar.gz
     left_out: ClassVar[tuple[str, ...]] = ()
     streams = True
+    reading = 2  # EXIF's orientation
 
     def check(self, folder: Path) -> None:
-        if not find_parts(folder):
+        if not find_parts(folder, Remarks()):
             self._find(folder)
 
     def read(self, folder: Path, into: Writer) -> None:
-        if places := find_parts(folder):
-            parts = {part: self._classes(place) for part, place in places.items()}
+        if places := find_parts(folder, into.remarks):
+            parts = {part: self._classes(place, into.remarks) for part, place in places.items()}
         else:
-            parts = split(self._classes(self._unpacked(self._find(folder))))
+            parts = split(self._classes(self._unpacked(self._find(folder)), into.remarks))
         write_classes(self.name, folder, parts, into)
 
     def _find(self, folder: Path) -> Path:
@@ -49,11 +51,8 @@ class Caltech(Source):
             place /= self.inside
         return place
 
-    def _classes(self, place: Path) -> Listing:
-        listing = list_classes(place)
-        for name in self.left_out:
-            listing.files.pop(name, None)
-        return listing
+    def _classes(self, place: Path, remarks: Remarks) -> Classes:
+        return {name: files for name, files in list_classes(place, remarks).items() if name not in self.left_out}
 
 
 class Caltech101(Caltech):
@@ -87,14 +86,14 @@ class Caltech256(Caltech):
     inside = "256_ObjectCategories"
 
 
-def split(listing: Listing) -> dict[str, Listing]:
+def split(classes: Classes) -> dict[str, Classes]:
     """Every fifth image for testing, counted over all classes: 6122 of Caltech-256's 30,607, as others have it."""
-    train: dict[str, list[str]] = {}
-    test: dict[str, list[str]] = {}
+    train: Classes = {}
+    test: Classes = {}
     start = 0
-    for name, files in listing.files.items():
+    for name, files in classes.items():
         first = -start % EVERY
         test[name] = files[first::EVERY]
         train[name] = [file for place, file in enumerate(files, start) if place % EVERY]
         start += len(files)
-    return {"train": Listing(train, listing.others), "test": Listing(test, 0)}
+    return {"train": train, "test": test}

@@ -1,5 +1,6 @@
 """CamVid with 11 classes, as the SegNet tutorial lays it out. No torch."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from trust_exp.data.readers.images import image_facts
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import for_each, read_map
 from trust_exp.data.sources.layout import folders
+from trust_exp.data.sources.listing import files_in
 from trust_exp.data.sources.pixels import decode
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
@@ -74,10 +76,9 @@ def pair_up(images: Path, maps: Path) -> tuple[list[Path], list[Path]]:
     """Images and their label maps, by name.
 
     Raises:
-        UserError: if one has no counterpart, or there is none.
+        UserError: if one has no counterpart or is there twice, or there is none.
     """
-    of_image = {path.stem: path for path in sorted(images.iterdir()) if path.suffix.lower() in ENDINGS}
-    of_map = {path.stem: path for path in sorted(maps.glob("*.png"))}
+    of_image, of_map = by_stem(files_in(images, ENDINGS)), by_stem(files_in(maps, (".png",)))
     for stem in sorted(of_image.keys() ^ of_map.keys()):
         if stem in of_image:
             raise UserError(f"{of_image[stem]} has no label map {maps / stem}.png")
@@ -87,6 +88,19 @@ def pair_up(images: Path, maps: Path) -> tuple[list[Path], list[Path]]:
     return list(of_image.values()), [of_map[stem] for stem in of_image]
 
 
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by their name without its ending.
+
+    Raises:
+        UserError: if two have the same.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        if found.setdefault(path.stem, path) != path:
+            raise UserError(f"{found[path.stem]} and {path} have one name; remove one of them")
+    return found
+
+
 def _size(image: Path) -> tuple[int, int]:
-    height, width, _ = image_facts(image)
-    return height, width
+    facts = image_facts(image)
+    return facts.height, facts.width

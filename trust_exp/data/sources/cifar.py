@@ -10,7 +10,8 @@ from trust_exp.data.config import DatasetInfo
 from trust_exp.data.fetch import Remote
 from trust_exp.data.readers.files import content
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.layout import folders, holding, number, subfolders, unpacked
+from trust_exp.data.sources.layout import folders, holding, number, unpacked
+from trust_exp.data.sources.listing import files_in, subfolders
 from trust_exp.data.sources.pixels import ROW, SIDE, decode, from_rows, load_batch, read_labels
 from trust_exp.data.store import Writer, file_digest
 from trust_exp.data.super_classes import COARSE, FINE, SUPER_CLASSES
@@ -113,8 +114,7 @@ class Cifar(Source):
         found = [
             (number(path), label, path)
             for label, name in enumerate(self.classes)
-            for path in (folder / name).iterdir()
-            if path.suffix.lower() == ".png"
+            for path in files_in(folder / name, (".png",))
         ]
         if not found:
             raise UserError(f"{folder} holds no .png file; the images of {self.name} must be stored without loss")

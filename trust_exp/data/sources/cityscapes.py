@@ -11,6 +11,7 @@ from trust_exp.data.readers.images import check_images, read_labels
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import as_rows, for_each, read_map
 from trust_exp.data.sources.layout import as_bytes, folders
+from trust_exp.data.sources.listing import files_in, subfolders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
@@ -129,10 +130,10 @@ def pair_up(folder: Path, split: str, kind: str) -> list[tuple[Path, Path]]:
 def _by_stem(folder: Path, name: str, split: str, suffix: str, endings: tuple[str, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place in _named(folder, name):
-        for path in sorted((place / split).glob(f"*/*{suffix}.*")):
-            if path.suffix.lower() not in endings:
+        for path in (path for city in subfolders(place / split) for path in files_in(city, endings)):
+            if not path.stem.endswith(suffix):
                 continue
-            stem = path.name.removesuffix(suffix + path.suffix)
+            stem = path.stem.removesuffix(suffix)
             if found.setdefault(stem, path) != path:
                 raise UserError(f"{path} is there twice: also as {found[stem]}")
     return found

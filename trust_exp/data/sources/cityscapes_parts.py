@@ -15,6 +15,7 @@ from trust_exp.data.readers.images import read_rgb
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import for_each, put_labels
 from trust_exp.data.sources.layout import folders
+from trust_exp.data.sources.listing import files_below, files_in
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
@@ -95,7 +96,7 @@ def find_drawings(folder: Path) -> list[Path]:
         UserError: if there is none.
     """
     for place in folders(folder):
-        if found := sorted(place.glob("*.json")):
+        if found := files_in(place, (".json",)):
             return found
     raise UserError(f"{folder} lacks JSON files of labelme")
 
@@ -167,14 +168,14 @@ def inside(shape: Shape, size: tuple[int, int]) -> np.ndarray:
 def _images_below(folder: Path) -> dict[str, Path]:
     """The images below a folder leftImg8bit, by name without ending."""
     places: Iterator[Path] = (place / IMAGES for place in folders(folder))
-    return {path.stem: path for place in places if place.is_dir() for path in sorted(place.glob("**/*.*"))}
+    return {path.stem: path for place in places if place.is_dir() for path in files_below(place)}
 
 
 def _pixels(drawing: Drawing, by_name: dict[str, Path]) -> np.ndarray:
     name = PureWindowsPath(drawing.image).as_posix()  # labelme writes the separators of its system
     beside = drawing.path.parent / name
     found = beside if name and beside.is_file() else by_name.get(Path(name).stem)
-    pixels = read_rgb(found or _embedded(drawing), str(found or drawing.path))
+    pixels = read_rgb(found or _embedded(drawing), str(found or drawing.path), upright=True)  # as labelme shows it
     if pixels.shape[:2] != drawing.size:
         height, width = drawing.size
         raise UserError(

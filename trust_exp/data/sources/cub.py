@@ -21,6 +21,8 @@ TABLES = (IMAGES, CLASSES, LABELS, SPLIT, BOXES)
 class Cub200(Source):
     """CUB-200-2011 (Wah et al. 2011). Beside the usual index ``boxes`` int32 [N, 4]: left, top, right, bottom.
 
+    Images are served as they are stored, whatever EXIF says: the boxes are drawn on stored pixels.
+
     ProtoPNet trains on images cropped to the boxes (``dataset.crop=true``), on 30 changed copies of each
     (``dataset.copies=30``, see copies.py) resized to a square without a further change.
     """
@@ -48,7 +50,7 @@ class Cub200(Source):
         paths = np.array([str(place / "images" / name) for name in names.values()])
         rows = {"train": np.flatnonzero(training), "test": np.flatnonzero(~training)}
         parts = {part: list(zip(paths[own].tolist(), labels[own].tolist(), strict=True)) for part, own in rows.items()}
-        sizes = write_index(folder, parts, into)
+        sizes = write_index(folder, parts, into, upright=False)
         order = np.concatenate(list(rows.values()))
         corners = to_corners(boxes[order], sizes, paths[order])
         into.put("train", boxes=corners[: len(rows["train"])])

@@ -39,7 +39,8 @@ CLASSES = (
 class Flowers102(Source):
     """Flowers-102 (Nilsback, Zisserman 2008). The label of image ``i`` stands at place ``i``, counted from 1.
 
-    The code of subset adversarial training counts from 0 there, and so takes the label of the next image.
+    The code of subset adversarial training counts from 0 there, and so takes the label of the next image. Images stand
+    upright as EXIF has it.
     """
 
     name = "flowers102"
@@ -56,6 +57,7 @@ class Flowers102(Source):
         Remote(f"{PUBLISHED}/{PARTS}", "md5:a5357ecc9cb78c4bef273ce3793fc85c"),
     )
     streams = True
+    reading = 2  # EXIF's orientation
 
     def check(self, folder: Path) -> None:
         find_images(folder)

@@ -8,9 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.readers.files import lines
+from trust_exp.data.readers.images import ENDINGS
+from trust_exp.data.remarks import Remarks
 from trust_exp.data.sources.base import Source
-from trust_exp.data.sources.folder import Listing, is_image, list_classes, write_classes
-from trust_exp.data.sources.layout import folders, subfolders
+from trust_exp.data.sources.folder import Classes, list_classes, write_classes
+from trust_exp.data.sources.layout import folders
+from trust_exp.data.sources.listing import files_in, subfolders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
@@ -24,7 +27,7 @@ class ImageNet(Source):
     """ImageNet (Russakovsky et al. 2015). Classes are the wnids of the folders of train, sorted.
 
     Images of ``val`` lie in folders of their classes too, or all in one, as they are published; then their labels come
-    from Kaggle's LOC_val_solution.csv or from the devkit, somewhere in the folder.
+    from Kaggle's LOC_val_solution.csv or from the devkit, somewhere in the folder. Images stand upright as EXIF has it.
     """
 
     name = "imagenet"
@@ -35,6 +38,7 @@ class ImageNet(Source):
     layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, or val/*.JPEG and the devkit"
     folders = ("ILSVRC2012", "imagenet-object-localization-challenge")
     streams = True
+    reading = 2  # EXIF's orientation
 
     def check(self, folder: Path) -> None:
         place = find_images(folder)
@@ -43,7 +47,8 @@ class ImageNet(Source):
 
     def read(self, folder: Path, into: Writer) -> None:
         place = find_images(folder)
-        train, val = list_classes(place / "train"), list_val(folder, place / "val")
+        train = list_classes(place / "train", into.remarks)
+        val = list_val(folder, place / "val", into.remarks)
         write_classes(self.name, folder, {"train": train, "val": val}, into)
 
 
@@ -78,25 +83,25 @@ def find_labels(folder: Path) -> Path:
     )
 
 
-def list_val(folder: Path, place: Path) -> Listing:
+def list_val(folder: Path, place: Path, remarks: Remarks) -> Classes:
     """The images of val by class.
 
     Raises:
         UserError: if they or their labels are not as they should be.
     """
     if subfolders(place):
-        return list_classes(place)
-    images = sorted(path.name for path in place.iterdir() if is_image(path.name))
+        return list_classes(place, remarks)
+    images = files_in(place, ENDINGS)
     if not images:
         raise UserError(f"{place} holds no image")
     wnids = read_labels(find_labels(folder))
-    files: dict[str, list[str]] = {}
+    files: Classes = {}
     for image in images:
-        wnid = wnids.get(Path(image).stem)
+        wnid = wnids.get(image.stem)
         if wnid is None:
-            raise UserError(f"{find_labels(folder)} has no label for {place / image}")
-        files.setdefault(wnid, []).append(str(place / image))
-    return Listing(dict(sorted(files.items())), 0)
+            raise UserError(f"{find_labels(folder)} has no label for {image}")
+        files.setdefault(wnid, []).append(str(image))
+    return dict(sorted(files.items()))
 
 
 def read_labels(path: Path) -> Mapping[str, str]:

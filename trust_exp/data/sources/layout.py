@@ -10,32 +10,34 @@ from pathlib import Path
 import numpy as np
 
 from trust_exp.data.fetch import unpack
+from trust_exp.data.sources.listing import subfolders
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
+# Names that say which part they are, in small letters; dev, eval or holdout may be one or another.
+PARTS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
 DEPTH = 2  # an archive's own folder lies in the one that it is unpacked to
 
 
 def folders(folder: Path) -> Iterator[Path]:
-    """``folder`` and the folders in it down to ``DEPTH``, the outer ones first; hidden ones are left out.
+    """``folder`` and the folders in it down to ``DEPTH``, the outer ones first, each once; no folders of a system.
 
     Raises:
         UserError: if it is not a folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    level = [folder]
+    yield folder
+    seen, level = {os.path.realpath(folder)}, [folder]
     for _ in range(DEPTH):
+        inner = {os.path.realpath(child): child for parent in level for child in subfolders(parent)}
+        level = [child for path, child in inner.items() if path not in seen]
+        seen |= inner.keys()
         yield from level
-        level = [child for parent in level for child in subfolders(parent)]
-    yield from level
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder by name; hidden ones are left out, and all of one that may not be read."""
-    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:  # is_dir costs nothing here
-        return sorted(Path(entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-    return []
 
 
 def holding(folder: Path, *names: str) -> Path | None:

@@ -10,6 +10,7 @@ from trust_exp.data.config import DatasetInfo
 from trust_exp.data.fetch import Remote
 from trust_exp.data.readers.idx import idx_content, parse_idx
 from trust_exp.data.sources.base import Source
+from trust_exp.data.sources.listing import files_below
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
@@ -119,7 +120,8 @@ def find_idx(folder: str | Path) -> dict[str, Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    found = {stem: _spellings(folder, stem) for stem in STEMS}
+    files = files_below(folder)
+    found = {stem: _spellings(files, stem) for stem in STEMS}
     for directory in sorted({path.parent for path in found[STEMS[0]]}, key=lambda path: (len(path.parts), path)):
         here = {stem: [path for path in paths if path.parent == directory] for stem, paths in found.items()}
         if all(here.values()):
@@ -134,9 +136,9 @@ def find_idx(folder: str | Path) -> dict[str, Path]:
     return {stem: paths[0] for stem, paths in found.items()}
 
 
-def _spellings(folder: Path, stem: str) -> list[Path]:
+def _spellings(files: list[Path], stem: str) -> list[Path]:
     names = {spelling + end for spelling in (stem, stem.replace("-idx", ".idx")) for end in ("", ".gz")}
-    return sorted(path for path in folder.rglob(f"{stem.split('-idx')[0]}*") if path.name in names and path.is_file())
+    return [path for path in files if path.name in names]
 
 
 def _check_pair(images: np.ndarray, labels: np.ndarray, image_path: Path, label_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Tiny-ImageNet: 200 classes of ImageNet at 64x64 pixels. No torch."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from trust_exp.data.fetch import Remote
 from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.layout import folders, holding, number, unpacked
+from trust_exp.data.sources.listing import files_in
 from trust_exp.data.sources.pixels import decode, distinct
 from trust_exp.data.store import Writer, file_digest
 from trust_exp.errors import UserError
@@ -91,7 +91,7 @@ def check_parts(place: Path) -> None:
 
 def _is_listed(place: Path) -> bool:
     """Whether the images of val lie together, their classes in a list, and not in a folder for each class."""
-    return bool(_images(place / "val" / "images"))
+    return bool(files_in(place / "val" / "images", SUFFIXES))
 
 
 def read_wnids(place: Path) -> list[str]:
@@ -140,7 +140,7 @@ def val_samples(place: Path, wnids: list[str]) -> list[tuple[Path, int]]:
         samples = [(path, label) for wnid, label in label_of.items() for path in _of_class(place / "val" / wnid)]
         return sorted(samples, key=_by_number)
     listed = _annotations(place / "val" / "val_annotations.txt", label_of)
-    images = {path.name: path for path in _images(place / "val" / "images")}
+    images = {path.name: path for path in files_in(place / "val" / "images", SUFFIXES)}
     for name in sorted(listed.keys() ^ images.keys()):
         what = "has no class for" if name in images else "names"
         end = f"{place / 'val' / 'images' / name}" + ("" if name in images else ", which is not there")
@@ -166,12 +166,7 @@ def _annotations(path: Path, label_of: dict[str, int]) -> dict[str, int]:
 
 def _of_class(folder: Path) -> list[Path]:
     """The images of a class, in the folder itself or in images, as it was published."""
-    found = _images(folder / "images") or _images(folder)
+    found = files_in(folder / "images", SUFFIXES) or files_in(folder, SUFFIXES)
     if not found:
         raise UserError(f"{folder} holds no images; there must be some of each class in wnids.txt")
     return found
-
-
-def _images(folder: Path) -> list[Path]:
-    entries: Iterable[Path] = folder.iterdir() if folder.is_dir() else ()
-    return [path for path in entries if path.suffix.lower() in SUFFIXES]

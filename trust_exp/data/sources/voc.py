@@ -74,7 +74,7 @@ class Voc(Source):
         lists = {part: (path.parents[2], read_list(path)) for part, path in find_lists(folder).items()}
         # The lists overlap: trainval is train and val.
         images = {_image(devkit, name): devkit for devkit, names in lists.values() for name in names}
-        sizes, converted = check_images(list(images))
+        sizes, converted, _ = check_images(list(images))
         objects = {}
         for (image, devkit), size in zip(images.items(), sizes.tolist(), strict=True):
             objects[image] = read_objects(devkit / "Annotations" / f"{image.stem}.xml", *size)
