@@ -583,10 +583,12 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=400, help="size of the sample")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
-    parser.add_argument("--only", default="", help="only modules whose path has this in it")
+    parser.add_argument("--only", default="", help="only mutants whose path or key has this in it")
     parser.add_argument("--report", action="store_true", help="try none, only report")
     given = parser.parse_args()
-    chosen = sample([mutant for mutant in all_mutants() if given.only in mutant.path], given.number, given.seed)
+    chosen = sample(
+        [mutant for mutant in all_mutants() if given.only in f"{mutant.path} {mutant.key}"], given.number, given.seed
+    )
     KEPT.mkdir(exist_ok=True)
     if not given.report:
         try_all(chosen, given.jobs)

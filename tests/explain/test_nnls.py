@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+from trust_exp.explain import nnls as module
 from trust_exp.explain.nnls import encode
 
 
@@ -105,6 +106,16 @@ def test_prototypes_and_features_of_any_size(scale):
     plain = encode(matrix, basis)
     torch.testing.assert_close(encode(matrix * scale, basis) / scale, plain)
     torch.testing.assert_close(encode(matrix, basis * scale) * scale, plain)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_rows_that_are_solved_alone_are_solved_at_any_size(scale):
+    """Entries enter one by one, and leave where others would push them below zero."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.rand(8, 10, generator=generator, dtype=torch.float64).numpy()
+    for row in torch.randn(40, 10, generator=generator, dtype=torch.float64).numpy():
+        wanted, _ = nnls(basis.T, row)
+        np.testing.assert_allclose(module._active_set(basis, scale * row) / scale, wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
