@@ -125,3 +125,15 @@ def test_what_is_not_finite_is_refused(value):
         given[place][0, 0] = value
         with pytest.raises(ValueError, match="must be finite"):
             encode(*given)
+
+
+def test_a_row_without_an_optimum_is_named_and_not_returned(monkeypatch):
+    matrix, basis = torch.rand(5, 8), torch.rand(2, 8)
+    monkeypatch.setattr(module, "_pivoted", lambda small, rows, alive: torch.zeros(5, 2, dtype=torch.float64))
+    solved = encode(matrix, basis)
+    monkeypatch.undo()
+    torch.testing.assert_close(solved, encode(matrix, basis))
+    monkeypatch.setattr(module, "_pivoted", lambda small, rows, alive: torch.zeros(5, 2, dtype=torch.float64))
+    monkeypatch.setattr(module, "_active_set", lambda small, row: np.zeros(2))
+    with pytest.raises(ArithmeticError, match="5 of 5 rows have no optimum that float64 can tell"):
+        encode(matrix, basis)
