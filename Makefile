@@ -40,7 +40,7 @@ SEED ?= 0
 JOBS ?= 2
 
 mutation: $(READY)  ## small faults in the maths that a test should notice: N=400 SEED=0 JOBS=2
-	@$(BIN)/python -m tests.mutation --number $(N) --seed $(SEED) --jobs $(JOBS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --number $(N) --seed $(SEED) --jobs $(JOBS)
 
 lint: $(READY)  ## style, and who may import whom
 	@$(BIN)/ruff check .

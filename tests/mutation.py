@@ -28,8 +28,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from trust_exp.results.intervals import wilson
-
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / ".mutation"
 RESULTS = KEPT / "results.jsonl"
@@ -485,7 +483,7 @@ def register_profile() -> None:
 def prepare() -> None:
     """Import what most tests need, and no module that is changed."""
     os.chdir(ROOT)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch start threads, which a fork would lack
     for name in HEAVY:
         importlib.import_module(name)
     register_profile()
@@ -539,7 +537,7 @@ def without_mutant(path: str, tests: list[str], digest: str) -> tuple[dict[str, 
     """How long each of a module's tests takes, and a limit for all of them in CPU seconds; measured once."""
     known = json.loads(BASELINES.read_text()) if BASELINES.exists() else {}
     if known.get(path, {}).get("tests") != digest:
-        pid, run = start(None, tests, {}, 3600)
+        pid, run = start(None, tests, {}, 300)
         ((_, code, cpu, noted),) = finished({pid: run})
         if code:
             raise RuntimeError(f"the tests of {path} fail without a mutant: {noted.get('failed') or code}")
@@ -560,6 +558,8 @@ def described(mutant: Mutant) -> str:
 
 def report(chosen: Sequence[Mutant]) -> str:
     """The survivors and what is known about them, and the fraction of mutants that tests kill."""
+    from trust_exp.results.intervals import wilson
+
     known, reasons = read_results(), tomllib.loads(REASONS.read_text())
     tried = [mutant for mutant in chosen if mutant.key in known]
     survivors = [mutant for mutant in tried if known[mutant.key]["status"] == "survived"]
