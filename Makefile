@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install run test test-slow test-slurm test-browser lint type bench clean
+.PHONY: help install run test test-slow test-slurm test-browser mutation lint type bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,13 @@ test-slurm: $(READY)  ## the SLURM launcher against a real SLURM; installs Debia
 
 test-browser: $(READY)  ## the report page in a headless Chromium; skips where there is none
 	@$(BIN)/python -m pytest -m browser -rs
+
+N ?= 400
+SEED ?= 0
+JOBS ?= 2
+
+mutation: $(READY)  ## small faults in the maths that a test should notice: N=400 SEED=0 JOBS=2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --number $(N) --seed $(SEED) --jobs $(JOBS)
 
 lint: $(READY)  ## style, and who may import whom
 	@$(BIN)/ruff check .

@@ -318,6 +318,7 @@ def test_checkpoints_of_the_paper():
         ({"loss": "dlr_targeted", "target": torch.ones(2)}, r"target must be int64 of shape \[2\]; got torch.float32"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"rho": 0.0}, r"rho must be in \(0, 1\]; got 0"),
+        ({"rho": 1.5}, r"rho must be in \(0, 1\]; got 1.5"),
         ({"y": torch.zeros(2, 1, dtype=torch.int64)}, r"y must be int64 of shape \[2\]; got torch.int64 \[2, 1\]"),
         ({"start": torch.zeros(1, 6)}, r"the shape of x, \[2, 6\]; got \[1, 6\]"),
         ({"epsilon": float("inf")}, "epsilon must be finite"),
@@ -326,3 +327,73 @@ def test_checkpoints_of_the_paper():
 def test_refusals(change, message):
     with pytest.raises(ValueError, match=message):
         apgd(linear(2), torch.zeros(2, 6), **({"y": torch.zeros(2, dtype=torch.int64), "epsilon": 0.1} | change))
+
+
+def climb(rises: list[int], halved: list[bool], best: list[float], checked: list[float]) -> apgd_module._Climb:
+    """The state of an ascent at a checkpoint, of images in one dimension."""
+    count = len(rises)
+    places = torch.arange(count, dtype=torch.float64)[:, None]
+    score = apgd_module.Score(torch.tensor(checked), places + 10, torch.zeros(count, dtype=torch.bool))
+    ball = Ball.around(torch.zeros(count, 1, dtype=torch.float64), 1.0, domain=None)
+    state = apgd_module._Climb.begin(ball, torch.zeros(count, 1, dtype=torch.int64), places, score)
+    state.rises, state.halved = torch.tensor(rises), torch.tensor(halved)
+    state.best_loss, state.best_point, state.best_gradient = torch.tensor(best), places - 10, places - 20
+    return state
+
+
+def test_the_step_is_halved_by_the_conditions_of_the_paper():
+    """Of 10 steps at most 7.5 rose; or no better loss since the last checkpoint, which did not halve it."""
+    state = climb([7, 8, 8, 8], [False, False, False, True], [2.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0])
+    state.adapt(10, 0.75)
+    assert state.halved.tolist() == [True, True, False, False]
+    assert state.step.flatten().tolist() == [1.0, 1.0, 2.0, 2.0]
+    assert state.point.flatten().tolist() == [-10.0, -9.0, 2.0, 3.0], "back to the best point"
+    assert state.gradient.flatten().tolist() == [-20.0, -19.0, 12.0, 13.0]
+    assert state.checked_loss.tolist() == [2.0, 1.0, 2.0, 1.0]
+    assert state.rises.tolist() == [0, 0, 0, 0]
+
+
+def test_a_rise_counts_from_the_last_point_and_above_rounding():
+    state = climb([0, 0, 0, 0], [True] * 4, [5.0, -5.0, 5.0, 5.0], [4.0, -4.0, 4.0, 4.0])
+    state.loss = torch.tensor([4.0, -4.0, 4.0, 4.0], dtype=torch.float64)
+    now = torch.tensor([4.1, -4 + 5e-6, 4 + 3e-6, 6.0], dtype=torch.float64)
+    state.record(apgd_module.Score(now, state.gradient + 1, torch.tensor([False, False, True, False])))
+    assert state.rises.tolist() == [1, 1, 0, 1], "by more than a millionth"
+    assert state.best_loss.tolist() == [5.0, pytest.approx(-4 + 5e-6), 5.0, 6.0]
+    assert state.best_point.flatten().tolist() == [-10.0, 1.0, -8.0, 3.0]
+    assert state.broken.tolist() == [False, False, True, False]
+    assert torch.equal(state.loss, now)
+
+
+class Recorded(nn.Module):
+    """A smooth network that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, last = linear(16, 2.0, torch.float64), nn.Linear(16, 5, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(0)
+        last.weight.data = torch.randn(5, 16, generator=generator, dtype=torch.float64)
+        self.model, self.asked = nn.Sequential(first, nn.Tanh(), last), []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked.append(x.detach().clone())
+        return self.model(x)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("L2", 0.03), ("Linf", 0.01)])
+def test_the_points_are_the_official_ones_without_our_changes(monkeypatch, norm, epsilon):
+    monkeypatch.setitem(apgd_module.LOSSES, "ce", LOSSES["ce"])
+    monkeypatch.setattr(apgd_module, "_PROGRESS", 0.0)
+    model, x = Recorded(), torch.rand(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = model(x).argmax(1)
+    start = Ball.around(x, epsilon, norm=norm).sample(keyed_generator("start"))
+    model.asked.clear()
+    assert torch.equal(model(apgd(model, x, y, epsilon, norm=norm, start=start)).argmax(1), y), "no image leaves"
+    asked = torch.stack(model.asked[1:-1])
+    model.asked.clear()
+    official_run(model, x, y, epsilon, norm, "ce", start)
+    # The official code compares the first loss with 0: of images whose first step lowers it, it counts one rise more.
+    losses = LOSSES["ce"](model.model(asked.flatten(0, 1)).detach(), y.repeat(101)).view(101, 6)
+    same = losses[1] > losses[0]
+    assert same.sum() > 2
+    torch.testing.assert_close(asked[:, same], torch.stack(model.asked)[:, same], rtol=0, atol=1e-6)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trust_exp.attacks import auto_attack as module
 from trust_exp.attacks.auto_attack import attacks_of, autoattack
+from trust_exp.attacks.ball import Ball
 from trust_exp.errors import UserError
 from trust_exp.schema import ROOT
 
@@ -215,6 +217,11 @@ def test_attacks_of():
     assert (attacks_of("fast", 4), attacks_of("fast", 3)) == (("apgd-ce", "apgd-t"), ("apgd-ce",))
     assert attacks_of("standard", 2, norm="L2", shape=(2,)) == ("apgd-ce", "fab")
     assert attacks_of("standard", 2, norm="L2", shape=(3, 32, 32)) == ("apgd-ce", "fab", "square")
+    assert attacks_of("standard", 2, norm="L2", shape=(1, 5, 5)) == ("apgd-ce", "fab", "square")
+    for small in ((1, 4, 9), (1, 9, 4), (9, 9)):
+        assert attacks_of("standard", 2, norm="L2", shape=small) == ("apgd-ce", "fab")
+        assert attacks_of("standard", 2, shape=small) == ("apgd-ce", "fab", "square")
+    assert attacks_of("standard", 2, norm="L2") == ("apgd-ce", "fab", "square")
 
 
 @pytest.mark.parametrize(
@@ -320,3 +327,60 @@ def test_skipped_images_are_not_attacked_and_count_as_robust_if_they_are_right(t
     everything = autoattack(count := Counting(model), x, y, 0.9, skip=torch.ones(8, dtype=torch.bool), **options)
     assert torch.equal(everything.robust, everything.correct)
     assert count.asked == 8
+
+
+@pytest.mark.parametrize(("classes", "targets"), [(2, 1), (4, 3), (10, 9), (11, 9)])
+def test_the_attacks_have_the_settings_of_the_standard_version(monkeypatch, classes, targets):
+    seen = {}
+    for name in ("apgd_ce", "apgd_t", "fab", "square"):
+        monkeypatch.setattr(
+            module, name, lambda *given, name=name, **options: seen.setdefault(name, []).append(options)
+        )
+    x = torch.rand(3, 2)
+    for attack in module._own_attacks(nn.Identity(), 0.1, 5, classes).values():
+        attack(Ball.around(x, 0.1, norm="L2", domain=(0.0, 2.0)), torch.zeros(3), torch.arange(3))
+    shared = {"norm": "L2", "domain": (0.0, 2.0), "seed": 5}
+    for options in (each for given in seen.values() for each in given):
+        assert torch.equal(options.pop("index"), torch.arange(3))
+    assert seen == {
+        "apgd_ce": [shared],
+        "apgd_t": [shared | {"targets": targets}],
+        "fab": [shared | {"targets": None}, shared | {"targets": targets}],
+        "square": [shared],
+    }
+
+
+@pytest.mark.parametrize(("classes", "targeted"), [(2, False), (3, False), (4, True), (12, True)])
+@pytest.mark.parametrize("domain", [(-1.0, 3.0), None])
+def test_the_library_has_the_settings_of_its_standard_version(classes, targeted, domain):
+    x = torch.tensor([[0.0, 1.0]])
+    ball = Ball.around(x, 0.5, norm="L2", domain=domain)
+    made = {}
+
+    def library(model, **options):
+        made.update(options, suite=pyautoattack.AutoAttack(model, **options))
+        return made["suite"]
+
+    offered = module._official_attacks(library, nn.Identity(), ball, 0.5, 7, classes)
+    assert list(offered) == ["apgd-ce", "apgd-t", "fab", "fab-t", "square"]
+    low, high = domain or (-1.5, 2.5)  # the data, half their range, and twice epsilon
+    assert made["eps"] == pytest.approx(0.5 / (high - low))
+    assert (made["norm"], made["seed"], made["version"]) == ("L2", 7, "custom")
+    suite = made["suite"]
+    assert suite.apgd.n_restarts == 1
+    assert suite.apgd_targeted.n_target_classes == suite.fab.n_target_classes == min(9, classes - 1)
+    assert suite.fab.targeted is targeted
+    assert suite.fab.n_restarts == (1 if targeted else 5)
+    view = module._UnitView.of(ball, 0.5, classes)
+    torch.testing.assert_close(view.encode(x), ((x - low) / (high - low)).view(1, 2, 1, 1))
+    torch.testing.assert_close(view.decode(view.encode(x)), x)
+    assert view.wrap(nn.Identity())(torch.zeros(0, 2, 1, 1)).shape == (0, classes)
+
+
+def test_a_library_that_lacks_something_itself_says_what(monkeypatch):
+    def fail(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'its_own'", name="its_own")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(ModuleNotFoundError, match="its_own"):
+        module._library()

@@ -99,6 +99,10 @@ def test_contains_allows_rounding_and_nothing_else(norm):
         ({"epsilon": torch.ones(3)}, r"of shape \[2\]; got shape \[3\]"),
         ({"norm": "L1"}, "norm must be one of L2, Linf; got 'L1'"),
         ({"domain": (1.0, 0.0)}, "low < high"),
+        ({"domain": (0.0, 0.0)}, "low < high"),
+        ({"domain": (0.0, math.inf)}, "two finite numbers"),
+        ({"domain": (-math.inf, 1.0)}, "two finite numbers"),
+        ({"x": torch.full((2, 3), 1.1)}, r"values in \[1.1, 1.1\], outside domain"),
         ({"x": torch.full((2, 3), -2.1)}, r"values in \[-2.1, -2.1\], outside domain"),
         ({"x": torch.full((2, 3), math.nan)}, "x must be finite"),
         ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "float32 or float64"),
@@ -128,3 +132,10 @@ def test_a_radius_that_covers_all_images_is_of_other_units(epsilon, norm, domain
             check_radius("key", epsilon, norm, domain, (1, 8, 8))
     else:
         check_radius("key", epsilon, norm, domain, (1, 8, 8))
+
+
+def test_pixels_at_both_ends_of_the_domain_are_inside():
+    x = torch.tensor([[0.0, 1.0, 0.5]])
+    ball = Ball.around(x, 0.1)
+    assert torch.equal(ball.center, x)
+    assert ball.contains(x).tolist() == [True]

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from trust_exp.attacks import auto_pgd_released
 from trust_exp.attacks.auto_pgd_released import apgd_t
-from trust_exp.attacks.fast_adaptive_boundary import fab, to_hyperplane
+from trust_exp.attacks.ball import Ball
+from trust_exp.attacks.fast_adaptive_boundary import _random_start, fab, to_hyperplane
+from trust_exp.attacks.noise import image_noise
 
 
 def problem(count: int, size: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,6 +114,7 @@ def test_a_linear_classifier_breaks_exactly_beyond_its_margin(norm, targets):
         x_adv = fab(model, x, y, factor * radius, norm=norm, targets=targets, domain=None, steps=20, restarts=2)
         assert ((model(x_adv).argmax(1) != y) == breaks).all()
         assert torch.equal((x_adv != x).any(1), torch.full((32,), breaks))
+        assert not x_adv.requires_grad
         distance = torch.linalg.vector_norm(x_adv - x, 2 if norm == "L2" else torch.inf, dim=1)
         assert (distance <= factor * radius * (1 + 1e-6)).all()
 
@@ -139,3 +142,23 @@ def test_targets_that_share_a_batch_find_what_they_find_one_after_the_other(trai
         found[few] = attack(model, x, y, 0.4, norm="L2", steps=20)
     torch.testing.assert_close(found[0], found[24], rtol=1e-9, atol=1e-9)
     assert 0 < (model(found[0]).argmax(1) != y).sum() < len(y)
+
+
+def test_smaller_slopes_than_a_hundred_millionth_move_no_pixel_for_l2():
+    normal = torch.tensor([[1.0, 2e-8, -0.5e-8, 0.0]], dtype=torch.float64)
+    for domain in (None, (0.0, 1.0)):
+        move = to_hyperplane(torch.full((1, 4), 0.5).double(), normal, torch.tensor([0.1]).double(), "L2", domain)
+        assert move[0, 0] == pytest.approx(-0.1)
+        assert move[0, 1] == pytest.approx(-0.2e-8)
+        assert not move[0, 2:].any()
+
+
+@pytest.mark.parametrize("norm", ["L2", "Linf"])
+def test_a_random_start_is_half_way_to_the_surface(norm):
+    x, index = torch.full((3, 2, 4), 0.5), torch.tensor([4, 0, 9])
+    start = _random_start(Ball.around(x, 0.2, norm=norm), index, 1, 3)
+    noise = image_noise(torch.randn if norm == "L2" else torch.rand, (2, 4), index, 1, "fab", 3)
+    noise = noise if norm == "L2" else 2 * noise - 1
+    lengths = noise.flatten(1).norm(dim=1) if norm == "L2" else noise.flatten(1).abs().amax(1)
+    torch.testing.assert_close(start, x + 0.1 * noise / lengths.view(3, 1, 1))
+    assert _random_start(Ball.around(x, 5.0, norm=norm), index, 1, 3).max() == 1, "clipped to the domain"

@@ -450,6 +450,7 @@ def test_works_on_inference_tensors_and_on_channels_last(trained):
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"step_size": 0.0}, "step_size must be positive and finite; got 0"),
         ({"step_size": math.nan}, "step_size must be positive and finite; got nan"),
+        ({"step_size": math.inf}, "step_size must be positive and finite; got inf"),
         ({"y": torch.zeros(2)}, r"y must be int64 of shape \[2\]; got torch.float32 \[2\]"),
         ({"epsilon": -0.1}, "epsilon must be finite and at least 0; got -0.1"),
         ({"norm": "L1"}, "norm must be one of L2, Linf; got 'L1'"),

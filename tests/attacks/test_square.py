@@ -1,11 +1,19 @@
+import importlib.util
+
 import pytest
 import torch
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from trust_exp.attacks import square_attack as module
-from trust_exp.attacks.noise import image_noise
 from trust_exp.attacks.square_attack import square
+from trust_exp.schema import ROOT
+
+specification = importlib.util.spec_from_file_location("same_noise", ROOT / "benchmarks" / "same_noise.py")
+assert specification is not None
+assert specification.loader is not None
+benchmark = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(benchmark)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 9])
@@ -78,11 +86,33 @@ def test_broken_images_are_not_asked_again():
     assert sizes.count(2) < 100
 
 
-def test_noise_belongs_to_the_image():
-    draw = image_noise(torch.randn, (3, 2), torch.tensor([5, 7, 5]), 0, "apgd-ce")
-    assert draw.shape == (3, 3, 2)
-    assert torch.equal(draw[0], draw[2])
-    assert not torch.equal(draw[0], draw[1])
-    assert torch.equal(draw[1:2], image_noise(torch.randn, (3, 2), torch.tensor([7]), 0, "apgd-ce"))
-    assert not torch.equal(draw[1:2], image_noise(torch.randn, (3, 2), torch.tensor([7]), 1, "apgd-ce"))
-    assert image_noise(torch.rand, (3,), torch.tensor([], dtype=torch.int64), 0).shape == (0, 3)
+class Waves(nn.Module):
+    """Four classes of images of 2 x 17 x 19 pixels, in float64: no two points have the same margin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.randn(2 * 17 * 19, 4, generator=torch.Generator().manual_seed(0)).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (4 * x).sin().flatten(1) @ self.weight
+
+
+class Best(SquareAttack):
+    """Keeps the last point of every image, also where it does not break it."""
+
+    def attack_single_run(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        queries, self.best = super().attack_single_run(x, y)
+        return queries, self.best
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.04), ("L2", 0.6)])
+def test_the_last_points_are_the_official_ones(norm, epsilon):
+    model, x = Waves(), torch.rand(8, 2, 17, 19, generator=torch.Generator().manual_seed(1)).double()
+    y = model(x).argmax(1)
+    attack = Best(model, norm=norm, eps=epsilon, n_queries=250, n_restarts=1, resc_schedule=False, device="cpu")
+    with benchmark.same_noise(x):
+        attack.perturb(x, y)
+    found = square(model, x, y, epsilon, norm=norm, queries=250)
+    broken = model(found).argmax(1) != y
+    assert 0 < broken.sum() < 8
+    torch.testing.assert_close(found, attack.best, rtol=0, atol=1e-6)

@@ -21,6 +21,7 @@ def test_principal_directions_are_the_right_singular_vectors():
     np.testing.assert_allclose(np.abs(found.basis.numpy()), np.abs(right[:3]), atol=1e-8)
     assert found.error == pytest.approx(np.sqrt((singular[3:] ** 2).sum()))
     assert (found.encoding.sum(0) > 0).all()
+    assert found.steps == 1
 
 
 def test_the_centres_are_means_of_the_features_that_are_nearest_to_them():

@@ -37,6 +37,7 @@ def test_a_curve_begins_and_ends_with_the_whole_and_the_empty_image():
     torch.testing.assert_close(deleted[:, 0], whole)
     torch.testing.assert_close(inserted[:, -1], whole)
     torch.testing.assert_close(deleted[:, -1], inserted[:, 0])
+    assert deletion_curves(network, images, torch.rand(5, 2, 2), label)[0].shape == (5, 21)
 
 
 def test_the_area_is_the_trapezoidal_one():

@@ -74,6 +74,7 @@ def test_the_residual_is_placed_as_the_papers_problem_places_it():
     slow = torch.linalg.lstsq(rest[:, None], left.T).solution.squeeze(0)
     torch.testing.assert_close(residual_map(features, rest), slow)
     assert (residual_map(features, rest * 0) == 0).all()
+    torch.testing.assert_close(1e-14 * residual_map(features, 1e-14 * rest / rest.norm()), slow * rest.norm())
 
 
 @pytest.mark.parametrize("shares", ["sum", "abs", "energy"])
@@ -183,3 +184,10 @@ def test_coefficients_that_sum_to_zero_lose_nothing_as_printed():
     moved, guarded = augmented(basis, weights, rest, "paper")
     assert guarded.tolist() == [True]
     torch.testing.assert_close((weights[:, None] @ moved).squeeze(1), torch.tensor([[1.0, -1.0, 2.0, -3.0]]))
+
+
+@pytest.mark.parametrize(("total", "guarded"), [(0.19, True), (0.21, False), (-0.01, True)])
+def test_shares_are_guarded_where_a_tenth_of_the_coefficients_is_left(total, guarded):
+    weights = torch.tensor([[1 + total / 2, -1 + total / 2]], dtype=torch.float64)  # absolute values of 2
+    basis, rest = torch.eye(2, 3, dtype=torch.float64)[None], torch.ones(1, 3, dtype=torch.float64)
+    assert augmented(basis, weights, rest)[1].tolist() == [guarded]

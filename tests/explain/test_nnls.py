@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+from trust_exp.explain import nnls as module
 from trust_exp.explain.nnls import encode
 
 
@@ -107,6 +108,16 @@ def test_prototypes_and_features_of_any_size(scale):
     torch.testing.assert_close(encode(matrix, basis * scale) * scale, plain)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_rows_that_are_solved_alone_are_solved_at_any_size(scale):
+    """Entries enter one by one, and leave where others would push them below zero."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.rand(8, 10, generator=generator, dtype=torch.float64).numpy()
+    for row in torch.randn(40, 10, generator=generator, dtype=torch.float64).numpy():
+        wanted, _ = nnls(basis.T, row)
+        np.testing.assert_allclose(module._active_set(basis, scale * row) / scale, wanted, atol=1e-12)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_refused(value):
     for place in (0, 1):
@@ -114,3 +125,15 @@ def test_what_is_not_finite_is_refused(value):
         given[place][0, 0] = value
         with pytest.raises(ValueError, match="must be finite"):
             encode(*given)
+
+
+def test_a_row_without_an_optimum_is_named_and_not_returned(monkeypatch):
+    matrix, basis = torch.rand(5, 8), torch.rand(2, 8)
+    monkeypatch.setattr(module, "_pivoted", lambda small, rows, alive: torch.zeros(5, 2, dtype=torch.float64))
+    solved = encode(matrix, basis)
+    monkeypatch.undo()
+    torch.testing.assert_close(solved, encode(matrix, basis))
+    monkeypatch.setattr(module, "_pivoted", lambda small, rows, alive: torch.zeros(5, 2, dtype=torch.float64))
+    monkeypatch.setattr(module, "_active_set", lambda small, row: np.zeros(2))
+    with pytest.raises(ArithmeticError, match="5 of 5 rows have no optimum that float64 can tell"):
+        encode(matrix, basis)

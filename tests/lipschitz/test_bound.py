@@ -395,3 +395,15 @@ def test_no_pair_of_inputs_changes_a_margin_by_more_than_the_bound(seed, distanc
     lengths = (x - y).flatten(1).norm(dim=1)
     assert (margins <= certified.pairwise * lengths[:, None, None]).all()
     assert (change.norm(dim=1) <= certified.total * lengths).all()
+
+
+def test_one_step_a_call_unless_more_are_asked_for():
+    model = two_moons_mlp()
+    for options, taken in (({}, 1), ({"iterations": 3}, 3)):
+        bound = LipschitzBound(model, (2,), **options)
+        (group,) = bound.power.groups
+        vector, weight = group.state.clone(), group.weight(torch.float32)
+        for _ in range(taken):
+            vector = group.step(weight, vector)
+        bound()
+        torch.testing.assert_close(group.state, vector)

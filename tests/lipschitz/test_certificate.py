@@ -143,3 +143,19 @@ def test_a_constant_that_is_none_gives_no_radius(constant):
 def test_logits_that_are_not_finite_have_no_radius(logits):
     for constant in (0.0, 1.0, math.inf):
         assert certified_radius(torch.tensor([logits]), torch.full((2, 2), constant)).item() == 0
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_quotient_is_the_largest_change_of_a_margin_over_the_distance(divided):
+    model, x1, x2 = net().double(), *torch.rand(2, 30, 4, dtype=torch.float64)
+    table = constants(3) if divided else None
+    before, after = model(x1).tolist(), model(x2).tolist()
+    slow = []
+    for p, (one, other) in enumerate(zip(before, after, strict=True)):
+        j = max(range(3), key=lambda i: one[i])
+        changes = [abs((one[j] - one[i]) - (other[j] - other[i])) for i in range(3)]
+        if table is not None:  # where a constant is 0, logits are equal
+            changes = [change / table[j, i].item() if table[j, i] else 0.0 for i, change in enumerate(changes)]
+        slow.append(max(changes) / (x1[p] - x2[p]).norm().item())
+    found = tightness_search(model, x1, x2, domain=None, steps=0, pairwise=table)
+    torch.testing.assert_close(found, torch.tensor(slow, dtype=torch.float64), rtol=1e-9, atol=0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.lipschitz import PowerIteration, spectral_norm_bound
-from trust_exp.lipschitz.norms import _group
+from trust_exp.lipschitz.norms import _dense, _group
 
 GEOMETRIES = [
     (kernel, stride, padding, dilation, groups)
@@ -270,3 +270,18 @@ def test_norms_of_any_size_converge(scale):
     (gradient,) = torch.autograd.grad(power()[0], layers[0][0].weight)
     u, _, v = torch.linalg.svd(layers[0][0].weight.double() / scale)
     torch.testing.assert_close(gradient.double(), torch.outer(u[:, 0], v[0]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "shape"),
+    [
+        (nn.Conv2d(1, 2, 3, padding=1), 32, (1024, 2048)),  # the smaller side may be 1024
+        (nn.Conv2d(1, 2, 1), 33, None),
+        (nn.Conv2d(2, 4, 1, stride=2), 33, None),
+        (nn.Conv2d(2, 1, 1, stride=2), 33, (2178, 289)),
+        (nn.Conv2d(1, 17, 1), 32, None),  # more than 2^24 entries
+    ],
+)
+def test_a_convolution_is_written_out_as_a_matrix_while_that_is_small(layer, size, shape):
+    matrix = _dense(layer, layer.weight.detach().double(), (layer.in_channels, size, size))
+    assert (None if matrix is None else tuple(matrix.shape)) == shape

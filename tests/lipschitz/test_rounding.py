@@ -1,5 +1,6 @@
 """Certificates hold for the float32 network: searched for breaks, planted ones among them, and against slow sums."""
 
+import copy
 import itertools
 import math
 
@@ -17,7 +18,9 @@ from trust_exp.lipschitz import (
     LipschitzBound,
     MinMax,
     Normalize,
+    Residual,
     certified_radius,
+    lipschitz_constant,
     plain_products,
 )
 
@@ -309,3 +312,197 @@ def test_a_network_that_stays_in_training_mode_is_refused():
 
     with pytest.raises(UserError, match="Stubborn cannot be put into eval mode"):
         Certifier(Stubborn(nn.Linear(2, 2)), (2,))
+
+
+# --- every number of the bound, by the formulas of docs/certificates.md ---------------------------------------------
+
+# (results on the way to an output, sum of their sizes, growth of that sum) of a layer, from x and z = layer(x) of one
+# image: what each layer adds up, written out.
+EPS = 2.0**-53
+
+
+def slow_linear(layer: nn.Linear, x: Tensor, z: Tensor) -> tuple[float, float, float]:
+    count = layer.in_features
+    weight, bias = layer.weight.abs(), 0 if layer.bias is None else layer.bias.abs()
+    each = weight @ x.abs() + bias
+    growth = math.sqrt(weight.sum(1).max().item() * weight.sum(0).max().item())
+    return 2 * count, (each.norm() + count / 2 * (each.norm() + z.norm())).item(), (count + 1) * growth
+
+
+def slow_convolution(layer: nn.Conv2d, x: Tensor, z: Tensor) -> tuple[float, float, float]:
+    """As a linear layer whose rows are the convolution's own products, without the zeros of padding and groups."""
+    count = layer.weight[0].numel()
+    positive = nn.Conv2d(**{name: getattr(layer, name) for name in layer.__constants__ if name != "output_padding"})
+    positive = positive.double().requires_grad_(False)
+    positive.weight.copy_(layer.weight.abs())
+    positive.bias.copy_(layer.bias.abs())
+    each = positive(x.abs()[None])
+    rows = max(each_row.sum().item() for each_row in layer.weight.abs())
+    of_group = layer.weight.abs().chunk(layer.groups)
+    columns = max(part[:, channel].sum().item() for part in of_group for channel in range(part.shape[1]))
+    size = each.norm() + count / 2 * (each.norm() + z.norm())
+    return 2 * count, size.item(), (count + 1) * math.sqrt(rows * columns)
+
+
+def slow_batch_norm(layer: nn.BatchNorm2d, x: Tensor, z: Tensor) -> tuple[float, float, float]:
+    scale = layer.weight.abs() / (layer.running_var + layer.eps).sqrt()
+    channels = zip(scale, x, layer.running_mean.abs(), layer.bias.abs(), strict=True)
+    each = torch.stack([s * (plane.abs() + mean) + bias for s, plane, mean, bias in channels])
+    return 16, 16 * each.norm().item(), 16 * scale.max().item()
+
+
+def slow_average(area: int, layer: nn.Module, x: Tensor, constant: float) -> tuple[float, float, float]:
+    """A sum of the window, then a division."""
+    return area + 1, (area + 1) * layer(x.abs()[None]).norm().item(), (area + 1) * constant
+
+
+STEPS = {
+    "linear": (nn.Linear(5, 3), (5,), slow_linear),
+    "linear without an offset": (nn.Linear(7, 2, bias=False), (7,), slow_linear),
+    "convolution in groups": (nn.Conv2d(4, 6, 3, 2, 1, groups=2), (4, 7, 6), slow_convolution),
+    "batch norm": (nn.BatchNorm2d(3), (3, 4, 5), slow_batch_norm),
+    # a difference and a quotient, or a reciprocal and a product
+    "normalize": (
+        Normalize([0.1, 0.7], [0.25, 3.0]),
+        (2, 4, 4),
+        lambda layer, x, z: (3, 3 * z.norm().item(), 3 / 0.25),
+    ),
+    # |first - second| <= |first| + |second|, whose norm is at most twice that of the input, and the output
+    "MinMax": (MinMax(), (4, 3, 3), lambda _, x, z: (2, 3 * x.norm().item(), 3.0)),
+    "leaky ReLU": (nn.LeakyReLU(0.3), (9,), lambda _, x, z: (2, 0.6 * x.norm().item(), 0.6)),
+    "average pool": (
+        nn.AvgPool2d((2, 3)),
+        (2, 4, 6),
+        lambda layer, x, z: slow_average(6, layer, x, 1 / math.sqrt(6)),
+    ),
+    "adaptive average pool": (
+        nn.AdaptiveAvgPool2d(2),
+        (2, 8, 6),
+        lambda layer, x, z: slow_average(12, layer, x, 1 / math.sqrt(12)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_steps_of_a_layer_by_their_formulas(name):
+    given, shape, slow = STEPS[name]
+    layer = copy.deepcopy(given).double().eval().requires_grad_(False)
+    for value in (*layer.parameters(), *layer.buffers()):
+        if value.is_floating_point() and not isinstance(layer, Normalize):
+            value.uniform_(0.1, 2, generator=draw(1)).mul_(1 - 2 * torch.randint(2, value.shape, generator=draw(2)))
+    if isinstance(layer, nn.BatchNorm2d):
+        layer.running_var.abs_()
+    x = torch.randn(3, *shape, generator=draw(3), dtype=torch.float64)
+    z = layer(x)
+    constant = float(lipschitz_constant(layer, Context(lambda _: 1.0, lambda _: shape, torch.float64)))
+    steps = ROUNDING[type(layer)](layer, x, z, constant)
+    for image in range(3):
+        count, size, slope = slow(layer, x[image], z[image])
+        assert steps.count == count
+        assert float(steps.slope) == pytest.approx(slope, rel=1e-12)
+        assert steps.size[image].item() == pytest.approx(size, rel=1e-5)
+        assert steps.size[image] >= size * (1 - 1e-12), "what is added up in float32 is rounded up"
+
+
+def share_of(count: int) -> float:
+    """u / (1 - n u): how much of the size of n results is lost; u is that of float32, and of the float64 copy."""
+    unit = U + EPS
+    return unit / (1 - count * unit)
+
+
+def slow_around(layers: nn.Sequential, x: Tensor) -> tuple[Tensor, float, float]:
+    """Exact outputs of a body of linear layers, ReLU and MinMax for one image, with rounding and drift."""
+    rounding, drift = 0.0, 1.0
+    tiny = torch.finfo(torch.float32).tiny
+    for layer in layers:
+        z = layer(x[None])[0]
+        if isinstance(layer, nn.Linear):
+            constant = torch.linalg.matrix_norm(layer.weight, 2).item()
+            count, size, slope = slow_linear(layer, x, z)
+        elif isinstance(layer, MinMax):
+            constant, (count, size, slope) = 1.0, (2, 3 * x.norm().item(), 3.0)
+        else:
+            constant, (count, size, slope) = 1.0, (0, 0.0, 0.0)
+        share = share_of(count) if count else 0.0
+        flushed = tiny * count * (math.sqrt(z.numel()) + slope * math.sqrt(x.numel()))
+        rounding = constant * rounding + share * (size + slope * rounding) + flushed
+        drift = constant * drift + share * slope * drift
+        x = z
+    return x, rounding, drift
+
+
+def small_net() -> tuple[nn.Sequential, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), MinMax(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3))
+    return model, torch.rand(4, 6, generator=draw(0))
+
+
+def test_rounding_and_drift_of_a_body_by_their_recursion():
+    model, images = small_net()
+    around = Certifier(model, (6,)).around(images)
+    body = copy.deepcopy(model[:-1]).double().requires_grad_(False)
+    for image, x in enumerate(images.double()):
+        exact, rounding, drift = slow_around(body, x)
+        torch.testing.assert_close(around.exact[image], exact, rtol=1e-12, atol=1e-12)
+        assert around.rounding[image].item() == pytest.approx(rounding, rel=1e-5)
+        assert drift <= around.drift <= drift * (1 + 1e-8)
+        growth = drift - math.prod(torch.linalg.matrix_norm(layer.weight, 2).item() for layer in (body[0], body[2]))
+        assert growth > 1e-7 * drift, "what rounding adds to the drift is there to be seen"
+
+
+def test_a_residual_block_adds_both_branches_and_one_rounding():
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(Residual(layer), nn.Linear(4, 2)).requires_grad_(False)
+    x = torch.rand(3, 4, generator=draw(0))
+    around = Certifier(model, (4,)).around(x)
+    for image, point in enumerate(x.double()):
+        exact, rounding, drift = slow_around(nn.Sequential(copy.deepcopy(layer).double()), point)
+        total = (exact + point).norm().item()
+        share, drift = share_of(1), drift + 1
+        slope = 1.0  # a sum of two grows as fast as the sum
+        expected = rounding + share * (total + slope * rounding) + 2.0**-126 * (2 + slope * 2)
+        torch.testing.assert_close(around.exact[image], exact + point, rtol=1e-12, atol=0)
+        assert around.rounding[image].item() == pytest.approx(expected, rel=1e-5)
+        assert around.drift == pytest.approx(drift * (1 + share * slope), rel=1e-8)
+
+
+def test_a_radius_by_its_formula():
+    """The smallest over the other classes of margin less rounding, over the constant with all that it grows by."""
+    model, images = small_net()
+    logits, radius = Certifier(model, (6,)).radius(images)
+    double = copy.deepcopy(model).double().requires_grad_(False)
+    head = double[-1]
+    count, weight = head.in_features, head.weight.abs()
+    for image, x in enumerate(images.double()):
+        features, rounding, drift = slow_around(double[:-1], x)
+        z = head(features)
+        torch.testing.assert_close(logits[image], z, rtol=1e-12, atol=1e-12)
+        each = weight @ features.abs() + head.bias.abs()
+        slopes = share_of(2 * count) * (count + 1) * weight.norm(dim=1)
+        own = share_of(2 * count) * (each + count / 2 * (each + z.abs()))
+        own += 2.0**-126 * 2 * count * (1 + (count + 1) * weight.norm(dim=1) * math.sqrt(5))
+        top = int(z.argmax())
+        radii = []
+        for other in set(range(3)) - {top}:
+            constant = (head.weight[top] - head.weight[other]).norm() + slopes[top] + slopes[other]
+            margin = z[top] - z[other] - own[top] - own[other] - constant * rounding
+            radii.append(float(margin / (constant * drift)))
+        assert radius[image].item() == pytest.approx(max(0.0, min(radii)), rel=1e-6)
+        assert radius[image] <= min(radii)
+
+
+def test_what_is_flushed_to_zero_counts_once_for_each_result():
+    """At inputs of 0, where nothing else rounds: 2^-126 for each result of each output, and as much as inputs grow."""
+    model = nn.Sequential(nn.Linear(4, 9, bias=False), nn.Linear(9, 2)).requires_grad_(False)
+    around = Certifier(model, (4,)).around(torch.zeros(1, 4))
+    *_, slope = slow_linear(copy.deepcopy(model[0]), torch.zeros(4), torch.zeros(9))
+    assert around.rounding.item() == pytest.approx(2.0**-126 * 8 * (3 + slope * 2), rel=1e-6)
+
+
+def test_images_are_certified_as_far_as_nothing_overflows():
+    """The results on the way to a logit, |w| |x| twice, stay below half of the largest float32."""
+    weight, x, largest = 1e37, 5.0, torch.finfo(torch.float32).max
+    model = two_classes([[weight], [-weight]], [0.0, 0.0])
+    limit = ((U + EPS) * largest / 2 / share_of(2) - 2 * weight * x) / (2 * weight)
+    assert 3 < limit < x
+    assert radius_at(model, [x]) == pytest.approx(limit, rel=1e-6)
