@@ -179,9 +179,8 @@ def test_other_data_under_an_old_run_are_refused(composed, tmp_path, monkeypatch
         engine.execute_and_record(more)
 
 
-@pytest.mark.parametrize("chosen", ["certify", "autoattack"])
-def test_one_class_is_refused_before_the_training(composed, tmp_path, chosen):
-    config = composed("size=smoke", f"eval=[{chosen}]", "dataset.classes=['3']")
+def test_one_class_is_refused_before_the_training(composed, tmp_path):
+    config = composed("size=smoke", "eval=[certify,autoattack]", "dataset.classes=['3']")
     job = Job(config, open_run(config, tmp_path / "run", []), [])
     with pytest.raises(UserError, match="dataset=digits has one class, '3'; a classifier needs two or more"):
         engine.execute_and_record(job)

@@ -1,12 +1,11 @@
 """Names from the disk as text that every program can write, draw and compare. No torch."""
 
-import os
 import unicodedata
 
 
 def shown(name: str) -> str:
     r"""The name of a file as text: bytes that are not UTF-8, and control characters, as they are escaped: ``\xe9``."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(f"\\x{ord(one):02x}" if unicodedata.category(one) == "Cc" else one for one in text)
 
 

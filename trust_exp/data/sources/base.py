@@ -49,7 +49,9 @@ class Source(ABC):
 
         Streamed sets write ``paths`` (bytes [N], relative to the folder) and ``sizes`` (int32 [N, 2]: height, width),
         and ``labels``; others ``images`` (uint8 [N, C, H, W]) and ``labels``. Labels of a classification are uint8 or
-        int16 [N].
+        int16 [N]. Images are served as they are stored; those that only have a class stand upright: where EXIF turns
+        one, ``orientation`` is its number (uint8 [N], 1 to 8), and ``sizes`` are those of the image that is served.
+        What is left out is counted in ``into.remarks``.
 
         Raises:
             UserError: naming the file that is missing or wrong.
