@@ -36,9 +36,10 @@ def main() -> None:
     """Compose and run; what Hydra finds wrong is said in one sentence."""
     print_anywhere()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors to us instead of printing them
-    sys.argv[1:] = arranged([word if word.startswith("-") else quoted(word) for word in sys.argv[1:]])
-    if not {"-m", "--multirun"} & set(sys.argv):  # a launcher does it for each job of a sweep
-        sys.argv[1:] = with_task(with_stored_overrides(sys.argv[1:]))
+    words = [word if word.startswith("-") else quoted(word) for word in sys.argv[1:]]
+    if not {"-m", "--multirun"} & set(words):  # a launcher does it for each job of a sweep
+        words = with_task(with_stored_overrides(words))
+    sys.argv[1:] = arranged(words)
     run()
 
 

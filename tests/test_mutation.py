@@ -84,6 +84,7 @@ def count(n):
 """
 
 
+@pytest.mark.slow  # each starts a process that imports torch
 @pytest.mark.parametrize(
     ("change", "code", "failed"),
     [
