@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
-from trust_exp.data.readers.images import read_rgb
+from trust_exp.data.readers.images import ENDINGS, read_rgb
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import for_each, put_labels
 from trust_exp.data.sources.layout import folders
@@ -168,7 +168,8 @@ def inside(shape: Shape, size: tuple[int, int]) -> np.ndarray:
 def _images_below(folder: Path) -> dict[str, Path]:
     """The images below a folder leftImg8bit, by name without ending."""
     places: Iterator[Path] = (place / IMAGES for place in folders(folder))
-    return {path.stem: path for place in places if place.is_dir() for path in files_below(place)}
+    files = (path for place in places if place.is_dir() for path in files_below(place))
+    return {path.stem: path for path in files if path.suffix.lower() in ENDINGS}
 
 
 def _pixels(drawing: Drawing, by_name: dict[str, Path]) -> np.ndarray:

@@ -100,7 +100,7 @@ def npz_file(path: Path) -> Path:
         UserError: if there is none, or several.
     """
     found = files_in(path, (".npz",)) if path.is_dir() else [path]
-    if not path.exists() or len(found) != 1 or found[0].suffix != ".npz":
+    if not path.exists() or len(found) != 1 or found[0].suffix.lower() != ".npz":
         what = f"holds {len(found)} .npz files" if path.is_dir() else "is not an .npz file"
         raise UserError(f"{path} {what if path.exists() else 'does not exist'}; give the .npz file as dataset.path")
     return found[0]
