@@ -213,7 +213,10 @@ def test_a_cancelled_job_is_reported(cluster):
     told_by("scancel", job)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    assert f"stopped by a signal; SLURM says of job {job}: CANCELLED" in result_of(run)["error"]
+    # on a busy machine SLURM may kill it before it has said how it ended
+    how, _, said = result_of(run)["error"].partition("; ")
+    assert how in ("stopped by a signal", "ended without a result")
+    assert said.startswith(f"SLURM says of job {job}: CANCELLED")
 
 
 @pytest.mark.slurm
