@@ -61,8 +61,10 @@ class Npz(Source):
         arrays = load_npz(path)
         images, labels = {}, {}
         keys = part_keys(arrays, path)
-        for key in arrays.keys() - {key for pair in keys.values() for key in pair} - {"classes", "split"}:
-            into.remarks.add("arrays", key)
+        used = {"classes", "split", *(key for pair in keys.values() for key in pair)}
+        for key in arrays:
+            if key not in used:
+                into.remarks.add("arrays", key)
         for part, (x, y) in keys.items():
             images[part], labels[part] = channels_first(arrays[x], f"{path}: {x}"), flat(arrays[y], f"{path}: {y}")
         shapes = {array.shape[1:] for array in images.values()}
