@@ -1,5 +1,7 @@
 """A head in prototypes: exact whatever the prototypes are, and the paper's convex problems in closed form."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from trust_exp.explain.linear_head import (
     residual,
     residual_map,
     shift_of_augmentation,
+    similarity,
     unconstrained_encoding,
     unit_rows,
 )
@@ -191,3 +194,14 @@ def test_shares_are_guarded_where_a_tenth_of_the_coefficients_is_left(total, gua
     weights = torch.tensor([[1 + total / 2, -1 + total / 2]], dtype=torch.float64)  # absolute values of 2
     basis, rest = torch.eye(2, 3, dtype=torch.float64)[None], torch.ones(1, 3, dtype=torch.float64)
     assert augmented(basis, weights, rest)[1].tolist() == [guarded]
+
+
+def test_similarity_is_the_mean_cosine_of_two_prototypes_of_a_class():
+    basis = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cosines = [
+        float(rows[i] @ rows[j] / rows[i].norm() / rows[j].norm())
+        for rows in basis
+        for i, j in itertools.combinations(range(4), 2)
+    ]
+    assert similarity(basis) == pytest.approx(sum(cosines) / len(cosines), rel=1e-12)
+    assert similarity(basis[:, :1].repeat(1, 3, 1)) == pytest.approx(1)
