@@ -6,7 +6,9 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from trust_exp.attacks import auto_pgd_released as module
+from trust_exp.attacks.auto_pgd import Score
 from trust_exp.attacks.auto_pgd_released import apgd_ce, apgd_t
+from trust_exp.attacks.ball import Ball
 from trust_exp.attacks.noise import image_noise
 
 
@@ -110,3 +112,36 @@ def test_the_target_is_ahead_also_where_the_largest_logits_tie():
     assert module._targeted_dlr(logits, torch.tensor([4]), torch.tensor([0])).item() == pytest.approx(1e12)
     logits = torch.tensor([[4.0, 3.0, 1.0, 0.0, -5.0]])
     assert module._targeted_dlr(logits, torch.tensor([0]), torch.tensor([1])).item() == pytest.approx(-1 / 3.5)
+
+
+def test_the_step_is_halved_by_the_conditions_of_the_paper():
+    """Of 10 steps at most 7.5 rose; or no better loss since the last checkpoint, which did not halve it."""
+    places = torch.arange(4, dtype=torch.float64)[:, None]
+    ball = Ball.around(torch.zeros(4, 1, dtype=torch.float64), 1.0, domain=None)
+    state = module._Climb.begin(ball, torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), places)
+    state.rises, state.halved = torch.tensor([7, 8, 8, 8]), torch.tensor([False, False, False, True])
+    state.best_loss, state.checked_loss = torch.tensor([2.0, 1.0, 2.0, 1.0]), torch.ones(4)
+    state.best_point, state.best_gradient, state.gradient = places - 10, places - 20, places + 10
+    state.adapt(10)
+    assert state.halved.tolist() == [True, True, False, False]
+    assert state.step.flatten().tolist() == [1.0, 1.0, 2.0, 2.0]
+    assert state.point.flatten().tolist() == [-10.0, -9.0, 2.0, 3.0], "back to the best point"
+    assert state.gradient.flatten().tolist() == [-20.0, -19.0, 12.0, 13.0]
+    assert state.checked_loss.tolist() == [2.0, 1.0, 2.0, 1.0]
+    assert state.rises.tolist() == [0, 0, 0, 0]
+
+
+def test_every_rise_counts_and_the_best_point_is_kept():
+    places = torch.arange(3, dtype=torch.float64)[:, None]
+    ball = Ball.around(torch.zeros(3, 1, dtype=torch.float64), 1.0, domain=None)
+    state = module._Climb.begin(ball, torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), places)
+    state.loss, state.best_loss, state.best_point = (
+        torch.tensor([4.0, 4.0, 4.0]),
+        torch.tensor([5.0, 5.0, 4.0]),
+        -places,
+    )
+    state.record(Score(torch.tensor([4.1, 4.0, 4.5]), places + 7, torch.zeros(3, dtype=torch.bool)))
+    assert state.rises.tolist() == [1, 0, 1]
+    assert state.best_loss.tolist() == [5.0, 5.0, 4.5]
+    assert state.best_point.flatten().tolist() == [0.0, -1.0, 2.0]
+    assert torch.equal(state.gradient, places + 7)

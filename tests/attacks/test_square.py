@@ -6,6 +6,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from trust_exp.attacks import square_attack as module
+from trust_exp.attacks.ball import Ball
 from trust_exp.attacks.square_attack import square
 from trust_exp.schema import ROOT
 
@@ -116,3 +117,28 @@ def test_the_last_points_are_the_official_ones(norm, epsilon):
     broken = model(found).argmax(1) != y
     assert 0 < broken.sum() < 8
     torch.testing.assert_close(found, attack.best, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.3), ("L2", 3.0)])
+def test_no_model_is_asked_about_no_image(norm, epsilon):
+    x, model = torch.full((2, 1, 8, 8), 0.5), Margin(0.55)
+    x_adv = square(model, x, torch.zeros(2, dtype=torch.int64), epsilon, norm=norm, queries=300)
+    assert all(len(points) for points in model.asked)
+    assert model(x_adv).argmax(1).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(5, 7, 1), (17, 19, 3), (10, 23, 2)])
+def test_tiles_are_a_fifth_of_the_height_and_centred(height, width, side):
+    begin = (height - 5 * side) // 2
+    expected = [
+        (begin + side * row, begin + side * column) for row in range(height // side) for column in range(width // side)
+    ]
+    windows = list(module._tiles(height, width))
+    assert [(window[2].start, window[3].start) for window in windows] == expected
+    assert {window[axis].stop - window[axis].start for window in windows for axis in (2, 3)} == {side}
+
+
+def test_short_moves_reach_the_surface_too():
+    ball = Ball.around(torch.zeros(1, 1, 5, 5, dtype=torch.float64), 0.5, domain=None)
+    point = module._at_radius(ball, torch.full((1, 1, 5, 5), 1e-7, dtype=torch.float64))
+    assert point.norm().item() == pytest.approx(0.5, rel=1e-5)

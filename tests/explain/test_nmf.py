@@ -11,6 +11,7 @@ from sklearn.decomposition import NMF
 
 from trust_exp.explain import factorisation as module
 from trust_exp.explain.factorisation import nmf, nmf_many, semi_nmf
+from trust_exp.rng import keyed_generator
 
 
 def planted(rows=120, columns=30, rank=3, seed=0, noise=0.0) -> torch.Tensor:
@@ -215,3 +216,25 @@ def test_semi_nmf_works_at_every_scale(scale):
     matrix = torch.randn(40, 12, generator=torch.Generator().manual_seed(0))
     plain, scaled = semi_nmf(matrix, 3), semi_nmf(matrix * scale, 3)
     assert scaled.error / scale == pytest.approx(plain.error, rel=1e-2)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3])
+def test_semi_nmf_is_its_slow_form_and_stops_by_its_rule(tolerance):
+    """Ding, Li & Jordan 2010: E <- E sqrt((T+ + E G-) / (T- + E G+)), T = A B^T, G = B B^T, and B by least squares."""
+    matrix = (planted(40, 9, noise=0.5) - 0.3).numpy()
+    start = torch.rand(4, 40, generator=keyed_generator(3, "nmf", 5, 0)).numpy().T.astype(np.float64) + np.float32(0.2)
+    encoding, errors = np.asarray(start), [np.inf]
+    while True:
+        basis = np.linalg.lstsq(encoding, matrix, rcond=None)[0]
+        errors.append(np.square(matrix - encoding @ basis).sum())
+        if errors[-2] - errors[-1] < tolerance * errors[1]:
+            break
+        target, gram = matrix @ basis.T, basis @ basis.T
+        over = np.maximum(target, 0) + encoding @ np.maximum(-gram, 0)
+        encoding = encoding * np.sqrt(over / (np.maximum(-target, 0) + encoding @ np.maximum(gram, 0)))
+    basis = np.linalg.lstsq(encoding, matrix, rcond=None)[0]
+    found = semi_nmf(torch.from_numpy(matrix), 4, steps=300, tolerance=tolerance, seed=3, name=5)
+    assert 3 < found.steps == len(errors) - 1 < 300
+    np.testing.assert_allclose(found.encoding.numpy(), encoding, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(found.basis.numpy(), basis, rtol=1e-5, atol=1e-7)
+    assert found.error == pytest.approx(np.linalg.norm(matrix - encoding @ basis), rel=1e-9)
