@@ -55,6 +55,15 @@ def signals_reach_processes() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)
 
 
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Lets arguments of other shapes and types through, to what refuses them."""
+    from tests.shapes import unchecked
+
+    with unchecked():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     folder = SHARED / "data"

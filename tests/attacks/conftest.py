@@ -6,6 +6,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.shapes import check_shapes
+
+check_shapes("trust_exp.attacks", beside=("Ball", "Score"))
+
 Data = tuple[Tensor, Tensor]
 
 

@@ -300,6 +300,7 @@ def test_checkpoints_of_the_paper():
     assert checkpoints(1) == [1]
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -24,6 +24,7 @@ def test_what_an_attack_gets():
         assert torch.equal(names, index)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("given", "message"),
     [

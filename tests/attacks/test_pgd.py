@@ -441,6 +441,7 @@ def test_works_on_inference_tensors_and_on_channels_last(trained):
     assert torch.allclose(x_adv, expected, atol=1e-4)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -469,6 +470,7 @@ def test_refusals(change, message):
         pgd(nn.Linear(6, 2), **(given | change))
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("change", "message"), [({"steps": 0}, "steps must be at least 1"), ({"step_size": -1.0}, "step_size must be")]
 )

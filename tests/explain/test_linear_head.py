@@ -153,6 +153,7 @@ def test_a_prototype_of_any_sign_has_a_finite_shift():
     assert shift_of_augmentation(features, basis, basis * 1.5) == pytest.approx(0.5, rel=1e-5)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_misspelt_choices_are_refused():
     head, basis = head_and_basis()
     with pytest.raises(ValueError, match="solver must be one of lstsq, cvxpy; got 'lstq'"):

@@ -146,6 +146,7 @@ def test_semi_nmf_takes_negative_features():
     assert relative(matrix, found) < 0.05 < relative(matrix, nmf(matrix.clamp_min(0), 3))
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -184,6 +185,7 @@ def test_the_scale_of_the_features_changes_nothing(scale):
     assert scaled.error / scale == pytest.approx(found.error, rel=1e-2)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
 from trust_exp.lipschitz import LipschitzBound, MinMax, certified_radius, tightness_search
@@ -159,3 +160,11 @@ def test_a_quotient_is_the_largest_change_of_a_margin_over_the_distance(divided)
         slow.append(max(changes) / (x1[p] - x2[p]).norm().item())
     found = tightness_search(model, x1, x2, domain=None, steps=0, pairwise=table)
     torch.testing.assert_close(found, torch.tensor(slow, dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+def test_shapes_are_checked_in_tests():
+    """What the annotations promise, by jaxtyping and beartype (tests/shapes.py)."""
+    with pytest.raises(TypeCheckError, match="pairwise"):
+        certified_radius(torch.zeros(2, 3), torch.zeros(3, 2))
+    with pytest.raises(TypeCheckError, match="x2"):
+        tightness_search(net(), torch.zeros(2, 4), torch.zeros(3, 4), domain=None)

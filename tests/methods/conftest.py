@@ -2,9 +2,14 @@
 
 import pytest
 
+from tests.shapes import check_shapes
 from trust_exp.engine import execute_and_record
 from trust_exp.job import Job
 from trust_exp.runs import Run, open_run
+from trust_exp.schema import ROOT
+
+for core in sorted((ROOT / "trust_exp/methods").glob("*/core.py")):
+    check_shapes(f"trust_exp.methods.{core.parent.name}.core")
 
 
 @pytest.fixture(scope="session")

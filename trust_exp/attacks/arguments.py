@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypedDict
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from trust_exp.attacks.ball import Ball, Domain, Norm
@@ -38,22 +39,22 @@ class Attacked(NamedTuple):
     """The checked arguments of an attack: copies of images and labels, and names on the CPU."""
 
     ball: Ball
-    label: Tensor
-    names: Tensor
+    label: Int64[Tensor, " B"]
+    names: Int64[Tensor, " B"]
     seed: int
 
 
 @contextmanager
 def under_attack(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float | Tensor,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     norm: Norm = "Linf",
     domain: Domain = (0.0, 1.0),
     seed: int = 0,
-    index: Tensor | None = None,
+    index: Int64[Tensor, " B"] | None = None,
 ) -> Iterator[Attacked]:
     """Put ``model`` into :func:`attack_mode`, for an attack that takes :class:`ImageOptions`.
 

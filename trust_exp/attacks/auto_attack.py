@@ -14,6 +14,7 @@ from importlib.metadata import version as installed_version
 from typing import Any, Literal, Unpack, get_args
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from trust_exp.attacks.arguments import ImageOptions, check_labels, check_per_image, under_attack
@@ -42,13 +43,13 @@ class AutoAttackResult:
         implementation: name and version of the code that ran, e.g. "trust_exp 0.1.0" or "pyautoattack 0.2.0".
     """
 
-    correct: Tensor
-    survived: dict[str, Tensor]
-    x_adv: Tensor
+    correct: Bool[Tensor, " B"]
+    survived: dict[str, Bool[Tensor, " B"]]
+    x_adv: Float[Tensor, "B *shape"]
     implementation: str
 
     @property
-    def robust(self) -> Tensor:
+    def robust(self) -> Bool[Tensor, " B"]:
         """[B] bool: right under every attack."""
         return next(reversed(self.survived.values()))
 
@@ -82,14 +83,14 @@ def attacks_of(
 
 def autoattack(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
     epsilon: float,
     *,
     version: Version = "standard",
     batch_size: int = 250,
     implementation: Implementation = "own",
-    skip: Tensor | None = None,
+    skip: Bool[Tensor, " B"] | None = None,
     **options: Unpack[ImageOptions],
 ) -> AutoAttackResult:
     """Run AutoAttack, attack after attack, each on the images that are still robust.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, Unpack, get_args
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from trust_exp.attacks.arguments import Threat, check_per_image
@@ -29,18 +30,18 @@ _LEAST_CLASSES = {"ce": 1, "dlr": 3, "dlr_targeted": 4}
 
 def apgd(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float | Tensor,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     steps: int = 100,
     loss: Loss = "ce",
-    target: Tensor | None = None,
-    start: Tensor | None = None,
+    target: Int64[Tensor, " B"] | None = None,
+    start: Float[Tensor, "B *shape"] | None = None,
     generator: torch.Generator | None = None,
     rho: float = 0.75,
     **threat: Unpack[Threat],
-) -> Tensor:
+) -> Float[Tensor, "B *shape"]:
     """Adversarial examples by Auto-PGD; an image is broken where ``predicted(model(x_adv)) != y``.
 
     A broken image stops at the next checkpoint of the step-size schedule and returns its last misclassified iterate;
@@ -105,7 +106,7 @@ def checkpoints(steps: int) -> list[int]:
     return sorted(set(marks))
 
 
-def error_log_odds(logits: Tensor, y: Tensor) -> Tensor:
+def error_log_odds(logits: Float[Tensor, "B N"], y: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
     """log(1 − p_y) − log(p_y) per image, [B], for logits [B, N]: cross-entropy without the saturation.
 
     Cross-entropy is its softplus. For an ascent that only compares losses and normalises gradients, as APGD does, the
@@ -115,7 +116,7 @@ def error_log_odds(logits: Tensor, y: Tensor) -> Tensor:
     return differences.scatter(1, y[:, None], -torch.inf).logsumexp(1)
 
 
-def difference_of_logits_ratio(logits: Tensor, y: Tensor) -> Tensor:
+def difference_of_logits_ratio(logits: Float[Tensor, "B N"], y: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
     """Negative margin divided by the gap between largest and third largest logit, [B], >= -1; positive where wrong.
 
     Logits [B, N], N >= 3; invariant to their scale and shift.
@@ -128,7 +129,9 @@ def difference_of_logits_ratio(logits: Tensor, y: Tensor) -> Tensor:
     return -margin / (top.values[:, 0] - top.values[:, 2] + 1e-12)
 
 
-def targeted_difference_of_logits_ratio(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def targeted_difference_of_logits_ratio(
+    logits: Float[Tensor, "B N"], y: Int64[Tensor, " B"], target: Int64[Tensor, " B"]
+) -> Float[Tensor, " B"]:
     """Target logit minus label logit, divided by the gap between the largest logit and the mean of third and fourth.
 
     [B] for logits [B, N], N >= 4; invariant to their scale and shift. Positive only where wrong.
@@ -209,9 +212,9 @@ def _climb(
 class Score:
     """Loss, gradient and verdict at the current points of an ascent."""
 
-    loss: Tensor  # [B]
-    gradient: Tensor  # [B, ...]
-    wrong: Tensor  # [B] bool
+    loss: Float[Tensor, " B"]  # [B]
+    gradient: Float[Tensor, "B *shape"]  # [B, ...]
+    wrong: Bool[Tensor, " B"]  # [B] bool
 
 
 @dataclass

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Unpack
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,20 +28,20 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def apgd_ce(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     steps: int = 100,
     **options: Unpack[ImageOptions],
-) -> Tensor:
+) -> Float[Tensor, "B *shape"]:
     """AutoAttack's first attack: one run on the cross-entropy.
 
     Args:
         model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
         x: correctly classified images, [B, ...], float32 or float64, inside the domain.
         y: their labels, [B], int64.
-        epsilon: radius in the units of x, finite, > 0.
+        epsilon: radius in the units of x, finite, > 0; a tensor [B] gives every image its own.
         steps: gradient steps, >= 1.
         options: ``norm``, ``domain``, ``seed`` and ``index``, see :class:`ImageOptions`.
 
@@ -56,14 +57,14 @@ def apgd_ce(
 
 def apgd_t(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     targets: int = 9,
     steps: int = 100,
     **options: Unpack[ImageOptions],
-) -> Tensor:
+) -> Float[Tensor, "B *shape"]:
     """AutoAttack's second attack: one run on the targeted DLR loss per target, the most likely wrong classes first.
 
     Args:
@@ -92,7 +93,12 @@ def together(images: int, targets: int) -> int:
     return targets if images <= _FEW else 1
 
 
-def leave(x_adv: Tensor, left: Tensor, found: Tensor, broken: Tensor) -> Tensor:
+def leave(
+    x_adv: Float[Tensor, "B *shape"],
+    left: Int64[Tensor, " K"],
+    found: Float[Tensor, "RK *shape"],
+    broken: Bool[Tensor, " RK"],
+) -> Int64[Tensor, " L"]:
     """Write to ``x_adv`` the point of the first target that broke each image; the images that no target broke.
 
     Args:
@@ -112,7 +118,7 @@ def _start(ball: Ball, index: Tensor, *key: int | str) -> Tensor:
     return cut(ball.center + ball.radius * noise / _length(noise, ball.norm), ball.domain)
 
 
-def cut(point: Tensor, domain: Domain) -> Tensor:
+def cut(point: Float[Tensor, "*shape"], domain: Domain) -> Float[Tensor, "*shape"]:
     """``point`` clipped to the domain. Like the released code, it makes no allowance for rounding at epsilon."""
     return point if domain is None else point.clamp(*domain)
 

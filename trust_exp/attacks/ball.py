@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from trust_exp.errors import UserError, check_choice
@@ -48,13 +49,20 @@ class Ball:
         domain: lowest and highest value of a pixel; None: unbounded.
     """
 
-    center: Tensor
-    radius: Tensor
+    center: Float[Tensor, "B *shape"]
+    radius: Float[Tensor, "B *ones"]
     norm: Norm
     domain: Domain
 
     @classmethod
-    def around(cls, x: Tensor, epsilon: float | Tensor, *, norm: Norm = "L2", domain: Domain = (0.0, 1.0)) -> "Ball":
+    def around(
+        cls,
+        x: Float[Tensor, "B *shape"],
+        epsilon: float | Float[Tensor, " B"],
+        *,
+        norm: Norm = "L2",
+        domain: Domain = (0.0, 1.0),
+    ) -> "Ball":
         """Balls around a copy of ``x``, [B, ...], with one radius ``epsilon`` for all, or one per image ([B]).
 
         Raises:
@@ -67,11 +75,11 @@ class Ball:
         radius = _radii(x, epsilon).reshape(-1, *[1] * (x.ndim - 1))
         return cls(x.detach().clone(), radius, norm, domain)
 
-    def __getitem__(self, rows: Tensor) -> "Ball":
+    def __getitem__(self, rows: Int64[Tensor, " K"] | Bool[Tensor, " B"]) -> "Ball":
         """The balls of some images; ``rows``: [K] int64, or [B] bool."""
         return Ball(self.center[rows], self.radius[rows], self.norm, self.domain)
 
-    def project(self, point: Tensor) -> Tensor:
+    def project(self, point: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """Pull ``point``, [B, ...], into ball and domain, so that ‖point − center‖ <= radius in exact arithmetic.
 
         For L2 the ball comes first and the domain second, as in Croce & Hein 2020: the result lies in both, but is not
@@ -92,7 +100,7 @@ class Ball:
         overshoots = (near - self.center).abs() > delta.abs()
         return torch.where(overshoots, torch.nextafter(near, self.center), near)
 
-    def contains(self, point: Tensor) -> Tensor:
+    def contains(self, point: Float[Tensor, "B *shape"]) -> Bool[Tensor, " B"]:
         """Whether each point lies in ball (up to 1e-6 relative) and domain, [B] bool; False for NaN."""
         delta = point - self.center
         length = _peak(delta) if self.norm == "Linf" else _length(delta)
@@ -102,12 +110,12 @@ class Ball:
             inside = inside & ((point >= low) & (point <= high)).flatten(1).all(1)
         return inside
 
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def steepest(self, gradient: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """Unit-norm direction of steepest ascent for a linear function; zero where the gradient is 0 or NaN."""
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         return gradient.sign() if self.norm == "Linf" else _unit(gradient, _length(gradient))
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "B *shape"]:
         """Random point at distance ``radius``, clipped to the domain: Gaussian direction for L2, uniform for Linf.
 
         Drawn on the generator's device in float32, so a CPU generator gives the same points on every device.
@@ -121,7 +129,7 @@ class Ball:
             noise = _unit(noise, _peak(noise))
         return self.project(self.center + self.radius * noise)
 
-    def sample_inside(self, generator: torch.Generator) -> Tensor:
+    def sample_inside(self, generator: torch.Generator) -> Float[Tensor, "B *shape"]:
         """Random point inside the ball, clipped to the domain; drawn as in :meth:`sample`.
 
         Uniform for Linf. For L2 a Gaussian direction and a distance uniform in [0, radius], the usual start of attacks
@@ -137,7 +145,9 @@ class Ball:
         return self.project(self.center + self.radius * noise)
 
 
-def rowwise(mask: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
+def rowwise(
+    mask: Bool[Tensor, " B"], there: Shaped[Tensor, "B *shape"], elsewhere: Shaped[Tensor, "B *shape"]
+) -> Shaped[Tensor, "B *shape"]:
     """``torch.where`` with one bool per image: mask [B], the others [B, ...]."""
     return torch.where(mask.view(-1, *[1] * (there.ndim - 1)), there, elsewhere)
 

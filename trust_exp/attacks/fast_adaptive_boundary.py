@@ -7,6 +7,7 @@ breaks it, points are projected without sorting, and no parameter gradients are 
 from typing import Unpack
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,22 +25,22 @@ _FLAT = 1e-8  # smaller slopes move no pixel
 
 def fab(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     targets: int | None = 9,
     restarts: int = 5,
     steps: int = 100,
     **options: Unpack[ImageOptions],
-) -> Tensor:
+) -> Float[Tensor, "B *shape"]:
     """Points within epsilon that break the images, where the attack finds any.
 
     Args:
         model: maps [B, ...] to logits [B, N]; attacked in :func:`attack_mode`, left as it was.
         x: correctly classified images, [B, ...], float32 or float64, inside the domain.
         y: their labels, [B], int64.
-        epsilon: radius in the units of x, finite, > 0.
+        epsilon: radius in the units of x, finite, > 0; a tensor [B] gives every image its own.
         targets: number of target classes, the most likely wrong ones, one run each, < N; None: untargeted runs towards
             the nearest boundary.
         restarts: untargeted runs; the first starts at the image, the others at random.
@@ -135,7 +136,9 @@ def _step(point: Tensor, center: Tensor, gap: Tensor, slope: Tensor, norm: Norm,
     return cut(moved, domain)
 
 
-def to_hyperplane(point: Tensor, normal: Tensor, excess: Tensor, norm: Norm, domain: Domain) -> Tensor:
+def to_hyperplane(
+    point: Float[Tensor, "B D"], normal: Float[Tensor, "B D"], excess: Float[Tensor, " B"], norm: Norm, domain: Domain
+) -> Float[Tensor, "B D"]:
     """Shortest move, [B, D], from points inside the domain onto {z: normal (z - point) + excess = 0} inside it.
 
     A pixel moves against its slope, in proportion to it (L2) or as far as the others (Linf), until it meets the edge of

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from trust_exp.attacks.ball import Ball
 from trust_exp.rng import keyed_generator
 
 
-def ball_noise(ball: Ball, index: Tensor, *key: int | str) -> Tensor:
+def ball_noise(ball: Ball, index: Int64[Tensor, " B"], *key: int | str) -> Float[Tensor, "B *shape"]:
     """Noise for a random start, in shape and device of the images: Gaussian for L2, uniform in (-1, 1) for Linf.
 
     ``index`` and ``key`` as in :func:`image_noise`.
@@ -19,7 +20,9 @@ def ball_noise(ball: Ball, index: Tensor, *key: int | str) -> Tensor:
     return noise if ball.norm == "L2" else 2 * noise - 1
 
 
-def image_noise(draw: Callable[..., Tensor], shape: Sequence[int], index: Tensor, *key: int | str) -> Tensor:
+def image_noise(
+    draw: Callable[..., Tensor], shape: Sequence[int], index: Int64[Tensor, " B"], *key: int | str
+) -> Float32[Tensor, "B *shape"]:
     """One draw per image, [B, *shape], float32 on the CPU, each from a generator keyed by ``key`` and the image.
 
     Args:

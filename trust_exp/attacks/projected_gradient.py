@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal, Unpack, get_args
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,9 +27,9 @@ _TRADES_NOISE = 0.001
 
 def pgd(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float | Tensor,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     step_size: float,
     steps: int,
@@ -38,7 +39,7 @@ def pgd(
     loss: UntargetedLoss = "ce",
     generator: torch.Generator | None = None,
     **threat: Unpack[Threat],
-) -> Tensor:
+) -> Float[Tensor, "B *shape"]:
     """Adversarial examples by projected gradient ascent: x_{t+1} = P(x_t + step_size * steepest direction).
 
     The released code of subset adversarial training uses ``random_start=False, keep="best", score_last=False``: the
@@ -101,14 +102,14 @@ def pgd(
 
 def fgsm_rs(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float | Tensor,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     step_size: float,
     generator: torch.Generator | None = None,
     **threat: Unpack[Threat],
-) -> Tensor:
+) -> Float[Tensor, "B *shape"]:
     """One step from a random start: :func:`pgd` with ``steps=1`` and ``keep="last"``.
 
     The usual step size is 1.25 epsilon. For L2 the direction of the start is Gaussian, as in :func:`pgd`; the released
@@ -132,14 +133,14 @@ def fgsm_rs(
 
 def trades_attack(
     model: nn.Module,
-    x: Tensor,
-    epsilon: float | Tensor,
+    x: Float[Tensor, "B *shape"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     step_size: float,
     steps: int,
     generator: torch.Generator | None = None,
     **threat: Unpack[Threat],
-) -> Tensor:
+) -> Float[Tensor, "B *shape"]:
     """The inner attack of TRADES: ``steps`` of ascent on KL(f(x) ‖ f(x_adv)), the last iterate; it needs no labels.
 
     It starts at x + 0.001 N(0, 1), as the divergence has no gradient at x. An image that has none there either, because

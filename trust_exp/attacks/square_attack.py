@@ -10,6 +10,7 @@ from functools import cache
 from typing import Unpack
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from trust_exp.attacks.arguments import ImageOptions, under_attack
@@ -28,13 +29,13 @@ Window = tuple[slice, slice, slice, slice]
 
 def square(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float,
+    x: Float[Tensor, "B *shape"],
+    y: Int64[Tensor, " B"],
+    epsilon: float | Float[Tensor, " B"],
     *,
     queries: int = 5000,
     **options: Unpack[ImageOptions],
-) -> Tensor:
+) -> Float[Tensor, "B *shape"]:
     """Points within epsilon that break the images, where the search finds any.
 
     Args:
@@ -42,7 +43,7 @@ def square(
         x: correctly classified images, [B, C, H, W], at least 5 x 5 pixels for L2; for Linf also any other [B, ...];
             float32 or float64, inside the domain.
         y: their labels, [B], int64.
-        epsilon: radius in the units of x, finite, > 0.
+        epsilon: radius in the units of x, finite, > 0; a tensor [B] gives every image its own.
         queries: windows tried per image.
         options: ``norm``, ``domain``, ``seed`` and ``index``, see :class:`ImageOptions`.
 

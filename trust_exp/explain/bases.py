@@ -1,6 +1,7 @@
 """Baselines for prototypes of a factorisation: k-means, principal directions, random features."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from trust_exp.explain.factorisation import Factors, gram_of
@@ -9,7 +10,7 @@ from trust_exp.explain.nnls import encode
 from trust_exp.rng import keyed_generator
 
 
-def k_means(matrix: Tensor, rank: int, *, seed: int = 0, name: int = 0) -> Factors:
+def k_means(matrix: Float[Tensor, "N D"], rank: int, *, seed: int = 0, name: int = 0) -> Factors:
     """The centres of k-means, and the non-negative encoding of each feature in them.
 
     Args:
@@ -27,7 +28,7 @@ def k_means(matrix: Tensor, rank: int, *, seed: int = 0, name: int = 0) -> Facto
     return _encoded(matrix, encode(matrix, centres), centres, solver.n_iter_)
 
 
-def principal_directions(matrix: Tensor, rank: int) -> Factors:
+def principal_directions(matrix: Float[Tensor, "N D"], rank: int) -> Factors:
     """The directions with the most energy (without centring), with the sign that features have on balance.
 
     Args:
@@ -40,7 +41,7 @@ def principal_directions(matrix: Tensor, rank: int) -> Factors:
     return _encoded(matrix, unconstrained_encoding(matrix, basis), basis, 1)
 
 
-def random_features(matrix: Tensor, rank: int, *, seed: int = 0, name: int = 0) -> Factors:
+def random_features(matrix: Float[Tensor, "N D"], rank: int, *, seed: int = 0, name: int = 0) -> Factors:
     """Randomly chosen features, and the non-negative encoding of each feature in them.
 
     Args:

@@ -4,12 +4,17 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
 def deletion_curves(
-    model: Callable[[Tensor], Tensor], images: Tensor, importance: Tensor, label: Tensor, steps: int = 20
-) -> tuple[Tensor, Tensor]:
+    model: Callable[[Tensor], Tensor],
+    images: Float[Tensor, "B C H W"],
+    importance: Shaped[Tensor, "B h w"],
+    label: Int64[Tensor, " B"],
+    steps: int = 20,
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
     """Probability of a class as its most important places are deleted, and as they are inserted into an empty image.
 
     An empty place has the mean colour of the image.
@@ -41,6 +46,6 @@ def deletion_curves(
     return curves[0], curves[1]
 
 
-def area(curve: Tensor) -> Tensor:
+def area(curve: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
     """Area under curves [B, K] over [0, 1] by the trapezoidal rule, [B]."""
     return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1), dim=1)

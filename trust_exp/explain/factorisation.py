@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from trust_exp.rng import keyed_generator
@@ -35,19 +36,19 @@ class Factors:
         bases: of each restart, [R, p, D].
     """
 
-    encoding: Tensor
-    basis: Tensor
+    encoding: Float[Tensor, "N p"]
+    basis: Float[Tensor, "p D"]
     error: float
     steps: int
     errors: tuple[float, ...]
-    bases: Tensor
+    bases: Float[Tensor, "R p D"]
 
 
 def nmf(
-    matrix: Tensor,
+    matrix: Float[Tensor, "N D"],
     rank: int,
     *,
-    init: Init | Tensor = "abs_scaled",
+    init: Init | Float[Tensor, "p D"] = "abs_scaled",
     steps: int = 200,
     tolerance: float = 1e-4,
     stop: Stop = "update",
@@ -90,7 +91,7 @@ def nmf(
 
 
 def nmf_many(
-    matrices: Sequence[Tensor], rank: int, *, names: Sequence[int] | None = None, **options: object
+    matrices: Sequence[Float[Tensor, "_ _"]], rank: int, *, names: Sequence[int] | None = None, **options: object
 ) -> list[Factors]:
     """``nmf`` of several matrices, on a CPU one a thread.
 
@@ -115,7 +116,7 @@ def nmf_many(
 
 
 def semi_nmf(
-    matrix: Tensor, rank: int, *, steps: int = 200, tolerance: float = 1e-6, seed: int = 0, name: int = 0
+    matrix: Float[Tensor, "N D"], rank: int, *, steps: int = 200, tolerance: float = 1e-6, seed: int = 0, name: int = 0
 ) -> Factors:
     """A ~ E B with E >= 0 and B of any sign, for features with negative values.
 
@@ -316,7 +317,7 @@ def _update(factor: Tensor, target: Tensor, gram: Tensor, least: Tensor, times: 
         factor.mul_(ratio if running is None else torch.where(running, ratio, 1.0))
 
 
-def gram_of(matrix: Tensor) -> Tensor:
+def gram_of(matrix: Float[Tensor, "N D"]) -> Float64[Tensor, "D D"]:
     """A^T A, float64 [D, D], without a copy of A."""
     gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64, device=matrix.device)
     for rows in _tiles(matrix):

@@ -7,6 +7,7 @@ remainder, the residual prototype. The sum is exact for any prototypes.
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Solver = Literal["lstsq", "cvxpy"]
@@ -16,7 +17,7 @@ _ALIKE = 1e-4  # relative singular values below this are float32 noise
 _CANCELLED = 0.1  # |sum a| below this fraction of sum |a|: Eq. 8 divides by almost 0
 
 
-def unit_rows(basis: Tensor) -> Tensor:
+def unit_rows(basis: Float[Tensor, "*batch p D"]) -> Float[Tensor, "*batch p D"]:
     """Prototypes [..., p, D] scaled to length 1, however short; those of 0 stay 0.
 
     E diag(s) and diag(1/s) B have the same product for every s > 0, so prototypes and coefficients have no meaningful
@@ -33,7 +34,9 @@ def _power_of_two(rows: Tensor) -> Tensor:
     return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent.clamp(-126, 126))
 
 
-def coefficients(head: Tensor, basis: Tensor, solver: Solver = "lstsq") -> Tensor:
+def coefficients(
+    head: Float[Tensor, "N D"], basis: Float[Tensor, "N p D"], solver: Solver = "lstsq"
+) -> Float[Tensor, "N p"]:
     """a = argmin ‖V - a B‖ of each class, [N, p]; 0 for prototypes of length 0.
 
     Args:
@@ -65,7 +68,9 @@ def _by_cvxpy(head: Tensor, basis: Tensor) -> Tensor:
     return weights
 
 
-def residual(head: Tensor, basis: Tensor, weights: Tensor) -> Tensor:
+def residual(
+    head: Float[Tensor, "N D"], basis: Float[Tensor, "N p D"], weights: Float[Tensor, "N p"]
+) -> Float[Tensor, "N D"]:
     """R = V - a B of each class, [N, D]; orthogonal to the prototypes if ``weights`` [N, p] are optimal.
 
     Source: Eq. 5.
@@ -73,7 +78,7 @@ def residual(head: Tensor, basis: Tensor, weights: Tensor) -> Tensor:
     return head - (weights[:, None] @ basis).squeeze(1)
 
 
-def residual_map(features: Tensor, rest: Tensor) -> Tensor:
+def residual_map(features: Float[Tensor, "*places D"], rest: Float[Tensor, " D"]) -> Float[Tensor, "*places"]:
     """Coefficients of the residual prototype R [D] in features [..., D]: A R^T / ‖R‖², [...]; 0 if R is 0.
 
     It solves min_H ‖A - E B - H R‖ for every E, because R is orthogonal to B.
@@ -83,7 +88,9 @@ def residual_map(features: Tensor, rest: Tensor) -> Tensor:
     return features @ rest / rest.square().sum().clamp_min(1e-30)
 
 
-def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "sum") -> tuple[Tensor, Tensor]:
+def augmented(
+    basis: Float[Tensor, "N p D"], weights: Float[Tensor, "N p"], rest: Float[Tensor, "N D"], shares: Shares = "sum"
+) -> tuple[Float[Tensor, "N p D"], Bool[Tensor, " N"]]:
     """Prototypes that take over the residual, V = sum_i a_i b'_i, and the classes that needed other shares.
 
     b'_i = b_i + (w_i / a_i) R is exact for every w with sum 1 that is 0 where a_i is.
@@ -118,7 +125,9 @@ def augmented(basis: Tensor, weights: Tensor, rest: Tensor, shares: Shares = "su
     return basis + factor[..., None] * rest[:, None], guarded.squeeze(1)
 
 
-def shift_of_augmentation(features: Tensor, basis: Tensor, moved: Tensor, salient: float = 0.1) -> float:
+def shift_of_augmentation(
+    features: Float[Tensor, "N D"], basis: Float[Tensor, "p D"], moved: Float[Tensor, "p D"], salient: float = 0.1
+) -> float:
     """How much augmentation changes the activation of prototypes, relative to the activation before.
 
     The paper expects |A (b'_k - b_k)^T| to be small beside A b_k^T in the salient places, where A b_k^T is largest; its
@@ -140,14 +149,14 @@ def shift_of_augmentation(features: Tensor, basis: Tensor, moved: Tensor, salien
     return float(ratio.median(0).values.mean())
 
 
-def similarity(basis: Tensor) -> float:
+def similarity(basis: Float[Tensor, "N p D"]) -> float:
     """Mean cosine of two prototypes of the same class, for prototypes [N, p, D] with p > 1."""
     rows = unit_rows(basis)
     cosines, count = rows @ rows.mT, basis.shape[1]
     return float((cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)).mean() / (count * (count - 1)))
 
 
-def matched_cosine(one: Tensor, other: Tensor) -> float:
+def matched_cosine(one: Float[Tensor, "p D"], other: Float[Tensor, "p D"]) -> float:
     """Mean cosine of prototypes [p, D] with those of another set under the best one-to-one matching.
 
     Source: Kuhn 1955 (the Hungarian method), by scipy.
@@ -158,7 +167,9 @@ def matched_cosine(one: Tensor, other: Tensor) -> float:
     return float(cosines[linear_sum_assignment(cosines, maximize=True)].mean())
 
 
-def unconstrained_encoding(features: Tensor, basis: Tensor) -> Tensor:
+def unconstrained_encoding(
+    features: Float[Tensor, "*places D"], basis: Float[Tensor, "p D"]
+) -> Float[Tensor, "*places p"]:
     """E' = argmin ‖A - E' B‖ of any sign, [..., p], for features A [..., D] and prototypes B [p, D].
 
     Source: Eq. 9.

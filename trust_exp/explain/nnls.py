@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 _SLACK = 1e-12  # relative to a row's size: smaller gradients count as 0
@@ -13,7 +14,7 @@ _TRIES = 3  # exchanges of all wrong entries that bring a row no further, before
 _ROUNDS = 1000  # far more than were ever needed
 
 
-def encode(matrix: Tensor, basis: Tensor) -> Tensor:
+def encode(matrix: Float[Tensor, "N D"], basis: Float[Tensor, "p D"]) -> Float[Tensor, "N p"]:
     """The best E >= 0 for a given B: min ‖A - E B‖, [N, p], exact to rounding, in float64 within.
 
     Block principal pivoting: guess for all rows which entries are 0, solve for the others, and exchange the entries

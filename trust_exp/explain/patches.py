@@ -1,9 +1,12 @@
 """Prototypes that are patches of images: distance and similarity of features to them (ProtoPNet)."""
 
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 
-def squared_distances(features: Tensor, prototypes: Tensor) -> Tensor:
+def squared_distances(
+    features: Float[Tensor, "*batch T D"], prototypes: Float[Tensor, "P D"]
+) -> Float32[Tensor, "*batch P T"]:
     """‖z - p‖² between all features and prototypes, [..., P, T], float32.
 
     Args:
@@ -18,7 +21,7 @@ def squared_distances(features: Tensor, prototypes: Tensor) -> Tensor:
     return (lengths - 2 * product).clamp_min(0)
 
 
-def log_similarity(squared: Tensor, epsilon: float = 1e-4) -> Tensor:
+def log_similarity(squared: Float[Tensor, "*shape"], epsilon: float = 1e-4) -> Float[Tensor, "*shape"]:
     """log((d + 1) / (d + epsilon)) of squared distances d: from log(1 / epsilon) at a prototype down to 0 far from it.
 
     Source: Chen et al. 2019, sec. 2.1.

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
@@ -43,19 +44,19 @@ class Bound:
     Source: Losch 2024, Eq. 4.7.
     """
 
-    features: Tensor
-    pairwise: Tensor
-    worst: Tensor
-    distances: Tensor
-    head: Tensor
+    features: Float[Tensor, ""]
+    pairwise: Float[Tensor, "C C"]
+    worst: Float[Tensor, ""]
+    distances: Float[Tensor, "C C"]
+    head: Float[Tensor, "C D"]
 
     @property
-    def per_logit(self) -> Tensor:
+    def per_logit(self) -> Float[Tensor, " C"]:
         """Constant [C] of each single logit."""
         return self.features * torch.linalg.vector_norm(self.head, dim=1)
 
     @property
-    def total(self) -> Tensor:
+    def total(self) -> Float[Tensor, ""]:
         """Constant [] of all logits together."""
         return self.features * torch.linalg.matrix_norm(self.head, ord=2)
 

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 # The search subtracts this many ulps of the largest logit, so that rounding never makes a close pair look steep.
 ROUNDING_UNITS = 16
 
 
-def certified_radius(logits: Tensor, pairwise: Tensor, *, allowance: float | Tensor = 0.0) -> Tensor:
+def certified_radius(
+    logits: Float[Tensor, "B C"], pairwise: Float[Tensor, "C C"], *, allowance: float | Float[Tensor, "#B #C"] = 0.0
+) -> Float[Tensor, " B"]:
     """L2 radius around each input within which no class can overtake the predicted one.
 
     Args:
@@ -37,15 +40,15 @@ def certified_radius(logits: Tensor, pairwise: Tensor, *, allowance: float | Ten
 
 def tightness_search(
     model: nn.Module,
-    x1: Tensor,
-    x2: Tensor,
+    x1: Float[Tensor, "P *shape"],
+    x2: Float[Tensor, "P *shape"],
     *,
     domain: tuple[float, float] | None,
     steps: int = 1000,
     lr: float = 3e-4,
-    pairwise: Tensor | None = None,
+    pairwise: Float[Tensor, "C C"] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Tensor:
+) -> Float[Tensor, " P"]:
     """Lower bound on the Lipschitz constant of the logit differences, by gradient ascent on pairs of inputs.
 
     Adam maximises max_i |(f_j - f_i)(x1) - (f_j - f_i)(x2)| / ||x1 - x2|| over both inputs of all pairs at once, with

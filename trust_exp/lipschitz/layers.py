@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -17,7 +18,7 @@ class MinMax(nn.Module):
     Source: Anil 2019, GroupSort with groups of two.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C *places"]) -> Float[Tensor, "B C *places"]:
         if x.shape[1] % 2:
             raise ValueError(f"MinMax pairs channels and needs an even number of them; got {x.shape[1]}")
         first, second = x.unflatten(1, (-1, 2)).unbind(2)
@@ -38,8 +39,8 @@ class Normalize(nn.Module):
         ValueError: if mean and std differ in length, or a std is not positive.
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Float[Tensor, " C"]
+    std: Float[Tensor, " C"]
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Normalize(nn.Module):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C *places"]) -> Float[Tensor, "B C *places"]:
         channels = (-1, *[1] * (x.dim() - 2))
         return (x - self.mean.view(channels)) / self.std.view(channels)
 
@@ -66,6 +67,6 @@ class Residual(nn.Module):
         self.main = main
         self.shortcut = shortcut
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         main: Tensor = self.main(x)
         return main + (x if self.shortcut is None else self.shortcut(x))

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from trust_exp.rng import keyed_generator
@@ -65,15 +66,15 @@ class PowerIteration(nn.Module):
         self._places = list(members.values())
         self.groups = nn.ModuleList(_group([layers[p] for p in places], places) for places in self._places)
 
-    def forward(self) -> list[Tensor]:
+    def forward(self) -> list[Float[Tensor, ""]]:
         """Norms in the order of the layers: scalars in the weights' dtype, at least float32, differentiable."""
         return self.run(self.iterations if self.training else 0)
 
-    def run(self, steps: int) -> list[Tensor]:
+    def run(self, steps: int) -> list[Float[Tensor, ""]]:
         """Norms after ``steps`` steps, in either mode."""
         return self._collect([group(steps, self.through_iterations) for group in self.groups])
 
-    def converged(self, tolerance: float = 1e-12, max_steps: int = 10_000) -> list[Tensor]:
+    def converged(self, tolerance: float = 1e-12, max_steps: int = 10_000) -> list[Float64[Tensor, ""]]:
         """Norms in float64, iterated until their relative change is within ``tolerance``; leaves the vectors alone."""
         return self._collect([cast(_Group, group).converged(tolerance, max_steps) for group in self.groups])
 

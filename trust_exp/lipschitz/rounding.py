@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from trust_exp.errors import UserError
@@ -57,10 +58,10 @@ class Around:
         limit: [B], a radius r within which nothing overflows.
     """
 
-    exact: Tensor
-    rounding: Tensor
+    exact: Float64[Tensor, "B ..."]
+    rounding: Float64[Tensor, " B"]
     drift: float
-    limit: Tensor
+    limit: Float64[Tensor, " B"]
 
 
 @contextmanager
@@ -110,13 +111,13 @@ class Certifier:
         self.bound = self.lipschitz.certified(self.context)
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Float[Tensor, "B ..."]) -> Float64[Tensor, "B C"]:
         """Exact logits, float64 [B, C]."""
         logits: Tensor = self.network(images.double())
         return logits
 
     @torch.no_grad()
-    def around(self, images: Tensor) -> Around:
+    def around(self, images: Float[Tensor, "B ..."]) -> Around:
         """What the inputs of the last layer can be around each image."""
         zeros = images.new_zeros(len(images), dtype=torch.float64)
         around = Around(images.double(), zeros, 1.0, zeros + torch.inf)
@@ -125,7 +126,7 @@ class Certifier:
         return around
 
     @torch.no_grad()
-    def radius(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def radius(self, images: Float[Tensor, "B ..."]) -> tuple[Float64[Tensor, "B C"], Float64[Tensor, " B"]]:
         """Exact logits, float64 [B, C], and certified radii, float64 [B], at least 0.
 
         Every input of the network's precision whose L2 distance from an image is below its radius is computed to be of

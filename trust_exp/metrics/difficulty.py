@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from trust_exp.verdicts import predicted
 
 
-def entropy(logits: Tensor) -> Tensor:
+def entropy(logits: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
     """Entropy of the predicted distribution in nats, [B] in [0, log C], for logits [B, C]; one of them may be -inf.
 
     Source: Losch 2024, Eq. 3.3.
@@ -22,7 +23,7 @@ def entropy(logits: Tensor) -> Tensor:
     return -torch.where(probabilities > 0, probabilities * log_probabilities, 0).sum(1)
 
 
-def signed_variance(logits: Tensor, label: Tensor) -> Tensor:
+def signed_variance(logits: Float[Tensor, "B C"], label: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
     """SVar: variance over the C predicted probabilities, negative where the prediction is wrong.
 
     High for a confident, correct prediction, near 0 at a decision boundary, negative for an outlier.
@@ -40,7 +41,7 @@ def signed_variance(logits: Tensor, label: Tensor) -> Tensor:
     return torch.where(predicted(logits) == label, variance, -variance)
 
 
-def svar(logits: Tensor, label: Tensor) -> Tensor:
+def svar(logits: Float[Tensor, "B C"], label: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
     """``-signed_variance``: outliers are hardest, then boundary samples, then robust ones.
 
     Losch 2024 names SVar without a formula and orders samples by decreasing SVar, to attack the first ones; taking this
@@ -49,7 +50,9 @@ def svar(logits: Tensor, label: Tensor) -> Tensor:
     return -signed_variance(logits, label)
 
 
-def logit_gradient(model: Callable[[Tensor], Tensor], image: Tensor, label: Tensor) -> Tensor:
+def logit_gradient(
+    model: Callable[[Tensor], Tensor], image: Float[Tensor, "B *shape"], label: Int64[Tensor, " B"]
+) -> Float[Tensor, "B *shape"]:
     """Gradient of the label's logit with respect to the image, [B, ...] as ``image``.
 
     ``model`` must be in evaluation mode, so that samples do not influence each other, and gradients must be enabled.
@@ -64,7 +67,7 @@ def logit_gradient(model: Callable[[Tensor], Tensor], image: Tensor, label: Tens
     return gradient
 
 
-def variance_of_gradients(gradients: Iterable[Tensor]) -> Tensor:
+def variance_of_gradients(gradients: Iterable[Float[Tensor, "B C H W"] | Float[Tensor, "B D"]]) -> Float[Tensor, " B"]:
     """VoG: standard deviation of each pixel's gradient over K points of a training, averaged over pixels.
 
     Args:
@@ -91,7 +94,7 @@ def variance_of_gradients(gradients: Iterable[Tensor]) -> Tensor:
     return (squares / number).sqrt().flatten(1).mean(1)
 
 
-def standardised_by_class(score: Tensor, label: Tensor) -> Tensor:
+def standardised_by_class(score: Float[Tensor, " N"], label: Int64[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Scores [N] minus the mean of their class, divided by its standard deviation; 0 in a class without deviation.
 
     Makes samples of different classes comparable; differences between classes are lost.

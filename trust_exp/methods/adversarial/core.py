@@ -6,6 +6,7 @@ A are the attacked samples, B the others. Losses are per sample, [B]; logits [B,
 import math
 
 import torch
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +28,9 @@ def weight_of_attacked(attacked: int, others: int, scheme: str) -> float:
     return balance if scheme == "balanced" else (1 + 10 * attacked / (attacked + others)) * balance
 
 
-def mean_loss(losses: Tensor, weights: Tensor, total: Tensor | float) -> Tensor:
+def mean_loss(
+    losses: Float[Tensor, " B"], weights: Float[Tensor, " B"], total: Float[Tensor, ""] | float
+) -> Float[Tensor, ""]:
     """sum(w l) / total of a batch.
 
     Args:
@@ -39,7 +42,7 @@ def mean_loss(losses: Tensor, weights: Tensor, total: Tensor | float) -> Tensor:
     return (weights * losses).sum() / total
 
 
-def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
+def divergence(clean: Float[Tensor, "B C"], attacked: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
     """KL(p ‖ q) per sample, [B], with p the softmax of clean logits and q of attacked ones; gradients flow into both.
 
     Source: Zhang et al. 2019 (TRADES), as in the authors' code, which differentiates both sides.
@@ -47,7 +50,9 @@ def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
     return F.kl_div(attacked.log_softmax(1), clean.log_softmax(1), reduction="none", log_target=True).sum(1)
 
 
-def two_parts(model: nn.Module, clean: Tensor, attacked: Tensor, *, joint: bool) -> tuple[Tensor, Tensor]:
+def two_parts(
+    model: nn.Module, clean: Float[Tensor, "M *shape"], attacked: Float[Tensor, "K *shape"], *, joint: bool
+) -> tuple[Float32[Tensor, "M C"], Float32[Tensor, "K C"]]:
     """Logits of clean and attacked samples, float32.
 
     Args:
@@ -62,7 +67,7 @@ def two_parts(model: nn.Module, clean: Tensor, attacked: Tensor, *, joint: bool)
     return model(clean).float(), model(attacked).float()
 
 
-def distance_to_mean(attacked: Tensor, mean: Tensor) -> Tensor:
+def distance_to_mean(attacked: Float[Tensor, "B C"], mean: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
     """‖p − m‖² per sample, [B], with p the softmax of ``attacked`` and m the running mean, scaled to sum to 1.
 
     Source: Dong et al. 2022 (temporal ensembling); C times the authors' code, which takes the mean over C classes.
@@ -95,7 +100,7 @@ def has_collapsed(single: float, multi: float, best: float, samples: int) -> boo
     return multi < expected / 2 and expected - multi > 1 / math.sqrt(samples)
 
 
-def fixed_rows(size: int, count: int, seed: int) -> Tensor:
+def fixed_rows(size: int, count: int, seed: int) -> Int64[Tensor, " count"]:
     """Places of ``count`` of ``size`` samples for early stopping, int64 [count], increasing.
 
     Source: Losch 2024, sec. 3.3.1: a fixed part; the released code takes the first of ``randperm`` under its seed.

@@ -8,6 +8,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
@@ -34,8 +35,14 @@ def calibrated_scale(epsilon: float, p: float) -> float:
 
 
 def cll_loss(
-    logits: Tensor, label: Tensor, pairwise: Tensor, scale: float, offset: float, *, one_sided: bool = False
-) -> Tensor:
+    logits: Float[Tensor, "B C"],
+    label: Int64[Tensor, " B"],
+    pairwise: Float[Tensor, "C C"],
+    scale: float,
+    offset: float,
+    *,
+    one_sided: bool = False,
+) -> Float[Tensor, ""]:
     """Calibrated Lipschitz-margin loss: cross-entropy of logit differences measured in input units.
 
     Args:
@@ -53,8 +60,14 @@ def cll_loss(
 
 
 def cll_loss_per_logit(
-    logits: Tensor, label: Tensor, constants: Tensor, scale: float, offset: float, *, one_sided: bool = False
-) -> Tensor:
+    logits: Float[Tensor, "B C"],
+    label: Int64[Tensor, " B"],
+    constants: Float[Tensor, " C"],
+    scale: float,
+    offset: float,
+    *,
+    one_sided: bool = False,
+) -> Float[Tensor, ""]:
     """CLL with one constant per logit, K_i of shape [C], instead of one per pair.
 
     The released configurations of 6C2F, 8C2F and two moons use this; it is not the paper's Eq. 4.7.
@@ -64,7 +77,9 @@ def cll_loss_per_logit(
     )
 
 
-def cll_binary_loss(output: Tensor, sign: Tensor, lipschitz: Tensor, scale: float, offset: float) -> Tensor:
+def cll_binary_loss(
+    output: Float[Tensor, " B"], sign: Shaped[Tensor, " B"], lipschitz: Float[Tensor, ""], scale: float, offset: float
+) -> Float[Tensor, ""]:
     """Calibrated logistic loss of a scalar classifier.
 
     Args:
@@ -77,7 +92,9 @@ def cll_binary_loss(output: Tensor, sign: Tensor, lipschitz: Tensor, scale: floa
     return F.softplus((offset - sign * output / lipschitz.clamp_min(TINY)) / scale).mean()
 
 
-def gloro_loss(logits: Tensor, label: Tensor, pairwise: Tensor, epsilon: float) -> Tensor:
+def gloro_loss(
+    logits: Float[Tensor, "B C"], label: Int64[Tensor, " B"], pairwise: Float[Tensor, "C C"], epsilon: float
+) -> Float[Tensor, ""]:
     """Cross-entropy with an extra class, "not robust", whose logit is the largest a rival can reach within epsilon.
 
     Source: Leino et al. 2021: y_bot = max over j != i of f_j + epsilon K_ij, where i is the predicted class.
@@ -88,7 +105,9 @@ def gloro_loss(logits: Tensor, label: Tensor, pairwise: Tensor, epsilon: float) 
     return F.cross_entropy(torch.cat([logits, rivals.amax(1, keepdim=True)], 1), label)
 
 
-def lmt_loss(logits: Tensor, label: Tensor, lipschitz: Tensor, epsilon: float) -> Tensor:
+def lmt_loss(
+    logits: Float[Tensor, "B C"], label: Int64[Tensor, " B"], lipschitz: Float[Tensor, ""], epsilon: float
+) -> Float[Tensor, ""]:
     """Cross-entropy with sqrt(2) K epsilon added to every wrong logit, where K is the network's constant.
 
     Source: Tsuzuku et al. 2018 (Lipschitz-margin training).

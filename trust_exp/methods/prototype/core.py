@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from trust_exp.models.protopnet import NOWHERE
@@ -37,7 +38,7 @@ def stage_at(step: int, steps: int, warm: int, joint: int, last: int, cycles: in
     return Stage("joint" if within < joint * steps else "last", cycle, cycle * joint + min(within / steps, joint))
 
 
-def cluster_cost(distance: Tensor, own: Tensor) -> Tensor:
+def cluster_cost(distance: Float[Tensor, "B P"], own: Bool[Tensor, "B P"]) -> Float[Tensor, ""]:
     """Mean distance of images to the closest prototype of their class.
 
     Args:
@@ -49,7 +50,7 @@ def cluster_cost(distance: Tensor, own: Tensor) -> Tensor:
     return distance.masked_fill(~own, torch.inf).amin(1).mean()
 
 
-def separation_cost(distance: Tensor, own: Tensor) -> Tensor:
+def separation_cost(distance: Float[Tensor, "B P"], own: Bool[Tensor, "B P"]) -> Float[Tensor, ""]:
     """Mean distance of images to the closest prototype of any other class; training makes it large.
 
     Source: Chen et al. 2019, Eq. 2, without its sign.
@@ -57,7 +58,7 @@ def separation_cost(distance: Tensor, own: Tensor) -> Tensor:
     return distance.masked_fill(own, torch.inf).amin(1).mean()
 
 
-def connection_to_others(weight: Tensor, own: Tensor) -> Tensor:
+def connection_to_others(weight: Float[Tensor, "N P"], own: Bool[Tensor, "N P"]) -> Float[Tensor, ""]:
     """Sum of |w| over connections between prototypes and other classes.
 
     Args:
@@ -75,12 +76,12 @@ class Patches(NamedTuple):
     Squared distance [P], features [P, D], and index of the sample and place, int64 [P, 2].
     """
 
-    distance: Tensor
-    feature: Tensor
-    source: Tensor
+    distance: Float[Tensor, " P"]
+    feature: Float[Tensor, "P D"]
+    source: Int64[Tensor, "P 2"]
 
     @classmethod
-    def none(cls, prototypes: Tensor) -> "Patches":
+    def none(cls, prototypes: Float[Tensor, "P D"]) -> "Patches":
         """No patch yet: infinite distances, and the prototypes themselves as features."""
         source = torch.full((len(prototypes), 2), NOWHERE, device=prototypes.device)
         return cls(prototypes.new_full((len(prototypes),), torch.inf), prototypes.clone(), source)
@@ -96,7 +97,12 @@ class Patches(NamedTuple):
 
 
 def closest_of_class(
-    distance: Tensor, place: Tensor, features: Tensor, label: Tensor, index: Tensor, prototypes: Tensor
+    distance: Float[Tensor, "B P"],
+    place: Int64[Tensor, "B P"],
+    features: Float[Tensor, "B T D"],
+    label: Int64[Tensor, " B"],
+    index: Int64[Tensor, " B"],
+    prototypes: Int64[Tensor, " P"],
 ) -> Patches:
     """The closest patch of each prototype among images of its class.
 

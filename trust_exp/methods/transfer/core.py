@@ -1,6 +1,7 @@
 """Cached features of several augmented copies of each sample."""
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -23,7 +24,14 @@ class FeatureCache:
         self.label = torch.zeros(samples, dtype=torch.int64, device=device)
         self.index = torch.zeros(samples, dtype=torch.int64, device=device)
 
-    def put(self, copy: int, rows: Tensor, features: Tensor, label: Tensor, index: Tensor) -> None:
+    def put(
+        self,
+        copy: int,
+        rows: Int64[Tensor, " B"],
+        features: Float[Tensor, "B K"],
+        label: Int64[Tensor, " B"],
+        index: Int64[Tensor, " B"],
+    ) -> None:
         """Store features [B, K] of the samples at ``rows`` (int64 [B], on the CPU) in one of the copies."""
         if not self.features.numel():
             size = (self.copies, self.samples, features.shape[1])
@@ -42,11 +50,13 @@ class FeatureCache:
                 self.features[copy, rows.to(self.device)] = self.features[other, rows.to(self.device)]
                 self.known[copy, rows] = True
 
-    def missing(self) -> Tensor:
+    def missing(self) -> Int64[Tensor, " L"]:
         """The samples that no copy has, int64 [L]."""
         return (~self.known.any(0)).nonzero().flatten()
 
-    def take(self, epoch: int, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def take(
+        self, epoch: int, rows: Int64[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B K"], Int64[Tensor, " B"], Int64[Tensor, " B"]]:
         """Features [B, K], labels and indices [B] of some samples; the copies take turns, one an epoch."""
         here = rows.to(self.device)
         return self.features[epoch % self.copies, here], self.label[here], self.index[here]

@@ -1,0 +1,3 @@
+from tests.shapes import check_shapes
+
+check_shapes("trust_exp.explain")
