@@ -75,7 +75,7 @@ def check_per_image(name: str, given: Tensor, x: Tensor, dtype: torch.dtype) -> 
         raise ValueError(f"{name} must be {wanted} of shape [{len(x)}]; got {given.dtype} {list(given.shape)}")
 
 
-def check_labels(y: Tensor, logits: Tensor) -> None:
+def check_labels(y: Int64[Tensor, " B"], logits: Float[Tensor, "B N"]) -> None:
     """Raise ValueError unless every label ([B]) names one of the classes of the logits ([B, N])."""
     if len(y) and not (int(y.min()) >= 0 and int(y.max()) < logits.shape[1]):
         raise ValueError(f"y must be labels from 0 to {logits.shape[1] - 1}; got {int(y.min())} to {int(y.max())}")
