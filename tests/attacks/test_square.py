@@ -142,3 +142,15 @@ def test_short_moves_reach_the_surface_too():
     ball = Ball.around(torch.zeros(1, 1, 5, 5, dtype=torch.float64), 0.5, domain=None)
     point = module._at_radius(ball, torch.full((1, 1, 5, 5), 1e-7, dtype=torch.float64))
     assert point.norm().item() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5)])
+def test_points_of_other_shapes_move_number_by_number(shape):
+    """Every number is a channel of one pixel, which a window covers."""
+    x, model = torch.full((3, *shape), 0.5), Margin(2.0)
+    x_adv = square(model, x, torch.zeros(3, dtype=torch.int64), 0.1, queries=400)
+    assert x_adv.shape == x.shape
+    assert all(points.shape[1:] == shape for points in model.asked)
+    side = (x_adv - x).abs()
+    torch.testing.assert_close(side, torch.full_like(side, 0.1))
+    assert (x_adv > x).float().mean() > 0.7
