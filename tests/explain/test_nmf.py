@@ -240,3 +240,9 @@ def test_semi_nmf_is_its_slow_form_and_stops_by_its_rule(tolerance):
     np.testing.assert_allclose(found.encoding.numpy(), encoding, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(found.basis.numpy(), basis, rtol=1e-5, atol=1e-7)
     assert found.error == pytest.approx(np.linalg.norm(matrix - encoding @ basis), rel=1e-9)
+
+
+def test_two_hundred_steps_unless_others_are_asked_for():
+    matrix = planted(noise=0.3)
+    assert nmf(matrix, 3, tolerance=0).steps == 200
+    assert semi_nmf(matrix, 3, tolerance=0).steps == 200

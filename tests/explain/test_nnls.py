@@ -137,3 +137,14 @@ def test_a_row_without_an_optimum_is_named_and_not_returned(monkeypatch):
     monkeypatch.setattr(module, "_active_set", lambda small, row: np.zeros(2))
     with pytest.raises(ArithmeticError, match="5 of 5 rows have no optimum that float64 can tell"):
         encode(matrix, basis)
+
+
+def test_wrong_entries_are_exchanged_all_at_once(monkeypatch):
+    """One by one, some twenty entries of each row would take as many rounds."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.rand(40, 60, generator=generator, dtype=torch.float64)
+    matrix = torch.rand(20, 60, generator=generator, dtype=torch.float64)
+    rounds, solved = [], module._solved
+    monkeypatch.setattr(module, "_solved", lambda *given: rounds.append(len(given[0])) or solved(*given))
+    check(matrix, basis)
+    assert len(rounds) < 10
