@@ -23,12 +23,11 @@ from trust_exp.runs import (
 
 
 @pytest.fixture
-def two_runs(tmp_path):
+def two_runs(tmp_path, composed):
+    overrides = ["method=cll", "eval=[clean]", "seed=3"]
     for name in ("cll-digits-0123456789", "cll-digits-0123abcdef"):
         (tmp_path / name).mkdir()
-        write_json(
-            tmp_path / name / "config.json", {"overrides": ["method=cll", "eval=[clean]", "seed=3"], "config": {}}
-        )
+        write_json(tmp_path / name / "config.json", {"overrides": overrides, "config": composed(*overrides)})
     return tmp_path
 
 
@@ -50,6 +49,25 @@ def test_evaluation_starts_from_the_overrides_of_the_run(two_runs, monkeypatch):
     assert with_stored_overrides(["method=cll"]) == ["method=cll"]
     with pytest.raises(UserError, match="leave out seed=4"):
         with_stored_overrides([*arguments, "seed=4"])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda stored: stored.pop("overrides"), "lacks overrides"),
+        (lambda stored: stored["config"].pop("method"), "method must be chosen"),
+        (lambda stored: stored["config"]["method"].update(epsilon="much"), "method.epsilon must be a number"),
+        (lambda stored: stored["config"]["model"].update(_schema_="nowhere:NoConfig"), "no schema 'NoConfig'"),
+        (lambda stored: stored.update(overrides=["method"]), "missing EQUAL"),
+    ],
+)
+def test_a_configuration_that_no_run_wrote_is_refused(two_runs, change, why):
+    path = two_runs / "cll-digits-0123456789" / "config.json"
+    stored = json.loads(path.read_text())
+    change(stored)
+    write_json(path, stored)
+    with pytest.raises(UserError, match=f"config.json.*{why}"):
+        Run(path.parent).configuration()
 
 
 def test_a_folder_of_another_run_is_refused(composed, tmp_path):

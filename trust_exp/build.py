@@ -14,11 +14,9 @@ def build(node: Mapping[str, Any], **given: Any) -> Any:
     """Make the object that a checked node describes: its ``_target_``, with its values and ``given``.
 
     Raises:
-        UserError: if the target is not under one of the packages that may be built from a configuration.
+        UserError: as ``target_of``.
     """
-    target = str(node["_target_"])
-    if target.split(".")[0] not in BUILDABLE:
-        raise UserError(f"_target_ must be under one of {', '.join(BUILDABLE)}; got {target!r}")
+    target_of(node)
     from hydra.utils import instantiate
 
     values = {key: value for key, value in node.items() if key not in LABELS}
@@ -28,6 +26,16 @@ def build(node: Mapping[str, Any], **given: Any) -> Any:
 
 
 def target_of(node: Mapping[str, Any]) -> Any:
-    """The class or function that a checked node is made with."""
-    module, _, name = str(node["_target_"]).rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    """The class or function that a checked node is made with.
+
+    Raises:
+        UserError: if it is not under one of the packages that may be built from a configuration, or does not exist.
+    """
+    target = str(node["_target_"])
+    module, _, name = target.rpartition(".")
+    if target.split(".")[0] not in BUILDABLE:
+        raise UserError(f"_target_ must be under one of {', '.join(BUILDABLE)}; got {target!r}")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"_target_={target} cannot be imported: {error}") from error

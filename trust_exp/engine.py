@@ -10,10 +10,8 @@ import sys
 import time
 import traceback
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -46,7 +44,7 @@ from trust_exp.progress import announced, track
 from trust_exp.references import at_paths
 from trust_exp.results.record import DRAWS, Record, environment
 from trust_exp.rng import drawing_from
-from trust_exp.saving import all_finite, save_whole
+from trust_exp.saving import all_finite, check_whole, load_whole, save_whole
 from trust_exp.schema import find_schema, is_node_of
 
 
@@ -242,7 +240,8 @@ class Pipeline:
             max_steps=fit["steps"] or -1,
             gradient_clip_val=fit["gradient_clip"],
         )
-        resume = whole(self.run.checkpoint) if self.run.checkpoint.exists() else None
+        if resume := self.run.checkpoint if self.run.checkpoint.exists() else None:
+            check_whole(resume)
         began = time.perf_counter()
         trainer.fit(method, datamodule=method.training_data(data), ckpt_path=resume, weights_only=True)
         # no first step: the run was stopped between its last step and its weights
@@ -302,7 +301,8 @@ class Pipeline:
         given = self.run.given.exists()
         network = make_network(self.config, data.info, start=given).eval()
         if not given:
-            load_state(network, whole(self.run.weights))
+            check_whole(self.run.weights)
+            load_state(network, self.run.weights)
         facts = (self.run.read("result.json") or {}).get("facts", {})
         self.outcomes = self._stored_outcomes()
         groups = target_of(self.config["method"]).class_groups(facts, data.info.classes)
@@ -359,7 +359,7 @@ class Pipeline:
         found = {}
         for name, how in (self.run.read("result.json") or {}).get("evals", {}).items():
             files = (self.run.folder / "outcomes").glob(f"{glob.escape(name)}-*.pt")
-            outcomes: Any = {path.stem.rpartition("-")[2]: torch.load(path, weights_only=True) for path in files}
+            outcomes: Any = {path.stem.rpartition("-")[2]: load_whole(path) for path in files}
             found[name] = (how["config"], outcomes)
         return found
 
@@ -419,17 +419,6 @@ def check_classes(network: nn.Module, data: DataModule) -> None:
             f"the network has {logits.shape[1]} classes; dataset={data.name} has {len(data.info.classes)}; "
             "choose data of the classes that it was trained on"
         )
-
-
-def whole(path: Path) -> Path:
-    """``path``, if it is a file that torch wrote to its end.
-
-    Raises:
-        UserError: if it is not.
-    """
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} cannot be read: it is cut off or no checkpoint; force=true starts the run anew")
-    return path
 
 
 def uses_gpu(job: Job) -> bool:

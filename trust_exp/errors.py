@@ -2,11 +2,26 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
+from typing import Any
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+LONGEST = 2000  # characters of a message
+QUOTED = 100  # those of a value in it
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a value, a name, a file. The message is one sentence; the exit code is 2."""
+    """A mistake in what the user gave: a value, a name, a file. The message is one sentence; the exit code is 2.
+
+    It stays a sentence whatever names a file brings into it: ends of lines and control characters become spaces, and
+    of a very long one the middle is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST * 3 // 4]} ... {message[-LONGEST // 5 :]}"
+        super().__init__(CONTROLS.sub(" ", message))
 
 
 class Interrupted(BaseException):
@@ -52,6 +67,12 @@ def listed(names: Iterable[str]) -> str:
     """``.md, .csv or .html``."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def quoted(value: Any) -> str:
+    """A value from a file as Python writes it, cut after some characters: a message is no place for all of a file."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
 
 
 def exact(value: float) -> str:

@@ -16,6 +16,7 @@ from trust_exp.modes import evaluating
 from trust_exp.references import at_paths
 from trust_exp.rng import drawing_from
 from trust_exp.runs import Run
+from trust_exp.saving import check_whole
 
 
 def make_network(
@@ -75,8 +76,10 @@ def load_source(path: Path, node: Mapping[str, Any] | None, info: DatasetInfo) -
 
 
 def _of_run(run: Run, info: DatasetInfo) -> SourceNetwork:
-    config = (run.read("config.json") or {})["config"]
+    config = run.configuration()["config"]
     result = run.read("result.json") or {}
+    if run.weights.exists():
+        check_whole(run.weights)
     state = read_state(run.weights) if run.weights.exists() else {}
     shape = tuple(result.get("input_shape") or info.shape)
     if shape[0] != info.shape[0] or len(shape) != len(info.shape):

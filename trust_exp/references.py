@@ -121,10 +121,10 @@ def _look_up(
         run, where = _find(key, written, runs), {}
     if why := why_untrained(run):
         raise UserError(f"{key}={written}: run {run.folder.name} {why}")
-    stored = run.read("config.json") or {}
-    if why := why_not(node, stored["config"], checked):
+    stored = run.configuration()["config"]
+    if why := why_not(node, stored, checked):
         raise UserError(f"{key}={written}: run {run.folder.name} is of no use: {why}")
-    return {"written": written, **_facts_of(stored["config"], follows=False, name=run.id), **where}
+    return {"written": written, **_facts_of(stored, follows=False, name=run.id), **where}
 
 
 def _facts_of(config: Mapping[str, Any], follows: bool, name: str | None = None) -> dict[str, Any]:
@@ -197,12 +197,10 @@ def network_of(checked: Mapping[str, Any], describe: Describe) -> Mapping[str, A
         run = Run(Path(known["folder"])) if "folder" in known else find_run(checked["paths"]["runs"], known["run"])
     except UserError:  # it is gone, which is said where it is needed
         return node
-    stored = run.read("config.json")
-    if stored is None:
+    if not (run.folder / "config.json").exists():
         return node
-    return network_of(
-        {**stored["config"], "mode": "eval", "paths": checked["paths"]}, describe
-    )  # its sources are trained too
+    stored = run.configuration()["config"]
+    return network_of({**stored, "mode": "eval", "paths": checked["paths"]}, describe)  # its sources are trained too
 
 
 # --- where it is ----------------------------------------------------------------------------------------------------

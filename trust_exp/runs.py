@@ -19,11 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from hydra.errors import OverrideParseException
+
 from trust_exp import durable
 from trust_exp.config import RootConfig
 from trust_exp.errors import UserError, listed
 from trust_exp.identity import identity
 from trust_exp.overrides import in_quotes, key_of
+from trust_exp.parsing import parse_json
+from trust_exp.schema import check_node
+from trust_exp.stored import malformed
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
@@ -95,14 +100,36 @@ class Run:
         """
         path = self.folder / name
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}); repair it, or delete the folder to start anew") from None
         if not isinstance(value, dict):
             raise UserError(f"{path} holds no JSON object; repair it, or delete the folder to start anew")
+        if wrong := malformed(name, value):
+            raise UserError(f"{path}: no run writes such {wrong[0]}; repair it, or delete the folder to start anew")
         return value
+
+    def configuration(self) -> dict[str, Any]:
+        """What config.json holds: ``config``, its parts checked again, and the ``overrides`` that gave it.
+
+        Raises:
+            UserError: if there is none, or it is not what a run of these methods, models and data sets writes.
+        """
+        path = self.folder / "config.json"
+        if (stored := self.read(path.name)) is None:
+            raise UserError(f"{self.folder} holds no config.json, so it is not a run")
+        if lacking := malformed(path.name, stored, ("overrides", "config")):
+            raise UserError(f"{path} lacks {lacking[0]}; repair it, or delete the folder to start anew")
+        try:
+            for part in ("method", "model", "dataset"):
+                stored["config"][part] = check_node(stored["config"].get(part), part)
+            for override in stored["overrides"]:
+                key_of(override)
+        except (UserError, OverrideParseException) as error:
+            raise UserError(f"{path} cannot be used: {error}") from error
+        return stored
 
     def status(self) -> str | None:
         """running, done, failed or interrupted; None if the run never started."""
@@ -199,11 +226,10 @@ def open_run(checked: Mapping[str, Any], folder: Path, overrides: Sequence[str])
     """
     check_room(folder)
     run = Run(folder)
-    stored = run.read("config.json")
-    if stored is None:
+    if not (folder / "config.json").exists():
         durable.sync(folder.parent)
         write_json(folder / "config.json", {"overrides": list(overrides), "config": checked})
-    elif (before := identity(stored["config"], RootConfig)) != (now := identity(checked, RootConfig)):
+    elif (before := identity(run.configuration()["config"], RootConfig)) != (now := identity(checked, RootConfig)):
         differ = sorted(key for key in now if before.get(key) != now[key])
         raise UserError(f"{folder} holds another run (they differ in {', '.join(differ)}); move it away or delete it")
     return run
@@ -338,21 +364,19 @@ def with_stored_overrides(arguments: Sequence[str]) -> list[str]:
     if "paths.runs" not in given and (Path(given["run"]).expanduser() / "config.json").is_file():
         runs = str(Path(given["run"]).expanduser().resolve().parent)
         own_place.append(f"paths.runs={in_quotes(runs)}")
-    stored = find_run(runs, given["run"]).read("config.json") or {}
-    data = Path(stored.get("config", {}).get("paths", {}).get("data", ""))
+    stored = find_run(runs, given["run"]).configuration()
+    data = Path(stored["config"].get("paths", {}).get("data", ""))
     if "paths.data" not in given and "TRUST_EXP_DATA" not in os.environ and data.is_absolute() and data.is_dir():
         own_place.append(f"paths.data={in_quotes(str(data))}")  # a run knows where its data are
     keys = {key_of(f"{key}=") for key in given}
-    stored_keys = {text: key_of(text) for text in stored.get("overrides", [])}
+    stored_keys = {text: key_of(text) for text in stored["overrides"]}
     kept = [text for text, key in stored_keys.items() if key not in keys and key.part in (*TRAINED_PARTS, "task")]
     return [*own_place, *kept, *arguments]
 
 
 def stored_parts(run: Run, checked: Mapping[str, Any]) -> dict[str, Any]:
     """``checked`` with all that decided the weights of ``run`` taken from the run itself."""
-    stored = run.read("config.json")
-    if stored is None:
-        raise UserError(f"{run.folder} holds no config.json, so it is not a run")
-    trained = {part: stored["config"][part] for part in TRAINED_PARTS if part in stored["config"]}
-    known = {**checked.get("references", {}), **stored["config"].get("references", {})}
+    stored = run.configuration()["config"]
+    trained = {part: stored[part] for part in TRAINED_PARTS if part in stored}
+    known = {**checked.get("references", {}), **stored.get("references", {})}
     return {**checked, "source": None, **trained, **({"references": known} if known else {})}

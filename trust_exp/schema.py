@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, field, fields, is_dataclass
 from functools import cache
@@ -67,9 +68,10 @@ def find_schema(reference: str) -> type:
     """The dataclass behind ``module:Name``; one that has moved since a run was stored is found by its name."""
     module, _, name = reference.partition(":")
     try:
-        return typing.cast(type, getattr(importlib.import_module(module), name))
-    except (ImportError, AttributeError):
-        return schema_called(name)
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):  # the last where no module is named
+        found = None
+    return found if isinstance(found, type) and is_dataclass(found) else schema_called(name)
 
 
 def schema_called(name: str) -> type:
@@ -202,7 +204,8 @@ def _convert_scalar(value: Any, wanted: type, path: str) -> Any:
             raise UserError(f"{path} divides by zero; got {value!r}")
         return over / under
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):  # a whole number of more than 300 digits
+            return float(value)
     if wanted is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):

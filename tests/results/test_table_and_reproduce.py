@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -16,7 +17,7 @@ from trust_exp.identity import eval_id, run_id
 from trust_exp.messages import exit_code_of
 from trust_exp.results import experiments
 from trust_exp.results.composing import compose_row, composing
-from trust_exp.results.record import SCHEMA
+from trust_exp.results.record import SCHEMA, Row
 from trust_exp.schema import ROOT
 
 TABLE = "cll/figure_4_4"
@@ -207,10 +208,8 @@ def single():
 
 def store_single(runs, single):
     metrics = {"a_cat": {"robust/accuracy_a": 0.5, "robust/accuracy_b": 0.25}, "none": {"autoattack/accuracy": 0.0}}
-    classes = [
-        {"suite": "autoattack", "metric": "robust/class_accuracy", "value": 0.3, "detail": {"class": name}}
-        for name in ("cat", "truck")
-    ]
+    rows = [Row("robust/class_accuracy", 0.3, detail={"class": name}) for name in ("cat", "truck")]
+    classes = [{"suite": "autoattack", **asdict(row)} for row in rows]
     for name, config in single.items():
         store(runs, config, metrics=metrics[name], rows=classes)
 

@@ -33,6 +33,7 @@ BLOCK = 2**17
 TRIES = 4  # in a row that brought nothing
 WAIT_SECONDS = 1.0  # after one that brought nothing; longer after each next one
 TAR_BLOCK = 512
+PIECE = 2**20  # the most bytes that are read at once
 UNPACKED_LIMIT = 400 * 2**30
 CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 DROPPED = (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
@@ -273,11 +274,25 @@ class _Allowance:
             raise UserError(f"{self.archive} is not safe to unpack: its files have more than {self.limit} bytes")
 
 
+class _Pieces:
+    """A stream for tarfile, which reads contents in pieces and only names as a whole, as long as a header says."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.seek, self.tell = stream, stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= PIECE:
+            raise tarfile.ReadError(f"it announces a name of {size} bytes")
+        piece: bytes = self.stream.read(size)
+        return piece
+
+
 def _untar(file: io.BufferedReader, to: Path, allowance: _Allowance, bar: Bar) -> None:
     with contextlib.ExitStack() as stack:
         packed = file.peek(2)[:2] == b"\x1f\x8b"
         stream: Any = stack.enter_context(gzip.GzipFile(fileobj=file)) if packed else file
-        tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r:"))
+        pieces: Any = _Pieces(stream)
+        tar = stack.enter_context(tarfile.open(fileobj=pieces, mode="r:"))
         for member in tar:
             allowance.check(member.name, member.size, plain=member.isreg() or member.isdir())
             tar.extract(member, to, filter="data")

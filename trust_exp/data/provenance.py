@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trust_exp.errors import UserError
+from trust_exp.errors import UserError, quoted
 
 CHUNK = 1024
 
@@ -30,7 +30,7 @@ def split_facts(name: str, labels: np.ndarray, *more: np.ndarray) -> dict[str, A
 def check_same(what: str, stored: Mapping[str, Any], here: Mapping[str, Any], fix: str) -> None:
     """Raise UserError, ending with ``fix``, if the ``stored`` facts of ``what`` differ from those ``here``."""
     for key in ("name", "samples", "labels"):
-        if stored.get(key) != here[key]:
+        if (found := stored.get(key)) != here[key]:
             raise UserError(
-                f"{what} was made for other data: its {key} is {stored.get(key)!r}, here it is {here[key]!r}; {fix}"
+                f"{what} was made for other data: its {key} is {quoted(found)}, here it is {here[key]!r}; {fix}"
             )

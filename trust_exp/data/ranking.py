@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from trust_exp.data.numpy_files import load_npz
 from trust_exp.data.provenance import check_same
-from trust_exp.errors import UserError
+from trust_exp.errors import UserError, quoted
+from trust_exp.parsing import parse_json
 
 FORMAT = "trust_exp ranking 1"
 
@@ -73,17 +75,19 @@ def read_ranking(path: str | Path) -> Ranking:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is not a ranking, or is truncated; a ranking is an .npz file that a run wrote")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            index, score, facts = arrays["index"], arrays["score"], json.loads(str(arrays["facts"]))
-        if facts["format"] != FORMAT:
-            raise UserError(f"{path} has the format {facts['format']!r}; this version reads {FORMAT!r}")
-        ranking = Ranking(facts["measure"], index, score, facts["dataset"], facts["run"])
-        samples = int(ranking.dataset["samples"])
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        arrays = load_npz(path, "index", "score", "facts")
+        facts = parse_json(str(arrays["facts"]))
+        form = facts["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).replace(str(path), "it")
         raise UserError(f"{path} is not a ranking that a run wrote ({reason}); write it again") from error
+    if form != FORMAT:
+        raise UserError(f"{path} has the format {quoted(form)}; this version reads {FORMAT!r}")
+    measure, dataset, run = (facts.get(key) for key in ("measure", "dataset", "run"))
+    samples = dataset.get("samples") if isinstance(dataset, dict) else None
+    if not isinstance(measure, str) or not isinstance(run, str | None) or type(samples) is not int:
+        raise UserError(f"{path} is not a ranking that a run wrote (its facts are others); write it again")
+    ranking = Ranking(measure, arrays["index"], arrays["score"], dataset, run)
     _check(path, ranking, samples)
     return ranking
 
@@ -103,9 +107,9 @@ def _check(path: Path, ranking: Ranking, samples: int) -> None:
         raise UserError(
             f"{path} ranks sample {wrong}, but its data have the samples 0 to {samples - 1}; write it again"
         )
-    times = np.bincount(index)
+    found, times = np.unique(index, return_counts=True)
     if times.max() > 1:
-        raise UserError(f"{path} ranks sample {int(times.argmax())} {int(times.max())} times; write it again")
+        raise UserError(f"{path} ranks sample {found[times.argmax()]} {times.max()} times; write it again")
     if not (score[:-1] >= score[1:]).all():  # also false for NaN
         raise UserError(f"{path} is not a ranking: its scores must not increase; write it again")
 

@@ -7,7 +7,6 @@ copied or touched file changes nothing.
 import contextlib
 import hashlib
 import os
-import zipfile
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from trust_exp.data.numpy_files import load_npz
+from trust_exp.errors import UserError
+
 FILE = "stamps.npz"
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 CHANGED, GONE = "has changed", "is gone"
 MOST_FILES = 100_000  # a million, as of ImageNet, would take minutes to look at on a network disk
 
@@ -107,13 +108,20 @@ def stamps_of(folder: Path, names: Collection[str]) -> Stamps | None:
 
 
 def read_stamps(prepared: Path) -> Stamps | None:
-    """The stamps that were written beside a manifest; None if there are none, as an older version wrote none."""
-    with contextlib.suppress(*UNREADABLE), np.load(prepared / FILE) as arrays:
-        return Stamps(
-            Path(os.fsdecode(arrays["folder"].item())),
-            *(arrays[key] for key in ("names", "sizes", "times", "digests")),
-        )
-    return None
+    """The stamps that were written beside a manifest.
+
+    Returns:
+        None if there are none, as an older version wrote none, or none that can be read.
+    """
+    try:
+        folder, *arrays = load_npz(prepared / FILE, "folder", "names", "sizes", "times", "digests").values()
+    except UserError:
+        return None
+    kinds = [array.dtype.kind for array in (folder, *arrays)]
+    n = arrays[0].size
+    if kinds != ["S", "S", "i", "i", "u"] or [array.shape for array in arrays] != [(n,), (n,), (n,), (n, 32)]:
+        return None
+    return Stamps(Path(os.fsdecode(folder.item())), *arrays) if folder.ndim == 0 else None
 
 
 def _digest(path: str | bytes) -> bytes:

@@ -24,9 +24,33 @@ from trust_exp.data.lock import locked
 from trust_exp.data.remarks import Remarks
 from trust_exp.data.stamps import Stamps, stamps_of
 from trust_exp.errors import UserError, unknown
+from trust_exp.parsing import parse_json
+from trust_exp.stored import count, dict_of, group, list_of, maybe, number, record, text, whole
+from trust_exp.tasks import TASKS
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+AS_WRITTEN = record(
+    name=text,
+    folder=maybe(text),
+    content=maybe(text),
+    reading=maybe(count),
+    lacking=maybe(dict_of(text)),
+    remarks=maybe(dict_of(whole(count=count, names=list_of(text)))),
+    source=group,
+    converted=maybe(dict_of(count)),
+    files=dict_of(
+        whole(shape=lambda value: value != [] and list_of(count)(value), dtype=text, bytes=count, sha256=text)
+    ),
+    info=whole(
+        name=text,
+        classes=list_of(text),
+        shape=list_of(count),
+        domain=maybe(list_of(number)),
+        task=lambda value: text(value) and value in TASKS,
+        layers=list_of(whole(kind=text, concepts=list_of(text))),
+    ),
+)
 
 
 def prepared_folder(root: str | Path, name: str) -> Path:
@@ -302,12 +326,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] == FORMAT and isinstance(manifest["files"], dict) and read_info(manifest):
+        manifest = parse_json(path.read_bytes())
+        if isinstance(manifest, dict) and manifest.get("format") == FORMAT and AS_WRITTEN(manifest):
             return manifest
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {_rebuild(folder)}") from error
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         pass
     raise UserError(f"{path} is not a manifest of format {FORMAT}; {_rebuild(folder)}")
 
@@ -326,7 +350,7 @@ def _mapped(path: Path) -> np.ndarray:
     try:
         # Copy on write: pages are shared between processes, and torch wants an array it could write to.
         return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a header is Python code to numpy: SyntaxError, TokenError, RecursionError, ...
         raise UserError(f"{path} cannot be read as an array; {_rebuild(path.parent)}") from error
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
+from trust_exp.data.numpy_files import load_npy
 from trust_exp.data.provenance import check_same, split_facts
 from trust_exp.errors import UserError, unknown
+from trust_exp.parsing import parse_json
 from trust_exp.rng import keyed_generator
 from trust_exp.tasks import TASKS
 
@@ -148,11 +150,9 @@ def read_index(path: str | Path, facts: Mapping[str, Any], key: str = "dataset.i
     try:
         stored = _facts_in(path)
         with warnings.catch_warnings(action="ignore"):  # numpy warns of a file without numbers
-            numbers = (
-                np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
-            )
+            numbers = load_npy(path) if path.suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).replace(f"{path} ", "it ").splitlines()[0][:300]
         raise UserError(f"{key}={path} cannot be read as whole numbers, one a line: {reason}") from error
     if stored is not None:
         check_same(f"{key}={path}", stored, facts, "make one for these data")
@@ -184,7 +184,7 @@ def _facts_in(path: Path) -> dict[str, Any] | None:
     if not line.startswith(OF_DATA.encode()):
         return None
     try:
-        facts = json.loads(line.removeprefix(OF_DATA.encode()))
+        facts = parse_json(line.removeprefix(OF_DATA.encode()))
     except ValueError as error:
         raise ValueError("the facts about its data in the first line are not JSON") from error
     return facts if isinstance(facts, dict) else {}

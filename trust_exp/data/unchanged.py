@@ -35,7 +35,7 @@ def _change_in(name: str, path: str | None, seen: Mapping[str, Any], root: Path)
         return ""
     source = sources.find_source(name).at(path)
     before = store.prepared_folder(root, str(seen.get("prepared") or source.name))
-    served_from = store.read_manifest(before)["folder"] if store.is_prepared(root, before.name) else None
+    served_from = store.read_manifest(before).get("folder") if store.is_prepared(root, before.name) else None
     if source.streams and served_from and not Path(served_from).exists():
         return ""
     # The pixels of other sets were copied, so that their files may go.

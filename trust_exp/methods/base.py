@@ -14,7 +14,7 @@ from trust_exp.data.batch import DatasetInfo
 from trust_exp.data.module import DataModule
 from trust_exp.methods.config import OptimizerConfig
 from trust_exp.methods.schedules import lr_factor, polynomial
-from trust_exp.saving import save_whole
+from trust_exp.saving import load_whole, save_whole
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -185,7 +185,7 @@ class ClosedForm(Method):
         self.data.trainer = self.trainer  # which knows the device only now
         self.found: dict[int, Any] = {}
         for path in self._files():
-            self.found.update(torch.load(path, map_location="cpu", weights_only=True))
+            self.found.update(load_whole(path))
         self.trainer.strategy.barrier("all have read what was found before")
         self.saved = time.monotonic()
         portions = self.portions(self.trainer.global_rank, self.trainer.world_size)

@@ -63,7 +63,7 @@ class MlpConfig(NetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for width in self.widths:
-            check_range("model.widths", width, least=1)
+            check_range("model.widths", width, least=1, most=2**16)
 
 
 @dataclass
@@ -104,7 +104,7 @@ class PreActResNetConfig(DeepNetConfig):
         if len(self.widths) != 4:
             raise UserError(f"model.widths must hold one width for each of the four stages; got {self.widths}")
         for width in self.widths:
-            check_range("model.widths", width, least=1)
+            check_range("model.widths", width, least=1, most=2**16)
         check_choice("model.project", self.project, ("every_block", "where_needed"))
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from trust_exp.errors import UserError, unknown
+from trust_exp.parsing import parse_json
 from trust_exp.results.record import SCHEMA
 from trust_exp.runs import Run, is_locked
+from trust_exp.stored import malformed
 
-NEEDED = {"run_id": str, "name": str, "status": str, "config": dict, "metrics": dict, "rows": list, "figures": list}
+NEEDED = ("run_id", "name", "status", "config", "metrics", "rows", "figures")
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "result.json"
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -117,7 +119,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
-    lacking = [key for key, kind in NEEDED.items() if not isinstance(values.get(key), kind)]
+    lacking = malformed("result.json", values, NEEDED)
     if lacking or "error" not in values:
         raise ValueError(f"{path} lacks {', '.join(lacking or ['error'])}")
     if values["status"] == "running" and not is_locked(Run(folder)):

@@ -19,7 +19,8 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     """Print a run's numbers, how they were measured, its figures and the path of its result.json."""
     config, here = result["config"], Path.cwd()
     folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    print(f"\n{result['name']}: model {config['model']['name']}, size {config['size']}, seed {config['seed']}")
+    model = (config.get("model") or {}).get("name")
+    print(f"\n{result['name']}: model {model}, size {config.get('size')}, seed {config.get('seed')}")
     table = Table(box=None, pad_edge=False)
     for column, justify in (("metric", "left"), ("value", "right"), ("95 %", "right"), ("n", "right")):
         table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -30,7 +31,7 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     console().print(table)
     print()
     derived = {name.removeprefix("derived/"): value for name, value in result["metrics"].items() if "derived/" in name}
-    for title, values in (("derived", derived), ("seconds", result["seconds"])):
+    for title, values in (("derived", derived), ("seconds", result.get("seconds"))):
         if values:
             print(f"{title}: " + ", ".join(f"{name} {value_text(value)}" for name, value in values.items()))
     print(f"recipe:  {recipe_line(config)}")

@@ -220,7 +220,12 @@ def _decode(
 def _size_defect(image: Image.Image) -> str | None:
     if not image.width or not image.height:
         return f"has no pixels: it is {image.width} by {image.height}"
-    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:  # PIL only warns up to twice it
+    return too_large(image.height, image.width)
+
+
+def too_large(height: int, width: int) -> str | None:
+    """The defect of an image of more pixels than PIL reads, of which PIL itself only warns up to twice as many."""
+    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         return f"has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller"
     return None
 

@@ -4,6 +4,7 @@ Unpickling calls whatever a file names. Here a file can only name the stand-ins 
 from the notes afterwards, by numpy's own checks, so no code of numpy ever sees a state that a file made up.
 """
 
+import io
 import math
 import pickle
 import pickletools
@@ -13,8 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from trust_exp.errors import UserError
+from trust_exp.errors import UserError, quoted
 
+DIMENSIONS = 32  # numpy's
 PLAIN = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 
 
@@ -29,10 +31,11 @@ def load_pickled_arrays(path: str | Path) -> dict[str, Any]:
         UserError: if the file cannot be read, is damaged, or names or holds anything else, e.g. an array of objects.
     """
     try:
-        with open(path, "rb") as file:
-            _check_operations(file)
-            file.seek(0)
-            content = _Unpickler(file, encoding="bytes").load()
+        # Not the file itself: it would ask for the memory of all that a pickle announces before it reads.
+        file = io.BytesIO(Path(path).read_bytes())
+        _check_operations(file)
+        file.seek(0)
+        content = _Unpickler(file, encoding="bytes").load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError(f"it holds one {type(content).__name__}")
         return {_text(key): _value(value) for key, value in content.items()}
@@ -93,11 +96,14 @@ class _Array(_Inert):
         if not isinstance(self.dtype, _Dtype):
             raise pickle.UnpicklingError("it holds an array without content")
         dtype = self.dtype.real()
+        shape = self.shape
+        if not isinstance(shape, tuple) or len(shape) > DIMENSIONS or not all(_is_length(one) for one in shape):
+            raise pickle.UnpicklingError(f"it holds an array of shape {quoted(shape)}")
         if not isinstance(self.content, bytes | bytearray):
             raise pickle.UnpicklingError(f"it holds an array whose content is a {type(self.content).__name__}")
-        if len(self.content) != math.prod(self.shape) * dtype.itemsize:
-            raise pickle.UnpicklingError(f"it holds an array of shape {self.shape} with {len(self.content)} bytes")
-        return np.ndarray(self.shape, dtype, self.content, order="F" if self.fortran else "C")
+        if len(self.content) != math.prod(shape) * dtype.itemsize:
+            raise pickle.UnpicklingError(f"it holds an array of shape {shape} with {len(self.content)} bytes")
+        return np.ndarray(shape, dtype, self.content, order="F" if self.fortran else "C")
 
 
 class _Buffer(_Inert):
@@ -157,6 +163,10 @@ class _Unpickler(pickle.Unpickler):
             return STAND_INS[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it wants to load {f'{module}.{name}'[:100]!r}") from None
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _text(value: Any) -> str:

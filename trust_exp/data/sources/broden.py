@@ -247,7 +247,7 @@ def _kinds(numbers: np.ndarray, labels: Labels, where: str) -> list[int]:
 def _read_cell(root: Path, cell: str) -> list[np.ndarray]:
     """The maps of a cell, int32 [h, w], or the numbers for all of the image, int32 []."""
     return [
-        np.array(int(token), np.int32) if token.isdecimal() else _read_map(root / "images" / token)
+        np.array(int(token), np.int32) if re.fullmatch(r"[0-9]{1,9}", token) else _read_map(root / "images" / token)
         for token in cell.split(";")
         if token
     ]

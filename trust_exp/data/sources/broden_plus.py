@@ -1,24 +1,25 @@
 """Broden+: parts of objects in ADE20K and Pascal, and materials in OpenSurfaces. No torch."""
 
 import hashlib
-import json
 import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
 from trust_exp.data.readers.images import check_images, read_labels
+from trust_exp.data.readers.matlab import read_mat
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.broden import read_csv
 from trust_exp.data.sources.label_maps import as_rows, for_each, unknown_map
 from trust_exp.data.sources.layout import as_bytes, folders
 from trust_exp.data.sources.listing import files_below, files_in
 from trust_exp.data.store import Writer
-from trust_exp.errors import UserError, unknown
+from trust_exp.errors import UserError, quoted, unknown
+from trust_exp.parsing import parse_json
 
 RECORDS = {
     "train": ("broden_ade20k_pascal_train.json", "broden_os_train.json"),
@@ -216,8 +217,8 @@ class Tables(NamedTuple):
             short = re.sub(r"_\d+$", "", name)
             if short not in self.pascal_part:
                 raise UserError(f"{parts} has the part {name!r}, which part2ind.m lacks")
-            if mask.shape != found.shape:
-                raise UserError(f"{parts} differs in size from {objects}")
+            if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "iuf" or mask.shape != found.shape:
+                raise UserError(f"{parts} has a part {name!r} that differs in size from {objects}")
             marked[mask > 0] = self.pascal_part[short]
         return found, marked
 
@@ -263,6 +264,8 @@ def read_tables(folder: Path, chosen: tuple[str, ...] | None) -> Tables:
     """
     slots, materials = _slots(folder), _materials(folder)
     names = [*slots.values(), *materials.values()]
+    if not slots or not materials:
+        raise UserError(f"{folder}: {TABLES[0] if slots else TABLES[1]} names no concept at all")
     for concept in names if chosen is None else chosen:
         if concept not in names:
             raise unknown(f"{folder}: the concept", concept, names)
@@ -390,16 +393,18 @@ def _samples(folder: Path, names: tuple[str, ...]) -> list[Sample]:
 
 def _sample(folder: Path, text: str, where: str) -> Sample:
     try:
-        record = json.loads(text)
+        record = parse_json(text)
         kind, at, shape = record["dataset"], record["file_index"], (record["height"], record["width"])
+        if not isinstance(kind, str) or any(type(length) is not int or length < 1 for length in shape):
+            raise TypeError("of another type")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where} is not a record with dataset, file_index, height and width") from error
     indexes = {ADE: _ade_index, PASCAL: _pascal_index, "os": _surface_index}
     if kind not in indexes:
-        raise unknown(f"{where}: the dataset", str(kind), indexes)
+        raise unknown(f"{where}: the dataset", kind, indexes)
     index = indexes[kind](folder)
-    if not isinstance(at, int) or not 0 <= at < len(index):
-        raise UserError(f"{where} names image {at!r}; there are 0 to {len(index) - 1} of {kind}")
+    if type(at) is not int or not 0 <= at < len(index):
+        raise UserError(f"{where} names image {quoted(at)}; there are 0 to {len(index) - 1} of {kind}")
     image, *files = index[at]
     return Sample(SURFACES if kind == "os" else kind, image, shape, (files[0], files[1]))
 
@@ -421,10 +426,16 @@ Files = tuple[Path, Path, Path | None]
 def _ade_index(folder: Path) -> list[Files]:
     name = "index_ade20k.mat"
     path = next((path for path in files_below(_root(folder) / ADE) if path.name == name), None) or _meta(folder, name)
-    index = _loadmat(path, "index", squeeze_me=True)
-    names, places = (np.atleast_1d(index[field].item()) for field in ("filename", "folder"))
+    try:
+        (index,) = read_mat(path, "index")["index"].ravel()
+        pairs = list(zip(index["filename"].ravel().tolist(), index["folder"].ravel().tolist(), strict=True))
+        if not all(isinstance(text, str) for pair in pairs for text in pair):
+            raise ValueError("a name is none")
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).replace(f"{path} ", "it ")
+        raise UserError(f"{path} is not the index of ADE20K: {reason}") from error
     found = []
-    for name, place in zip(names.tolist(), places.tolist(), strict=True):
+    for name, place in pairs:
         image = _root(folder) / ADE / place / name
         parts = image.with_name(f"{image.stem}_parts_1.png")
         found.append((image, image.with_name(f"{image.stem}_seg.png"), parts if parts.is_file() else None))
@@ -478,7 +489,7 @@ def _ade_numbers(path: Path) -> np.ndarray:
 
 
 def _context(path: Path) -> np.ndarray:
-    labels = _loadmat(path, "LabelMap")
+    labels = np.asarray(read_mat(path, "LabelMap")["LabelMap"])
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise UserError(f"{path} must hold whole numbers [H, W] as LabelMap; it has {labels.dtype} {labels.shape}")
     return labels.astype(np.int32)
@@ -487,23 +498,11 @@ def _context(path: Path) -> np.ndarray:
 def _pascal_parts(path: Path) -> list[tuple[str, np.ndarray]]:
     """Name and mask of each part in a file of Pascal-Part."""
     try:
-        objects = _loadmat(path, "anno")[0, 0]["objects"]
-        return [
-            (str(part["part_name"][0]), part["mask"]) for found in objects.ravel() for part in found["parts"].ravel()
-        ]
-    except (IndexError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not an annotation of Pascal-Part: {error}") from error
-
-
-def _loadmat(path: Path, name: str, **options: Any) -> np.ndarray:
-    from scipy.io import loadmat
-
-    try:
-        found: np.ndarray = loadmat(path, **options)[name]
-    except Exception as error:  # for a damaged file SciPy raises OSError, ValueError, zlib.error, its own ...
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as a MATLAB file with {name}: {reason}") from error
-    return found
+        objects = read_mat(path, "anno")["anno"].ravel()[0]["objects"]
+        return [(str(part["part_name"]), part["mask"]) for found in objects.ravel() for part in found["parts"].ravel()]
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).replace(f"{path} ", "it ")
+        raise UserError(f"{path} is not an annotation of Pascal-Part: {reason}") from error
 
 
 def _relative(path: Path | None, folder: Path) -> str | Path:

@@ -2,8 +2,8 @@
 
 import base64
 import binascii
-import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, NamedTuple
@@ -11,13 +11,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from trust_exp.data.config import NOTHING, UNKNOWN, DatasetInfo, Layer
-from trust_exp.data.readers.images import ENDINGS, read_rgb
+from trust_exp.data.readers.images import ENDINGS, read_rgb, too_large
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.label_maps import for_each, put_labels
 from trust_exp.data.sources.layout import folders
 from trust_exp.data.sources.listing import files_below, files_in
 from trust_exp.data.store import Writer
-from trust_exp.errors import UserError
+from trust_exp.errors import UserError, quoted
+from trust_exp.parsing import parse_json
 
 PART = "all"
 IMAGES = "leftImg8bit"
@@ -110,17 +111,21 @@ def read_drawing(path: Path) -> Drawing:
     content = _load(path)
     try:
         shapes = tuple(_shape(entry, path) for entry in content["shapes"])
-        size = int(content["imageHeight"]), int(content["imageWidth"])
-        return Drawing(path, size, str(content.get("imagePath") or ""), shapes)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not a file of labelme with shapes, imageHeight and imageWidth") from error
+        height, width = content["imageHeight"], content["imageWidth"]
+        if type(height) is not int or type(width) is not int or min(height, width) < 1:
+            raise ValueError(f"an image of {quoted(height)} by {quoted(width)} pixels is none")
+        if defect := too_large(height, width):
+            raise UserError(f"{path} {defect}")
+        return Drawing(path, (height, width), str(content.get("imagePath") or ""), shapes)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} is not a file of labelme with shapes, imageHeight and imageWidth: {error}") from error
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
@@ -175,7 +180,7 @@ def _images_below(folder: Path) -> dict[str, Path]:
 def _pixels(drawing: Drawing, by_name: dict[str, Path]) -> np.ndarray:
     name = PureWindowsPath(drawing.image).as_posix()  # labelme writes the separators of its system
     beside = drawing.path.parent / name
-    found = beside if name and beside.is_file() else by_name.get(Path(name).stem)
+    found = beside if name and os.path.isfile(beside) else by_name.get(Path(name).stem)
     pixels = read_rgb(found or _embedded(drawing), str(found or drawing.path), upright=True)  # as labelme shows it
     if pixels.shape[:2] != drawing.size:
         height, width = drawing.size

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers.matlab import read_mat
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.folder import stream_info, write_index
 from trust_exp.data.sources.layout import folders, holding
@@ -95,14 +96,12 @@ def read_numbers(path: Path, key: str, most: int) -> np.ndarray:
     Raises:
         UserError: if it cannot be read, or holds anything else.
     """
-    from scipy.io import loadmat
-
-    try:
-        numbers = np.asarray(loadmat(path)[key]).ravel()
-        whole = numbers.astype(np.int64)
-    except Exception as error:  # scipy raises errors of any kind for a damaged file
-        raise UserError(f"{path} cannot be read as a file of MATLAB with {key}: {error}") from error
-    if not len(whole) or (whole != numbers).any() or whole.min() < 1 or whole.max() > most:
+    numbers = np.asarray(read_mat(path, key)[key]).ravel()
+    # compared before the cast, for which nan is no number
+    if numbers.dtype.kind not in "iuf" or not numbers.size or not ((numbers >= 1) & (numbers <= most)).all():
+        raise UserError(f"{path}: {key} must be whole numbers from 1 to {most}")
+    whole: np.ndarray = numbers.astype(np.int64)
+    if (whole != numbers).any():
         raise UserError(f"{path}: {key} must be whole numbers from 1 to {most}")
     return whole
 

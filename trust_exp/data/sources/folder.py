@@ -219,8 +219,10 @@ def write_index(
         The sizes, int32 [N, 2] (height, width), one part after the other.
 
     Raises:
-        UserError: for the first image that is not as it should be.
+        UserError: if a part has no image; for the first image that is not as it should be.
     """
+    if empty := [part for part, samples in parts.items() if not samples]:
+        raise UserError(f"{folder} has no image for {empty[0]}")
     facts = check_images([path for samples in parts.values() for path, _ in samples])
     into.count_images(facts.converted)
     turned = facts.orientations if upright else np.ones_like(facts.orientations)

@@ -1,21 +1,21 @@
 """ImageNet, the 1000 classes of ILSVRC 2012, in the layouts that people have. No torch."""
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from trust_exp.data.readers.files import lines
 from trust_exp.data.readers.images import ENDINGS
+from trust_exp.data.readers.matlab import read_mat
 from trust_exp.data.remarks import Remarks
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.folder import Classes, list_classes, write_classes
 from trust_exp.data.sources.layout import folders
 from trust_exp.data.sources.listing import files_in, subfolders
 from trust_exp.data.store import Writer
-from trust_exp.errors import UserError
+from trust_exp.errors import UserError, quoted
 
 KAGGLE = Path("ILSVRC/Data/CLS-LOC")
 SOLUTION = "LOC_val_solution.csv"  # Kaggle's: ImageId,PredictionString, which begins with the class
@@ -111,15 +111,18 @@ def read_labels(path: Path) -> Mapping[str, str]:
         UserError: if the file has another content.
     """
     if path.name == SOLUTION:
-        rows = list(csv.reader(lines(path)))[1:]
+        try:
+            rows = list(csv.reader(lines(path)))[1:]
+        except csv.Error as error:
+            raise UserError(f"{path} cannot be read as a table: {error}") from error
         if malformed := [number for number, row in enumerate(rows, 2) if len(row) != 2 or not row[1].split()]:
             raise UserError(f"{path}, line {malformed[0]}: expected an image and its class")
         return {image: found.split()[0] for image, found in rows}
     wnids = read_synsets(path.with_name(META))
     labels = {}
     for number, text in enumerate(lines(path), 1):
-        if not text.isdecimal() or int(text) not in wnids:
-            raise UserError(f"{path}, line {number}: {text!r} is not the number of a class, 1 to {len(wnids)}")
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) not in wnids:
+            raise UserError(f"{path}, line {number}: {quoted(text)} is not the number of a class, 1 to {len(wnids)}")
         labels[f"ILSVRC2012_val_{number:08d}"] = wnids[int(text)]
     return labels
 
@@ -130,10 +133,11 @@ def read_synsets(path: Path) -> dict[int, str]:
     Raises:
         UserError: if the file is not the devkit's.
     """
-    from scipy.io import loadmat
-
     try:
-        synsets = np.atleast_1d(loadmat(path, squeeze_me=True)["synsets"])
-        return {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets if int(one["num_children"]) == 0}
-    except Exception as error:  # scipy raises errors of any kind for a damaged file
-        raise UserError(f"{path} is not the devkit's list of classes: {error}") from error
+        synsets = read_mat(path, "synsets")["synsets"].ravel()
+        return {
+            int(one["ILSVRC2012_ID"].item()): str(one["WNID"]) for one in synsets if not int(one["num_children"].item())
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        reason = str(error).replace(f"{path} ", "it ")
+        raise UserError(f"{path} is not the devkit's list of classes: {reason}") from error

@@ -6,10 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.config import DatasetInfo
+from trust_exp.data.numpy_files import load_npz
 from trust_exp.data.readers.files import lines
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.layout import folders
-from trust_exp.data.sources.npz import load_npz
 from trust_exp.data.sources.pixels import SIDE, distinct, from_rows, load_batch, read_labels
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError

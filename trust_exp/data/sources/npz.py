@@ -1,8 +1,6 @@
 """A user's own images in an .npz file, under the names that Keras and MedMNIST use. No torch."""
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -10,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from trust_exp.data.config import DatasetInfo
+from trust_exp.data.numpy_files import check_keys, load_npz
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.layout import PARTS
 from trust_exp.data.sources.listing import files_in
-from trust_exp.data.sources.pixels import check_keys, described, read_labels
+from trust_exp.data.sources.pixels import described, read_labels
 from trust_exp.data.store import Writer
 from trust_exp.errors import UserError
 
@@ -106,23 +105,6 @@ def npz_file(path: Path) -> Path:
         what = f"holds {len(found)} .npz files" if path.is_dir() else "is not an .npz file"
         raise UserError(f"{path} {what if path.exists() else 'does not exist'}; give the .npz file as dataset.path")
     return found[0]
-
-
-def load_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
-    """The arrays in an .npz file by name: ``keys``, or all.
-
-    Raises:
-        UserError: if it is damaged, holds objects, or lacks one of ``keys``.
-    """
-    try:
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
-            check_keys(path, keys, arrays.files)
-            return {key: arrays[key] for key in keys or arrays.files}
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read as an .npz file of plain arrays: {reason}") from error
 
 
 def part_keys(arrays: dict[str, np.ndarray], path: Path) -> dict[str, tuple[str, str]]:

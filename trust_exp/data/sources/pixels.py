@@ -3,13 +3,14 @@
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trust_exp.data.numpy_files import check_keys
 from trust_exp.data.readers.files import content
 from trust_exp.data.readers.pickles import load_pickled_arrays
 from trust_exp.errors import UserError
@@ -30,12 +31,6 @@ def load_batch(path: Path, *keys: str) -> dict[str, Any]:
     batch = load_pickled_arrays(path)
     check_keys(path, keys, batch)
     return batch
-
-
-def check_keys(path: Path, keys: Collection[str], found: Collection[str]) -> None:
-    """Raise UserError unless a file has all of ``keys``."""
-    if missing := [key for key in keys if key not in found]:
-        raise UserError(f"{path} lacks {' and '.join(missing)}; it has {', '.join(sorted(found)) or 'nothing'}")
 
 
 def from_rows(rows: Any, path: Path) -> np.ndarray:

@@ -7,9 +7,10 @@ import numpy as np
 
 from trust_exp.data.config import DatasetInfo
 from trust_exp.data.fetch import Remote
+from trust_exp.data.readers import matlab
 from trust_exp.data.sources.base import Source
 from trust_exp.data.sources.layout import holding
-from trust_exp.data.sources.pixels import SIDE, check_keys, described, read_labels
+from trust_exp.data.sources.pixels import SIDE, described, read_labels
 from trust_exp.data.store import Writer, file_digest
 from trust_exp.errors import UserError
 
@@ -70,15 +71,7 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: if it is damaged or of another form.
     """
-    from scipy.io import loadmat
-
-    try:
-        arrays = loadmat(path, variable_names=("X", "y"), appendmat=False)
-    except Exception as error:  # a damaged file raises anything: ValueError, TypeError, zlib.error, struct.error, ...
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read as a MATLAB 5 file: {reason}") from error
-    check_keys(path, ("X", "y"), [key for key in arrays if not key.startswith("__")])
-    images, labels = arrays["X"], arrays["y"]
+    images, labels = map(np.asarray, matlab.read_mat(path, "X", "y").values())
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (SIDE, SIDE, 3) or not images.size:
         raise UserError(f"{path} holds {described(images)} as X; images are uint8 [{SIDE}, {SIDE}, 3, N]")
     found = read_labels(labels.squeeze(1) if labels.shape[1:] == (1,) else labels, images.shape[3], 10, path, first=1)

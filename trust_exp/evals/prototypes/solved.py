@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +9,12 @@ from typing import Any
 
 import torch
 
+from trust_exp.errors import UserError
 from trust_exp.evals.suite import Context
 from trust_exp.models.prototype_options import PrototypeOptions
 from trust_exp.models.prototype_solver import Found, PrototypeSolver, unsolved
 from trust_exp.models.prototypes import PrototypeModel
-from trust_exp.saving import save_whole
+from trust_exp.saving import load_whole, save_whole
 
 
 def solved(context: Context, options: PrototypeOptions) -> tuple[PrototypeModel, Mapping[str, Mapping[str, float]]]:
@@ -62,8 +61,8 @@ def _digest(made_from: Mapping[str, Any]) -> str:
 def _read(path: Path, made_from: Mapping[str, Any]) -> Found | None:
     """The kept prototypes, if they are of the same origin and can be read."""
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
+        kept = load_whole(path)
+    except UserError:
         return None
     found: Found | None = kept.get("found") if kept.get("made_from") == made_from else None
     return found

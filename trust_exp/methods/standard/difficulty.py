@@ -19,7 +19,7 @@ from trust_exp.errors import UserError
 from trust_exp.methods.base import GradientMethod
 from trust_exp.metrics.difficulty import entropy, logit_gradient, standardised_by_class, svar, variance_of_gradients
 from trust_exp.progress import track
-from trust_exp.saving import save_whole
+from trust_exp.saving import load_whole, save_whole
 from trust_exp.viz.difficulty import draw_difficulty
 
 OF_LOGITS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"entropy": lambda logits, _: entropy(logits), "svar": svar}
@@ -139,12 +139,9 @@ class DifficultyWatch(L.Callback):
     def _states(self, method: GradientMethod, folder: Path, device: torch.device) -> Iterator[dict[str, Tensor]]:
         """The snapshots of the weights."""
         for step in self._steps(method):
-            try:
-                yield torch.load(self._snapshot(folder, step), map_location=device, weights_only=True)
-            except FileNotFoundError as error:
-                raise UserError(
-                    f"{error.filename} is missing, and vog needs it; force=true restarts the run"
-                ) from error
+            if not (path := self._snapshot(folder, step)).exists():
+                raise UserError(f"{path} is missing, and vog needs it; force=true restarts the run")
+            yield load_whole(path, device)
 
     def _write(
         self, method: GradientMethod, folder: Path, name: str, index: Tensor, score: Tensor, figure: Path
