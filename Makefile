@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install run test test-slow test-slurm test-browser mutation lint type bench clean
+.PHONY: help install run test test-slow test-slurm test-browser mutation fuzz lint type bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ JOBS ?= 2
 
 mutation: $(READY)  ## small faults in the maths that a test should notice: N=400 SEED=0 JOBS=2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --number $(N) --seed $(SEED) --jobs $(JOBS)
+
+fuzz: N := 100000
+fuzz: $(READY)  ## changed files for every reader; hours, or N=1000 READERS="npz voc"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz -n $(N) $(READERS)
 
 lint: $(READY)  ## style, and who may import whom
 	@$(BIN)/ruff check .
