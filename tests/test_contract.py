@@ -1,6 +1,9 @@
 """What every method in conf/method promises: it composes, learns, can be saved, and depends on its seed alone."""
 
+import json
+import os
 import shutil
+from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
@@ -24,6 +27,8 @@ from trust_exp.runs import open_run
 from trust_exp.schema import is_node_of
 
 METHODS = choices.names("method")
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+GOLDEN_STEPS = 20
 
 
 def make(config, seed: int = 0) -> tuple[Method, ArrayDataModule]:
@@ -131,6 +136,43 @@ def test_compiled_and_in_bf16_a_method_takes_the_same_first_step(config, quiet_t
     assert other.loss == pytest.approx(plain.loss, rel=far)
     assert other.gradients.isfinite().all()
     assert torch.nn.functional.cosine_similarity(plain.gradients, other.gradients, dim=0) > alike
+
+
+class Losses(L.Callback):
+    """The loss of each step."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_train_batch_end(self, trainer, method, *_):
+        self.values.append(float(trainer.callback_metrics["train/loss"]))
+
+
+def test_a_method_learns_as_it_always_did(config, fit, quiet_trainer):
+    """The losses of its first steps, or the means of the tensors that it solves, against those in golden_losses.json.
+
+    If they change, say in the commit which and why, and write them anew:
+    ``GOLDEN=write .venv/bin/python -m pytest tests/test_contract.py -k always_did``. ``within`` is how far from them
+    another processor may be, relatively; an attack that starts next to the image amplifies rounding.
+    """
+    name = config["method"]["name"]
+    if config["method"]["fit"] == "none":
+        pytest.skip(f"{name} takes the weights as they are")
+    method, data = make(config)
+    if isinstance(method, ClosedForm):
+        fit(method, data)
+        found = [value.double().abs().mean().item() for value in method.weights().values()]
+    else:
+        quiet_trainer(max_steps=GOLDEN_STEPS, callbacks=[losses := Losses()]).fit(method, datamodule=data)
+        found = losses.values
+        assert len(found) == GOLDEN_STEPS
+    golden = json.loads(GOLDEN.read_text())
+    if os.environ.get("GOLDEN") == "write":
+        within = golden.get(name, {}).get("within", 2e-4)
+        golden[name] = {"within": within, "values": [float(f"{value:.5g}") for value in found]}
+        lines = (f" {json.dumps(key)}: {json.dumps(golden[key])}" for key in sorted(golden))
+        GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    assert found == pytest.approx(golden[name]["values"], rel=golden[name]["within"])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(config, fit):
