@@ -293,7 +293,7 @@ def test_a_broken_checkpoint_or_result_is_named(command_line):
     (folder / "weights.pt").write_bytes(whole[:100])
     process = command_line.here("size=smoke", "eval=[clean,certify]")
     assert process.returncode == 2
-    assert "weights.pt cannot be read" in process.stderr
+    assert "weights.pt is missing or damaged" in process.stderr
     (folder / "weights.pt").write_bytes(whole)
     (folder / "result.json").write_text('{"status": "do')
     process = command_line.here("size=smoke", "eval=[clean]")

@@ -44,6 +44,7 @@ def test_find_by_id_name_or_beginning(two_runs):
 
 def test_evaluation_starts_from_the_overrides_of_the_run(two_runs, monkeypatch):
     monkeypatch.setenv("TRUST_EXP_RUNS", str(two_runs))
+    monkeypatch.setenv("TRUST_EXP_DATA", "data")
     arguments = ["mode=eval", "run=01234", "eval=[certify]"]
     assert with_stored_overrides(arguments) == ["method=cll", "seed=3", *arguments]
     assert with_stored_overrides(["method=cll"]) == ["method=cll"]

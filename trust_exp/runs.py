@@ -120,8 +120,10 @@ class Run:
         path = self.folder / "config.json"
         if (stored := self.read(path.name)) is None:
             raise UserError(f"{self.folder} holds no config.json, so it is not a run")
-        if lacking := malformed(path.name, stored, ("overrides", "config")):
-            raise UserError(f"{path} lacks {lacking[0]}; repair it, or delete the folder to start anew")
+        for key in malformed(path.name, stored, ("overrides", "config")):
+            raise UserError(f"{path} lacks {key}; repair it, or delete the folder to start anew")
+        if stored["config"].get("seed") is None:
+            raise UserError(f"{path} lacks config.seed; repair it, or delete the folder to start anew")
         try:
             for part in ("method", "model", "dataset"):
                 stored["config"][part] = check_node(stored["config"].get(part), part)
@@ -226,10 +228,11 @@ def open_run(checked: Mapping[str, Any], folder: Path, overrides: Sequence[str])
     """
     check_room(folder)
     run = Run(folder)
-    if not (folder / "config.json").exists():
+    stored = run.read("config.json")
+    if stored is None:
         durable.sync(folder.parent)
         write_json(folder / "config.json", {"overrides": list(overrides), "config": checked})
-    elif (before := identity(run.configuration()["config"], RootConfig)) != (now := identity(checked, RootConfig)):
+    elif (before := identity(stored.get("config", {}), RootConfig)) != (now := identity(checked, RootConfig)):
         differ = sorted(key for key in now if before.get(key) != now[key])
         raise UserError(f"{folder} holds another run (they differ in {', '.join(differ)}); move it away or delete it")
     return run

@@ -83,7 +83,7 @@ PART = record(name=text, _schema_=text)
 CONFIG: Mapping[str, Check] = {
     "overrides": list_of(text),
     "config": record(
-        method=maybe(PART), model=maybe(PART), dataset=maybe(PART), seed=count, paths=maybe(dict_of(text))
+        method=maybe(PART), model=maybe(PART), dataset=maybe(PART), seed=maybe(count), paths=maybe(dict_of(text))
     ),
 }
 FILES = {"result.json": RESULT, "config.json": CONFIG}

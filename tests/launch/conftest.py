@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from trust_exp.job import Job
 from trust_exp.launch import process
 from trust_exp.launch.sweep_job import SweepJob
+from trust_exp.results.record import Row
 from trust_exp.runs import Run
 
 DONE = json.dumps(
     {
         "status": "done",
         "metrics": {"clean/accuracy": 0.5},
-        "rows": [{"suite": "clean", "metric": "clean/accuracy", "value": 0.5, "unit": "fraction"}],
+        "rows": [{"suite": "clean", **asdict(Row("clean/accuracy", 0.5))}],
     }
 )
 SUCCEED = 'printf "%s" "$DONE" > result.json; touch weights.pt'

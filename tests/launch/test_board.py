@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import asdict
 from itertools import count, product
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import pytest
 from trust_exp.launch.board import Board, headline, headlines, print_summary, summary
 from trust_exp.launch.sweep import end, why_ended
 from trust_exp.launch.sweep_job import SweepJob
+from trust_exp.results.record import Row
 
-RESULT = (
-    '{"status": "done", "rows": [{"suite": "clean", "metric": "clean/accuracy", "value": 0.9, "unit": "fraction"},'
-    '{"suite": "certify", "metric": "certify/lipschitz", "value": 3.25, "unit": ""}]}'
-)
+
+def result_of(*found: Row, **others: object) -> str:
+    rows = [{"suite": row.metric.partition("/")[0], **asdict(row)} for row in found]
+    return json.dumps({"status": "done", "rows": rows, **others})
+
+
+RESULT = result_of(Row("clean/accuracy", 0.9), Row("certify/lipschitz", 3.25, ""))
 
 
 class Terminal(io.StringIO):
@@ -134,22 +139,14 @@ def wide_sweep(make_job) -> list[SweepJob]:
         number = len(jobs) + 1
         job = make_job(number, run=f"{method}-{dataset}-{number:010x}")
         job.label = f"method={method} dataset={dataset} seed={seed}"
-        rows = [
-            {"suite": "clean", "metric": "clean/accuracy", "value": 0.9, "unit": "fraction"},
-            {"suite": "certify", "metric": "certify/train_accuracy@0.25", "value": 0.8, "unit": "fraction"},
-            *(
-                {
-                    "suite": "certify",
-                    "metric": f"certify/accuracy@{radius:.3g}",
-                    "value": radius / 2,
-                    "unit": "fraction",
-                }
-                for radius in RADII[dataset]
-            ),
-            {"suite": "autoattack", "metric": "autoattack/accuracy", "value": 0.7, "unit": "fraction"},
+        found = [
+            Row("clean/accuracy", 0.9),
+            Row("certify/train_accuracy@0.25", 0.8),
+            *(Row(f"certify/accuracy@{radius:.3g}", radius / 2) for radius in RADII[dataset]),
+            Row("autoattack/accuracy", 0.7),
         ]
         evals = {"certify": {"config": {}}, "autoattack": {"config": {"norm": "L2", "epsilon": ATTACKED[dataset]}}}
-        job.run.result.write_text(json.dumps({"status": "done", "rows": rows, "evals": evals}))
+        job.run.result.write_text(result_of(*found, evals=evals))
         job.state, job.seconds = "done", 10.0 + number
         jobs.append(job)
     jobs[4].state, jobs[4].reason = "failed", "killed by SIGKILL"
