@@ -116,7 +116,9 @@ HOW = {  # how a network computes; how far its loss and the direction of its gra
 }
 
 
-@pytest.mark.parametrize("how", ["compiled", "bf16", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", ["bf16", *(pytest.param(how, marks=pytest.mark.slow) for how in ("compiled", "inductor"))]
+)
 def test_compiled_and_in_bf16_a_method_takes_the_same_first_step(config, quiet_trainer, how):
     """Its gradients too, through an attack or a bound: torch has dropped derivatives of compiled networks silently."""
     if config["method"]["fit"] != "gradient":

@@ -59,7 +59,7 @@ def source(name: str) -> Callable[[Path], None]:
     return read
 
 
-def of(name: str, *variants: Files, quick: int = 100) -> Reader:
+def of(name: str, *variants: Files, quick: int = 30) -> Reader:
     """A source, of whose files all but the images are changed."""
     fixed = tuple(path for variant in variants for path in variant if variant[path] in IMAGES)
     return Reader(name, source(name), variants, quick, fixed)

@@ -135,9 +135,9 @@ def test_the_interval_of_an_auroc_is_that_of_scipy():
     def auroc(one, other):
         return roc_auc_score(one, other)
 
-    found = bootstrap(lambda places: [auroc(label[at], score[at]) for at in places], 60, "m", resamples=1000)
+    found = bootstrap(lambda places: [auroc(label[at], score[at]) for at in places], 60, "m", resamples=500)
     wanted = stats.bootstrap(
-        (label, score), auroc, paired=True, vectorized=False, method="percentile", n_resamples=1000, random_state=3
+        (label, score), auroc, paired=True, vectorized=False, method="percentile", n_resamples=500, random_state=3
     )
     assert found == pytest.approx(tuple(wanted.confidence_interval), abs=0.3 * wanted.standard_error)
     assert found[0] < auroc(label, score) < found[1]
