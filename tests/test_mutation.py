@@ -71,8 +71,16 @@ def test_a_larger_sample_contains_the_smaller_one():
 
 def test_the_tests_of_a_module():
     assert mutation.tests_of("trust_exp/lipschitz/norms.py") == ["tests/lipschitz/test_norms.py"]
-    assert mutation.tests_of("trust_exp/attacks/auto_pgd.py")[0] == "tests/attacks/test_apgd.py"
+    assert mutation.tests_of("trust_exp/attacks/auto_pgd.py")[0] == "tests/attacks/test_auto_pgd.py"
     assert mutation.tests_of("trust_exp/methods/prototype/core.py") == ["tests/methods/test_protopnet.py"]
+
+
+def test_a_module_has_tests_of_its_name():
+    """Else all tests of its package are run against each of its mutants."""
+    for path in sorted({mutant.path for mutant in mutation.all_mutants()}):
+        package, name = path.removesuffix(".py").split("/")[-2:]
+        if name not in ("core", "__init__"):
+            assert mutation.tests_of(path)[0] == f"tests/{package}/test_{name}.py"
 
 
 COUNT = """

@@ -17,7 +17,7 @@ from trust_exp.data.batch import as_floats
 from trust_exp.data.digits import Digits
 from trust_exp.engine import execute_and_record
 from trust_exp.errors import Interrupted, UserError
-from trust_exp.explain.patches import log_similarity, squared_distances
+from trust_exp.explain.patches import log_similarity
 from trust_exp.job import Job
 from trust_exp.methods.prototype.core import (
     closest_of_class,
@@ -75,30 +75,6 @@ def model_of(made: Run, config) -> ProtoPNet:
 
 
 # --- the maths ------------------------------------------------------------------------------------------------------
-
-
-def test_squared_distances_and_similarities_are_those_of_the_formula():
-    draw = torch.Generator().manual_seed(0)
-    features, prototypes = torch.rand(4, 9, 128, generator=draw), torch.rand(6, 128, generator=draw)
-    features[2, 3] = prototypes[5]
-    found = squared_distances(features, prototypes)
-    slow = (features.double()[:, None] - prototypes.double()[:, None]).square().sum(-1)
-    torch.testing.assert_close(found.double(), slow, rtol=1e-5, atol=1e-5)
-    assert found[2, 5, 3] < 1e-5
-    torch.testing.assert_close(log_similarity(slow), torch.log((slow + 1) / (slow + 1e-4)))
-    assert log_similarity(torch.zeros(())) == pytest.approx(9.2103, abs=1e-4)
-
-
-def test_gradients_of_distances_are_those_of_the_formula():
-    draw = torch.Generator().manual_seed(0)
-    found = []
-    for slow in (False, True):
-        features = torch.rand(2, 3, 5, generator=draw.manual_seed(1)).requires_grad_()
-        prototypes = torch.rand(4, 5, generator=draw.manual_seed(2)).requires_grad_()
-        squared = (features[:, None] - prototypes[:, None]).square().sum(-1) if slow else None
-        (squared_distances(features, prototypes) if squared is None else squared).sin().sum().backward()
-        found.append((features.grad, prototypes.grad))
-    torch.testing.assert_close(found[0], found[1])
 
 
 def test_costs_are_those_of_the_formulas():
