@@ -174,6 +174,8 @@ def test_a_method_learns_as_it_always_did(config, fit, quiet_trainer):
         golden[name] = {"within": within, "values": [float(f"{value:.5g}") for value in found]}
         lines = (f" {json.dumps(key)}: {json.dumps(golden[key])}" for key in sorted(golden))
         GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    if name not in golden:
+        pytest.skip(f"{GOLDEN.name} has no numbers of method={name} yet; GOLDEN=write adds them")
     assert found == pytest.approx(golden[name]["values"], rel=golden[name]["within"])
 
 

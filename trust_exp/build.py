@@ -37,5 +37,5 @@ def target_of(node: Mapping[str, Any]) -> Any:
         raise UserError(f"_target_ must be under one of {', '.join(BUILDABLE)}; got {target!r}")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"_target_={target} cannot be imported: {error}") from error

@@ -69,7 +69,7 @@ def find_schema(reference: str) -> type:
     module, _, name = reference.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):  # the last where no module is named
+    except (ImportError, AttributeError, TypeError, ValueError):  # the last two for names that no module can have
         found = None
     return found if isinstance(found, type) and is_dataclass(found) else schema_called(name)
 
