@@ -78,9 +78,10 @@ def load_source(path: Path, node: Mapping[str, Any] | None, info: DatasetInfo) -
 def _of_run(run: Run, info: DatasetInfo) -> SourceNetwork:
     config = run.configuration()["config"]
     result = run.read("result.json") or {}
+    state: Mapping[str, Tensor] = {}
     if run.weights.exists():
         check_whole(run.weights)
-    state = read_state(run.weights) if run.weights.exists() else {}
+        state = read_state(run.weights)
     shape = tuple(result.get("input_shape") or info.shape)
     if shape[0] != info.shape[0] or len(shape) != len(info.shape):
         raise UserError(f"it was trained on inputs of the shape {shape}; these have {tuple(info.shape)}")

@@ -32,6 +32,7 @@ from trust_exp.stored import malformed
 
 LEAST_FREE_BYTES = 50 * 2**20
 LOCK_TRIES = 5
+MEND = "repair it, or delete the folder to start anew"  # a file of a run that cannot be used
 EARLIER = ".earlier"  # the folder of results that were set aside
 TRAINED_PARTS = ("method", "model", "dataset", "fit", "seed", "size", "recipe", "recipe_for", "source", "checkpoint")
 
@@ -104,11 +105,11 @@ class Run:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); repair it, or delete the folder to start anew") from None
+            raise UserError(f"{path} cannot be read ({error}); {MEND}") from None
         if not isinstance(value, dict):
-            raise UserError(f"{path} holds no JSON object; repair it, or delete the folder to start anew")
+            raise UserError(f"{path} holds no JSON object; {MEND}")
         if wrong := malformed(name, value):
-            raise UserError(f"{path}: no run writes such {wrong[0]}; repair it, or delete the folder to start anew")
+            raise UserError(f"{path}: no run writes such {wrong[0]}; {MEND}")
         return value
 
     def configuration(self) -> dict[str, Any]:
@@ -121,9 +122,9 @@ class Run:
         if (stored := self.read(path.name)) is None:
             raise UserError(f"{self.folder} holds no config.json, so it is not a run")
         for key in malformed(path.name, stored, ("overrides", "config")):
-            raise UserError(f"{path} lacks {key}; repair it, or delete the folder to start anew")
+            raise UserError(f"{path} lacks {key}; {MEND}")
         if stored["config"].get("seed") is None:
-            raise UserError(f"{path} lacks config.seed; repair it, or delete the folder to start anew")
+            raise UserError(f"{path} lacks config.seed; {MEND}")
         try:
             for part in ("method", "model", "dataset"):
                 stored["config"][part] = check_node(stored["config"].get(part), part)

@@ -6,6 +6,7 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 import trust_exp.attacks.auto_pgd as apgd_module
+from tests.attacks.climbs import assert_the_first_two_were_halved
 from trust_exp.attacks.auto_pgd import (
     apgd,
     checkpoints,
@@ -346,12 +347,7 @@ def test_the_step_is_halved_by_the_conditions_of_the_paper():
     """Of 10 steps at most 7.5 rose; or no better loss since the last checkpoint, which did not halve it."""
     state = climb([7, 8, 8, 8], [False, False, False, True], [2.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0])
     state.adapt(10, 0.75)
-    assert state.halved.tolist() == [True, True, False, False]
-    assert state.step.flatten().tolist() == [1.0, 1.0, 2.0, 2.0]
-    assert state.point.flatten().tolist() == [-10.0, -9.0, 2.0, 3.0], "back to the best point"
-    assert state.gradient.flatten().tolist() == [-20.0, -19.0, 12.0, 13.0]
-    assert state.checked_loss.tolist() == [2.0, 1.0, 2.0, 1.0]
-    assert state.rises.tolist() == [0, 0, 0, 0]
+    assert_the_first_two_were_halved(state)
 
 
 def test_a_rise_counts_from_the_last_point_and_above_rounding():

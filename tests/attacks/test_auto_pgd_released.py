@@ -5,6 +5,7 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
+from tests.attacks.climbs import assert_the_first_two_were_halved
 from trust_exp.attacks import auto_pgd_released as module
 from trust_exp.attacks.auto_pgd import Score
 from trust_exp.attacks.auto_pgd_released import apgd_ce, apgd_t
@@ -123,12 +124,7 @@ def test_the_step_is_halved_by_the_conditions_of_the_paper():
     state.best_loss, state.checked_loss = torch.tensor([2.0, 1.0, 2.0, 1.0]), torch.ones(4)
     state.best_point, state.best_gradient, state.gradient = places - 10, places - 20, places + 10
     state.adapt(10)
-    assert state.halved.tolist() == [True, True, False, False]
-    assert state.step.flatten().tolist() == [1.0, 1.0, 2.0, 2.0]
-    assert state.point.flatten().tolist() == [-10.0, -9.0, 2.0, 3.0], "back to the best point"
-    assert state.gradient.flatten().tolist() == [-20.0, -19.0, 12.0, 13.0]
-    assert state.checked_loss.tolist() == [2.0, 1.0, 2.0, 1.0]
-    assert state.rises.tolist() == [0, 0, 0, 0]
+    assert_the_first_two_were_halved(state)
 
 
 def test_every_rise_counts_and_the_best_point_is_kept():

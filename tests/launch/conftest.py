@@ -14,13 +14,14 @@ from trust_exp.launch.sweep_job import SweepJob
 from trust_exp.results.record import Row
 from trust_exp.runs import Run
 
-DONE = json.dumps(
-    {
-        "status": "done",
-        "metrics": {"clean/accuracy": 0.5},
-        "rows": [{"suite": "clean", **asdict(Row("clean/accuracy", 0.5))}],
-    }
-)
+
+def result_of(*found: Row, **others: object) -> str:
+    """What a run that is done writes into result.json."""
+    rows = [{"suite": row.metric.partition("/")[0], **asdict(row)} for row in found]
+    return json.dumps({"status": "done", "rows": rows, **others})
+
+
+DONE = result_of(Row("clean/accuracy", 0.5), metrics={"clean/accuracy": 0.5})
 SUCCEED = 'printf "%s" "$DONE" > result.json; touch weights.pt'
 
 

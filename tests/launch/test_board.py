@@ -1,25 +1,18 @@
 """How a sweep is shown on terminals of several sizes, without one, and at its end."""
 
 import io
-import json
 import re
 import sys
-from dataclasses import asdict
 from itertools import count, product
 from pathlib import Path
 
 import pytest
 
+from tests.launch.conftest import result_of
 from trust_exp.launch.board import Board, headline, headlines, print_summary, summary
 from trust_exp.launch.sweep import end, why_ended
 from trust_exp.launch.sweep_job import SweepJob
 from trust_exp.results.record import Row
-
-
-def result_of(*found: Row, **others: object) -> str:
-    rows = [{"suite": row.metric.partition("/")[0], **asdict(row)} for row in found]
-    return json.dumps({"status": "done", "rows": rows, **others})
-
 
 RESULT = result_of(Row("clean/accuracy", 0.9), Row("certify/lipschitz", 3.25, ""))
 

@@ -212,9 +212,9 @@ def _climb(
 class Score:
     """Loss, gradient and verdict at the current points of an ascent."""
 
-    loss: Float[Tensor, " B"]  # [B]
-    gradient: Float[Tensor, "B *shape"]  # [B, ...]
-    wrong: Bool[Tensor, " B"]  # [B] bool
+    loss: Float[Tensor, " B"]
+    gradient: Float[Tensor, "B *shape"]
+    wrong: Bool[Tensor, " B"]
 
 
 @dataclass
