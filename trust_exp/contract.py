@@ -32,6 +32,7 @@ class Part:
     tasks: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
+    one_normal: bool = False  # of classified data, one class is normal: dataset.normal_class
 
     def __str__(self) -> str:
         return f"{self.group}={self.name}"
@@ -44,9 +45,9 @@ class Part:
 def part(group: str, name: str, schema: type | None, values: Mapping[str, Any]) -> Part:
     """A choice as its schema describes it; a data set as its values describe it."""
     if group == "dataset":
-        return Part(group, name, tasks=(str(task_of(values)),))
-    attributes = {key: tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives")}
-    return Part(group, name, **attributes)
+        return Part(group, name, (str(task_of(values)),), one_normal=values.get("normal_class") not in (None, "null"))
+    tasks, needs, gives = (tuple(getattr(schema, key, ())) for key in ("tasks", "needs", "gives"))
+    return Part(group, name, tasks, needs, gives)
 
 
 def part_of(group: str, node: Mapping[str, Any], name: str | None = None) -> Part:
@@ -112,6 +113,10 @@ def misfit_of_eval(question: Part, method: Part, model: Part, dataset: Part) -> 
 def _other_task(asker: Part, verb: str, dataset: Part, fitting: Collection[Part]) -> str:
     (task,) = dataset.tasks
     wanted = " or ".join(PHRASES[each] for each in asker.tasks) or "nothing"
+    if dataset.one_normal:
+        return f"{asker} {verb} {wanted}; dataset.normal_class leaves {PHRASES[task]}; leave it out"
+    if "anomaly" in asker.tasks and task == "classification" and verb == "needs":
+        return f"{asker} needs {PHRASES['anomaly']}: dataset.normal_class=3, or =each for a model of each class"
     group = "dataset" if asker.group == "method" else asker.group
     return f"{asker} {verb} {wanted}; {dataset} has {PHRASES[task]}; {_list(group, fitting)}"
 

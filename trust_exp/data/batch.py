@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trust_exp.data.config import DatasetInfo
 
-__all__ = ["AnyBatch", "Arrays", "Batch", "BoxBatch", "DatasetInfo", "DenseBatch", "Split"]
+__all__ = ["AnyBatch", "Arrays", "Batch", "BoxBatch", "DatasetInfo", "DenseBatch", "MaskBatch", "Split"]
 
 Split = Literal["train", "val", "test"]
 
@@ -53,7 +53,20 @@ class BoxBatch(NamedTuple):
     difficult: Tensor
 
 
-AnyBatch = Batch | DenseBatch | BoxBatch
+class MaskBatch(NamedTuple):
+    """Images with a class, and where they are defective.
+
+    ``image`` float32 [B, C, H, W]; ``label`` and ``index`` int64 [B]; ``mask`` bool [B, H, W], False everywhere for an
+    image without a mask.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor  # type: ignore[assignment]
+    mask: Tensor
+
+
+AnyBatch = Batch | DenseBatch | BoxBatch | MaskBatch
 
 
 @dataclass(frozen=True)

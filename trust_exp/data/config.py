@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -13,6 +13,10 @@ from trust_exp.tasks import TASKS, Task
 
 UNKNOWN = -1  # in a label map: not labelled
 NOTHING = -2  # in a map of concepts: labelled, but with none of them
+HELD_OUT_NORMALS = 0.1  # of the normal training samples, for thresholds, unless dataset.hold_out says otherwise
+ONE_CLASS = ("classification",)
+EACH = "each"  # dataset.normal_class=each: every class is normal for a model of its own
+LEAST_NORMALS = 20  # training samples
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class DatasetInfo:
     domain: tuple[float, float] | None
     task: Task = "classification"
     layers: tuple[Layer, ...] = ()
+    normal: tuple[
+        tuple[int, ...], ...
+    ] = ()  # task anomaly: for each model, the numbers of the classes it takes as normal
 
 
 @dataclass
@@ -102,6 +109,7 @@ class DataConfig:
     fraction: float | None = added_later(None)  # only this fraction of the training samples of each class
     imbalance: float | None = added_later(None)  # first training class over the last: sizes fall exponentially
     hold_out: float | None = added_later(None)  # fraction of the training samples of each class to validate on instead
+    normal_class: Any = added_later(None)  # train on this class alone, or on a list of them; each: one model a class
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
@@ -109,8 +117,24 @@ class DataConfig:
         check_choice("dataset.task", self.task, self.tasks)
         check_range("dataset.fraction", self.fraction, above=0, most=1)
         check_range("dataset.imbalance", self.imbalance, least=1)
-        if self.hold_out is not None and not 0 < self.hold_out < 1:
+        if self.normal_class is not None:
+            self._take_normal_class()
+        elif self.hold_out == 0:
+            raise UserError("dataset.hold_out=0 holds nothing out; leave it out")
+        if self.hold_out is not None and not 0 <= self.hold_out < 1:
             raise UserError(f"dataset.hold_out must be between 0 and 1, both excluded; got {self.hold_out:g}")
+
+    def _take_normal_class(self) -> None:
+        """One class that is normal makes another task, whose thresholds are chosen by normal samples held out."""
+        given = self.normal_class
+        self.normal_class = [str(name) for name in (given if isinstance(given, list | tuple) else [given])]
+        if self.task != "classification":
+            labels = {str(task): phrase for task, phrase in TASKS.items()}.get(self.task, "others")
+            raise UserError(f"dataset.normal_class needs a class for each image; dataset={self.name} has {labels}")
+        if not self.normal_class:
+            raise UserError("dataset.normal_class must name a class, or each")
+        if self.hold_out is None and not getattr(self, "val", None):
+            self.hold_out = HELD_OUT_NORMALS
 
 
 @dataclass
@@ -159,8 +183,8 @@ class StreamConfig(PreparedConfig):
         check_range("dataset.resize", self.resize, least=1)
         check_range("dataset.workers", self.workers, least=0)
         check_range("dataset.copies", self.copies, least=0)
-        for key in ("crop", "stretch", "copies"):
-            if getattr(self, key) and self.task != "classification":
+        for key, tasks in (("crop", ONE_CLASS), ("stretch", (*ONE_CLASS, "anomaly")), ("copies", ONE_CLASS)):
+            if getattr(self, key) and self.task not in tasks:
                 raise UserError(f"dataset.{key} is for images with one class; dataset={self.name} has other labels")
         if self.stretch and self.resize is not None:
             raise UserError(f"dataset.stretch=true takes no dataset.resize; got {self.resize}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from trust_exp.data import sources, store
 from trust_exp.data.augment import Augment
 from trust_exp.data.batch import AnyBatch, Arrays, DatasetInfo, Split
-from trust_exp.data.config import AugmentConfig
+from trust_exp.data.config import LEAST_NORMALS, AugmentConfig
 from trust_exp.data.loader import ArrayLoader
 from trust_exp.data.provenance import split_facts
 from trust_exp.data.remarks import sentences
@@ -39,7 +39,8 @@ class DataModule(L.LightningDataModule):
         hold_out: serve this fraction of the training split as val and never as train, see ``held_out``. The other
             options choose among the samples that are left for training; only ``classes`` and ``limit_train`` also
             apply to val.
-        task: the kind of labels.
+        normal_class: train and val serve these classes alone, test serves all, see ``Subset``; the task is anomaly.
+        task: the kind of labels of the files.
         root: folder of all data.
         seed: of the order and the augmentation; it does not change which samples are served.
 
@@ -64,6 +65,7 @@ class DataModule(L.LightningDataModule):
         fraction: float | None = None,
         imbalance: float | None = None,
         hold_out: float | None = None,
+        normal_class: list[str] | None = None,
         task: Task = "classification",
         root: str | Path = "data",
         seed: int = 0,
@@ -72,8 +74,8 @@ class DataModule(L.LightningDataModule):
         self.name, self.task, self.root, self.seed = name, task, Path(root), seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.limits: dict[Split, int | None] = {"train": limit_train, "test": limit_test}
-        self.keep_on_device, self.imbalance, self.hold_out = keep_on_device, imbalance, hold_out
-        self.subset = Subset(classes, index_file, fraction)
+        self.keep_on_device, self.imbalance, self.hold_out = keep_on_device, imbalance, hold_out or None
+        self.subset = Subset(classes, index_file, fraction, normal_class)
         config = augment if isinstance(augment, AugmentConfig) else AugmentConfig(**(augment or {}))
         self.augment = None if config == AugmentConfig() else Augment(config)
         self._info: DatasetInfo | None = None
@@ -220,17 +222,33 @@ class DataModule(L.LightningDataModule):
         facts = None if self.subset.index_file is None else self.sample_facts()
         rows = self.subset.rows(split, labels, self.describe(), among, facts)
         limit = self._val_limit(len(among)) if split == "val" else self.limits[split]
+        if limit is not None and split == "train":
+            limit *= len(self.subset.normals(self.describe())) or 1  # of the samples of each model
         if limit is not None and limit < len(rows):
             rows = rows[balanced_subset(labels[rows], limit)]
         if split == "train" and self.imbalance is not None:
             if labels.dim() != 1:
                 raise UserError(f"dataset.imbalance is of classes; dataset={self.name} has images without one")
             rows = rows[long_tail(self.subset.renumbered(labels[rows], self.describe()), self.imbalance)]
+        if split == "train":
+            self._check_normals(labels[rows])
         return rows
+
+    def _check_normals(self, labels: Tensor) -> None:
+        """Raise UserError if a model has too few training samples to say what is normal."""
+        info = self.describe()
+        for classes in self.subset.normals(info):
+            found = int(torch.isin(labels, torch.tensor(classes)).sum())
+            if found < LEAST_NORMALS:
+                names = ", ".join(info.classes[number] for number in classes)
+                raise UserError(
+                    f"dataset={self.name} has {found} training samples of the normal class {names}; "
+                    f"at least {LEAST_NORMALS} are needed"
+                )
 
     def _check_labels(self, labels: Tensor) -> None:
         classes = len(self.describe().classes)
-        if self.task == "classification" and classes and len(labels):
+        if self.task in ("classification", "anomaly") and classes and len(labels):
             wrong = next((int(one) for one in torch.aminmax(labels) if not 0 <= one < classes), None)
             if wrong is not None:
                 raise UserError(
@@ -240,10 +258,14 @@ class DataModule(L.LightningDataModule):
     def _among(self, split: Split, labels: Tensor) -> Tensor:
         """The rows of the ``parent`` that belong to ``split``, int64 [M], increasing."""
         rows = torch.arange(len(labels))
-        if self.hold_out is None or split == "test":
+        if split == "test":
             return rows
-        held = held_out(labels, self.hold_out, self.describe().name)
-        return held if split == "val" else rows[~torch.isin(rows, held)]
+        if self.hold_out is not None:
+            held = held_out(labels, self.hold_out, self.describe().name)
+            rows = held if split == "val" else rows[~torch.isin(rows, held)]
+        if normals := self.subset.normals(self.describe()):
+            rows = rows[torch.isin(labels[rows], torch.tensor(sorted({number for own in normals for number in own})))]
+        return rows
 
     def _val_limit(self, samples: int) -> int | None:
         """How many of ``samples`` validation samples are served: the fraction that ``limit_train`` leaves of train."""
@@ -251,7 +273,8 @@ class DataModule(L.LightningDataModule):
         if limit is None:
             return None
         whole = self.all_labels("train")
-        return max(1, round(limit * samples / len(self._among("train", whole))))
+        models = len(self.subset.normals(self.describe())) or 1
+        return max(1, round(models * limit * samples / len(self._among("train", whole))))
 
     def test_dataloader(self) -> Any:
         return self.eval_loader("test")

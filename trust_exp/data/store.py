@@ -30,6 +30,14 @@ from trust_exp.tasks import TASKS
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+INFO = whole(
+    name=text,
+    classes=list_of(text),
+    shape=list_of(count),
+    domain=maybe(list_of(number)),
+    task=lambda value: text(value) and value in TASKS,
+    layers=list_of(whole(kind=text, concepts=list_of(text))),
+)
 AS_WRITTEN = record(
     name=text,
     folder=maybe(text),
@@ -42,14 +50,7 @@ AS_WRITTEN = record(
     files=dict_of(
         whole(shape=lambda value: value != [] and list_of(count)(value), dtype=text, bytes=count, sha256=text)
     ),
-    info=whole(
-        name=text,
-        classes=list_of(text),
-        shape=list_of(count),
-        domain=maybe(list_of(number)),
-        task=lambda value: text(value) and value in TASKS,
-        layers=list_of(whole(kind=text, concepts=list_of(text))),
-    ),
+    info=lambda value: INFO(value) and record(normal=maybe(list_of(list_of(count))))(value),
 )
 
 
@@ -133,7 +134,9 @@ class Writer:
     def _stamps(self, origin: Path) -> Stamps | None:
         """Of the files that were read, and of those that the index names."""
         folder = origin if origin.is_dir() else origin.parent
-        named = (array for file, array in self._arrays.items() if file.endswith(("_paths.npy", "_maps.npy")))
+        named = (
+            array for file, array in self._arrays.items() if file.endswith(("_paths.npy", "_maps.npy", "_masks.npy"))
+        )
         served = {os.fsdecode(name) for array in named for name in np.unique(array) if name}
         return stamps_of(folder, served | {os.path.relpath(path.resolve(), folder) for path in self.files})
 
@@ -300,6 +303,7 @@ def read_info(manifest: dict[str, Any]) -> DatasetInfo:
         domain=tuple(info["domain"]) if info["domain"] else None,
         task=info["task"],
         layers=tuple(Layer(layer["kind"], tuple(layer["concepts"])) for layer in info["layers"]),
+        normal=tuple(map(tuple, info.get("normal", ()))),  # older versions kept none
     )
 
 

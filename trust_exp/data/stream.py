@@ -24,11 +24,13 @@ from trust_exp.data.readers.base import Decoder, Index, Reader, Request, watch_s
 from trust_exp.data.readers.boxes import BoxReader
 from trust_exp.data.readers.classes import ClassReader
 from trust_exp.data.readers.dense import DenseReader
+from trust_exp.data.readers.masks import MaskReader
 from trust_exp.errors import UserError
 from trust_exp.rng import keyed_generator
 from trust_exp.tasks import Task
 
 AHEAD = 4  # batches that are decoded in advance
+CLASSIFIED = ("classification", "anomaly")  # each image has a class
 MOST_WORKERS = 16  # more would wait for the disk or for the accelerator
 
 
@@ -246,12 +248,13 @@ class StreamDataModule(DataModule):
 
     def all_labels(self, split: Split) -> Tensor:
         index = self._index(split)
-        return torch.from_numpy(index["labels"].astype(np.int64) if self.task == "classification" else index["sizes"])
+        return torch.from_numpy(index["labels"].astype(np.int64) if self.task in CLASSIFIED else index["sizes"])
 
     def label_arrays(self, split: Split) -> list[np.ndarray]:
         index = self._index(split)
         kinds = {
             "classification": ["labels"],
+            "anomaly": ["labels"],
             "detection": ["boxcount", "boxlabels", "boxes", "difficult"],
             "segmentation": ["maps", "sizes"],  # the file names of the label maps: reading all maps takes too long
         }
@@ -311,7 +314,8 @@ class StreamDataModule(DataModule):
         if self.task == "detection":
             return BoxReader(self._folder, arrays, info, *served)
         classes = self.subset.renumbered(torch.arange(len(info.classes)), info)
-        return ClassReader(self._folder, arrays, classes, *served, crop=self.crop, stretch=self.stretch)
+        kind = MaskReader if self.task == "anomaly" else ClassReader
+        return kind(self._folder, arrays, classes, *served, crop=self.crop, stretch=self.stretch)
 
 
 def on_device(augment: AugmentConfig, task: Task) -> AugmentConfig:
@@ -320,7 +324,7 @@ def on_device(augment: AugmentConfig, task: Task) -> AugmentConfig:
     Raises:
         UserError: if a change is not available for boxes.
     """
-    if task == "classification":
+    if task in CLASSIFIED:
         return replace(augment, resized_crop=None, flip=False)
     for key in ("pad", "rotate", "resized_crop"):
         if task == "detection" and getattr(augment, key):

@@ -4,6 +4,7 @@ import json
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trust_exp.data.batch import Arrays, DatasetInfo, Split
+from trust_exp.data.config import EACH
 from trust_exp.data.numpy_files import load_npy
 from trust_exp.data.provenance import check_same, split_facts
 from trust_exp.errors import UserError, unknown
@@ -30,6 +32,8 @@ class Subset:
         classes: only these, by name or number, renumbered in this order; in all splits.
         index_file: only the training samples that this file lists, see ``read_index``.
         fraction: only the first samples of each class (of all samples, if they have no class), this fraction of them.
+        normal: the classes that are normal, by name or number, for one model; or ``each``: every class for a model of
+            its own.
 
     Raises:
         UserError: from the methods, if a class or a number does not exist, or the file cannot be read or belongs to
@@ -37,15 +41,40 @@ class Subset:
     """
 
     def __init__(
-        self, classes: list[str] | None = None, index_file: str | Path | None = None, fraction: float | None = None
+        self,
+        classes: list[str] | None = None,
+        index_file: str | Path | None = None,
+        fraction: float | None = None,
+        normal: list[str] | None = None,
     ) -> None:
-        self.classes, self.index_file, self.fraction = classes, index_file, fraction
+        self.classes, self.index_file, self.fraction, self.normal = classes, index_file, fraction, normal
 
     def narrow(self, info: DatasetInfo) -> DatasetInfo:
-        """``info`` with the chosen classes only."""
-        if self.classes is None:
+        """``info`` with the chosen classes only, and what is normal among them."""
+        if self.classes is not None:
+            info = replace(info, classes=tuple(info.classes[label] for label in self._numbers(info)))
+        if self.normal is None:
             return info
-        return DatasetInfo(**{**vars(info), "classes": tuple(info.classes[label] for label in self._numbers(info))})
+        return replace(info, task="anomaly", normal=self._normals_among(info))
+
+    def normals(self, info: DatasetInfo) -> tuple[tuple[int, ...], ...]:
+        """For each model the classes that are normal for it, numbered as in ``info``, the whole data set's."""
+        if self.normal is None:
+            return info.normal
+        numbers = range(len(info.classes)) if self.classes is None else self._numbers(info)
+        return tuple(tuple(numbers[number] for number in own) for own in self.narrow(info).normal)
+
+    def _normals_among(self, info: DatasetInfo) -> tuple[tuple[int, ...], ...]:
+        if len(info.classes) < 2:
+            raise UserError(f"dataset.normal_class needs another class to test on; dataset={info.name} has one")
+        assert self.normal is not None
+        if self.normal == [EACH]:
+            return tuple((number,) for number in range(len(info.classes)))
+        what = f"the class of dataset={info.name}"
+        chosen = class_numbers(self.normal, info.classes, what, "dataset.normal_class")
+        if len(chosen) == len(info.classes):
+            raise UserError(f"dataset.normal_class names all {len(chosen)} classes; one at least must not be normal")
+        return (tuple(chosen),)
 
     def rows(
         self,

@@ -53,7 +53,7 @@ def row_sums_of_each(tail: Tail, layer: Layer) -> Float[Tensor, "b d *f"]:
     """
     with torch.enable_grad():
         layer = layer.detach().requires_grad_()
-        _, along_ones = torch.func.jvp(tail, (layer,), (torch.ones_like(layer),))
+        along_ones = torch.func.jvp(tail, (layer,), (torch.ones_like(layer),))[1]
         each = torch.eye(along_ones.shape[1], dtype=layer.dtype, device=layer.device)
         cotangents = each[:, None, :].expand(-1, len(layer), -1)
         found = _slope(along_ones, layer, cotangents, keep=False, create_graph=False)

@@ -83,14 +83,23 @@ class ClassReader:
             image = image.crop((left, top, left + size[0], top + size[1]))
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         else:
-            covering = (width, height) if self.stretch else self._covering(image)
-            image = image.resize(covering, Image.Resampling.BILINEAR)
-            left, top = self._corner(image, uniform)
-            image = image.crop((left, top, left + width, top + height))
+            image = self.whole(image, uniform)
         pixels = np.asarray(image).transpose(2, 0, 1)
         if uniform is not None and self.augment.flip and uniform[0] < 0.5:
             pixels = pixels[:, :, ::-1]
         return np.ascontiguousarray(pixels), self.arrays["labels"][row]
+
+    def whole(
+        self,
+        image: Image.Image,
+        uniform: np.ndarray | None = None,
+        how: Image.Resampling = Image.Resampling.BILINEAR,
+    ) -> Image.Image:
+        """The image resized as a whole and cropped: in the middle, or by ``uniform`` (float32 [draws]) anywhere."""
+        height, width = self.image_size
+        image = image.resize((width, height) if self.stretch else self._covering(image), how)
+        left, top = self._corner(image, uniform)
+        return image.crop((left, top, left + width, top + height))
 
     def batch(self, parts: tuple[Tensor, ...], index: Tensor) -> Batch:
         images, labels = parts

@@ -159,6 +159,17 @@ def read_labels(path: str | Path) -> np.ndarray:
     return labels
 
 
+def read_mask(path: str | Path) -> np.ndarray:
+    """Where an image is defective, bool [H, W]: every pixel of its mask that is not black.
+
+    Raises:
+        UserError: if the file cannot be read as an image.
+    """
+    mask = read_labels(path)
+    found: np.ndarray = (mask if mask.ndim == 2 else mask.max(2)) > 0
+    return found
+
+
 def _as_rgb(image: Image.Image, orientation: int) -> Image.Image:
     image.info.pop("transparency", None)  # is dropped anyway, and PIL would warn
     if orientation in TURNS:
