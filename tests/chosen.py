@@ -3,6 +3,7 @@
 from trust_exp import choices
 from trust_exp.data.config import PreparedConfig
 from trust_exp.models.config import SourceConfig
+from trust_exp.tasks import task_of
 
 # a small network that keeps places to its head, as some methods need of what they build on
 SMALL_NETWORK = "model=cifar_resnet20,model.depth=8,model.mean=null,model.std=null"
@@ -33,13 +34,26 @@ def source_for(method: str, network: str = "", dataset: str = "digits") -> list[
     return [f"source='[{source}]'"] if builds_on_a_run(method) else []
 
 
-def embedded_data_for(method: str) -> str:
-    """A data set of the method's task that is there without any file."""
+def finds_anomalies(method: str) -> bool:
+    """Whether a method is for one normal class and for nothing else."""
+    return set(getattr(choices.read_choice("method", method).schema, "tasks", ())) == {"anomaly"}
+
+
+def normal_class_for(method: str, dataset: str) -> list[str]:
+    """The override that makes one class of a data set normal, for a method that needs it; none for others."""
+    classified = task_of(choices.read_choice("dataset", dataset).values) == "classification"
+    return ["dataset.normal_class=0"] if finds_anomalies(method) and classified else []
+
+
+def embedded_data_for(method: str) -> list[str]:
+    """The overrides that choose a data set of the method's task that is there without any file."""
+    if finds_anomalies(method):
+        return ["dataset=digits", *normal_class_for(method, "digits")]
     tasks = set(getattr(choices.read_choice("method", method).schema, "tasks", ()))
     for name in dict.fromkeys(("digits", "street_scenes", *choices.names("dataset"))):
         choice = choices.read_choice("dataset", name) if choices.exists("dataset", name) else None
         if choice is None or choice.schema is None or "made_of" in choice.values:
             continue
         if not issubclass(choice.schema, PreparedConfig) and {choice.values["task"], "any"} & tasks:
-            return name
+            return [f"dataset={name}"]
     raise LookupError(f"no embedded data set is for method={method}")

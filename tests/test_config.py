@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 from omegaconf import OmegaConf
 
-from tests.chosen import plain_method, source_for
+from tests.chosen import finds_anomalies, normal_class_for, plain_method, source_for
 from trust_exp import choices
 from trust_exp.build import build
 from trust_exp.errors import UserError
@@ -35,7 +35,8 @@ def test_the_sample_of_pairs_has_every_method():
 def usual_evals(method):
     """The evals of a method's own file, else of that of its task, that are there."""
     own = CONF / "eval" / "for" / f"{method}.yaml"
-    file = OmegaConf.load(own if own.exists() else CONF / "eval" / "for_task" / "classification.yaml")
+    task = "anomaly" if finds_anomalies(method) else "classification"
+    file = OmegaConf.load(own if own.exists() else CONF / "eval" / "for_task" / f"{task}.yaml")
     named = {name for entry in file.defaults if entry != "_self_" for name in entry.values()}
     return {name for name in named if (CONF / "eval" / f"{name}.yaml").exists()}
 
@@ -43,12 +44,14 @@ def usual_evals(method):
 @pytest.mark.parametrize(("method", "dataset"), PAIRS)
 def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
     own_model = choices.exists("model", f"for/{method}/{dataset}")  # else that of the run that it builds on
-    source = [] if own_model else source_for(method)
-    if task_of(dataset) != "classification":
+    source = [*([] if own_model else source_for(method)), *normal_class_for(method, dataset)]
+    wanted_task = "anomaly" if finds_anomalies(method) else "classification"
+    if task_of(dataset) != wanted_task and not normal_class_for(method, dataset):
         with pytest.raises(UserError) as error:
             composed(f"method={method}", f"dataset={dataset}", *source)
         wanted = (
-            rf"(method=\S+ needs|model=\S+ gives) a class for each image; dataset={dataset} has .*; .* that fit: .*"
+            rf"(method=\S+ needs|model=\S+ gives) (a class for each image|one normal class); dataset={dataset} has .*; "
+            ".* that fit: .*"
         )
         assert re.fullmatch(wanted, str(error.value))
         return
@@ -56,14 +59,16 @@ def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
     assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
     usual, left_out = usual_evals(method), set(config.get("left_out", {}))
     assert set(config["eval"]) == usual - left_out
-    plain = config["model"]["_schema_"].endswith((":MlpConfig", ":ConvNetConfig", ":FrozenConfig", ":TrainedConfig"))
-    assert left_out == (set() if plain else usual & {"certify"})
+    plain = ("MlpConfig", "ConvNetConfig", "FrozenConfig", "TrainedConfig", "PixelsConfig")
+    certified = config["model"]["_schema_"].rpartition(":")[2] in plain
+    assert left_out == (set() if certified else usual & {"certify"})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "size"), [(method, SIZES[place % 3]) for place, method in enumerate(METHODS)])
 def test_every_method_composes_at_every_size(composed, method, size):
-    assert composed(f"method={method}", f"size={size}", *source_for(method))["size"] == size
+    given = (*source_for(method), *normal_class_for(method, "digits"))
+    assert composed(f"method={method}", f"size={size}", *given)["size"] == size
 
 
 def test_every_model_is_called_what_its_file_is_called(composed):
@@ -72,6 +77,8 @@ def test_every_model_is_called_what_its_file_is_called(composed):
         extra = ["dataset=two_moons"] if "two_moons" in path.stem else []
         built_on = path.stem in ("frozen", "trained")
         extra += ["method=transfer", *source_for("transfer")] if built_on else [f"method={plain_method()}"]
+        if path.stem == "pixels":
+            extra = ["method=nearest", "dataset.normal_class=0"]
         if path.stem not in ("timm", "none"):  # model.name says which of timm; none is no model
             assert composed(f"model={path.stem}", *extra)["model"]["name"] == path.stem
 

@@ -67,7 +67,7 @@ RUNS = [
     ),
     (
         "method=alarm model=none dataset=digits",
-        "method=alarm needs one normal class; dataset=digits has a class for each image; data sets that fit: none yet",
+        "method=alarm needs one normal class: dataset.normal_class=3, or =each for a model of each class",
     ),
     (
         "method=given model=timm dataset=camvid trained",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chosen import SMALL_NETWORK, source_for
+from tests.chosen import SMALL_NETWORK, normal_class_for, source_for
 from trust_exp import choices
 from trust_exp.compose import model_for
 from trust_exp.contract import misfit, part
@@ -22,14 +22,19 @@ METHODS, DATASETS = choices.names("method"), choices.names("dataset")
 
 def fits(method: str, dataset: str) -> bool:
     """Whether a pair makes a run with the model that it has by default."""
-    model = choices.read_choice("model", model_for(method, dataset, "own"))
+    model = choices.read_choice("model", usual_model(method, dataset))
     learner, data = choices.read_choice("method", method), choices.read_choice("dataset", dataset)
+    normal = {"normal_class": 0} if normal_class_for(method, dataset) else {}
     return not misfit(
         part("method", method, learner.schema, {}),
         part("model", model.name, model.schema, {}),
-        part("dataset", dataset, None, data.values),
+        part("dataset", dataset, None, {**data.values, **normal}),
         has=("trained",),
     )
+
+
+def usual_model(method: str, dataset: str) -> str:
+    return model_for(method, dataset, "anomaly" if normal_class_for(method, dataset) else "own")
 
 
 PAIRS = [(method, dataset) for method in METHODS for dataset in DATASETS if fits(method, dataset)]
@@ -158,12 +163,12 @@ def test_every_method_has_data_that_fit():
 
 
 def default_model(method: str, dataset: str) -> str:
-    return choices.read_choice("model", model_for(method, dataset, "own")).name
+    return choices.read_choice("model", usual_model(method, dataset)).name
 
 
 @pytest.mark.parametrize(("method", "dataset"), PAIRS)
 def test_a_recipe_of_a_pair_is_for_the_model_that_the_pair_has_by_default(method, dataset):
-    found = recipe_for(method, dataset, model_for(method, dataset, "own"))
+    found = recipe_for(method, dataset, usual_model(method, dataset))
     assert found == (f"{method}/{dataset}" if recipes_of(method, dataset) else "none")
     if found != "none":
         assert default_model(method, dataset) in models_of(found)
@@ -179,7 +184,7 @@ def test_a_run_with_a_recipe_composes_with_it(method, composed):
         _, dataset, *further = recipe.split("/")
         own_model = further or choices.exists("model", f"for/{method}/{dataset}")  # else that of the run it builds on
         given = [f"model={model}" for model in further] + ([] if own_model else source_for(method))
-        config = composed(f"method={method}", f"dataset={dataset}", *given)
+        config = composed(f"method={method}", f"dataset={dataset}", *normal_class_for(method, dataset), *given)
         assert config["recipe"]
         assert (further[0] if further else default_model(method, dataset)) in config["recipe_for"]
         assert_certified_where_attacked(config)

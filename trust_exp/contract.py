@@ -112,7 +112,8 @@ def misfit_of_eval(question: Part, method: Part, model: Part, dataset: Part) -> 
 
 def _other_task(asker: Part, verb: str, dataset: Part, fitting: Collection[Part]) -> str:
     (task,) = dataset.tasks
-    wanted = " or ".join(PHRASES[each] for each in asker.tasks) or "nothing"
+    tasks = [each for each in asker.tasks if each != "anomaly" or "classification" not in asker.tasks]
+    wanted = " or ".join(PHRASES[each] for each in tasks) or "nothing"
     if dataset.one_normal:
         return f"{asker} {verb} {wanted}; dataset.normal_class leaves {PHRASES[task]}; leave it out"
     if "anomaly" in asker.tasks and task == "classification" and verb == "needs":

@@ -110,5 +110,5 @@ def test_an_own_validation_part_is_the_held_out_one():
 def test_a_normal_class_is_one_of_classes_of_images():
     with pytest.raises(UserError, match="needs a class for each image; dataset=camvid has a class for each pixel"):
         DataConfig(name="camvid", task="segmentation", normal_class=3)
-    with pytest.raises(UserError, match="holds nothing out"):
+    with pytest.raises(UserError, match="between 0 and 1, both excluded"):
         DataConfig(hold_out=0.0)

@@ -237,6 +237,13 @@ BRODEN_PLUS = {
     "meta_file/broden_os_train.json": lines(json.dumps({"dataset": "os", "file_index": 0, "height": 4, "width": 6})),
 }
 CALTECH = {f"101_ObjectCategories/{name}/image_{number}.jpg": JPEG for name in ("ant", "bass") for number in (1, 2, 3)}
+DEFECTS = {
+    **{f"train/good/{number}.png": PHOTO for number in range(3)},
+    "test/good/0.png": PHOTO,
+    "test/crack/0.png": PHOTO,
+    "test/crack/1.png": PHOTO,
+    "ground_truth/crack/0_mask.png": image(np.resize(np.array([0, 255], np.uint8), (4, 6))),
+}
 FOLDER = {f"{part}/{name}/1.png": image(photo()) for part in ("train", "test") for name in ("a", "b")}
 OWN = {
     "x_train": np.zeros((3, 5, 5), np.uint8),
@@ -301,4 +308,5 @@ READERS = (
     of("broden", BRODEN),
     of("broden_plus", BRODEN_PLUS),
     Reader("folder", source("folder"), [FOLDER], quick=30),
+    Reader("anomaly_folder", source("anomaly_folder"), [DEFECTS], quick=30),
 )

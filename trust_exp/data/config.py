@@ -119,9 +119,8 @@ class DataConfig:
         check_range("dataset.imbalance", self.imbalance, least=1)
         if self.normal_class is not None:
             self._take_normal_class()
-        elif self.hold_out == 0:
-            raise UserError("dataset.hold_out=0 holds nothing out; leave it out")
-        if self.hold_out is not None and not 0 <= self.hold_out < 1:
+        none_held_out = self.hold_out == 0 and (self.normal_class is not None or self.task == "anomaly")
+        if self.hold_out is not None and not none_held_out and not 0 < self.hold_out < 1:
             raise UserError(f"dataset.hold_out must be between 0 and 1, both excluded; got {self.hold_out:g}")
 
     def _take_normal_class(self) -> None:

@@ -55,7 +55,7 @@ class Subset:
             info = replace(info, classes=tuple(info.classes[label] for label in self._numbers(info)))
         if self.normal is None:
             return info
-        return replace(info, task="anomaly", normal=self._normals_among(info))
+        return replace(info, task="anomaly", normal=normals_among(info, self.normal))
 
     def normals(self, info: DatasetInfo) -> tuple[tuple[int, ...], ...]:
         """For each model the classes that are normal for it, numbered as in ``info``, the whole data set's."""
@@ -63,18 +63,6 @@ class Subset:
             return info.normal
         numbers = range(len(info.classes)) if self.classes is None else self._numbers(info)
         return tuple(tuple(numbers[number] for number in own) for own in self.narrow(info).normal)
-
-    def _normals_among(self, info: DatasetInfo) -> tuple[tuple[int, ...], ...]:
-        if len(info.classes) < 2:
-            raise UserError(f"dataset.normal_class needs another class to test on; dataset={info.name} has one")
-        assert self.normal is not None
-        if self.normal == [EACH]:
-            return tuple((number,) for number in range(len(info.classes)))
-        what = f"the class of dataset={info.name}"
-        chosen = class_numbers(self.normal, info.classes, what, "dataset.normal_class")
-        if len(chosen) == len(info.classes):
-            raise UserError(f"dataset.normal_class names all {len(chosen)} classes; one at least must not be normal")
-        return (tuple(chosen),)
 
     def rows(
         self,
@@ -126,6 +114,23 @@ class Subset:
 
     def _numbers(self, info: DatasetInfo) -> list[int]:
         return class_numbers(self.classes or [], info.classes, f"the class of dataset={info.name}", "dataset.classes")
+
+
+def normals_among(info: DatasetInfo, wanted: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """For each model the numbers of its normal classes: ``wanted`` are those of one model, or ``each``.
+
+    Raises:
+        UserError: if a class does not exist or is named twice, or none is left that is not normal.
+    """
+    if len(info.classes) < 2:
+        raise UserError(f"dataset.normal_class needs another class to test on; dataset={info.name} has one")
+    if list(wanted) == [EACH]:
+        return tuple((number,) for number in range(len(info.classes)))
+    what = f"the class of dataset={info.name}"
+    chosen = class_numbers(wanted, info.classes, what, "dataset.normal_class")
+    if len(chosen) == len(info.classes):
+        raise UserError(f"dataset.normal_class names all {len(chosen)} classes; one at least must not be normal")
+    return (tuple(chosen),)
 
 
 def class_numbers(chosen: Sequence[str], classes: Sequence[str], what: str, key: str) -> list[int]:

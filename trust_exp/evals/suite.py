@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Context:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return next(chain(self.model.parameters(), self.model.buffers())).device
 
     def output(self, name: str, image: Tensor) -> Tensor:
         """One of the network's outputs for images [B, ...], such as "logits"; the network runs once.

@@ -32,6 +32,8 @@ class Method(L.LightningModule):
         info: what the data are.
     """
 
+    draws = True  # whether the seed changes what it finds
+
     def __init__(self, model: nn.Module, info: DatasetInfo) -> None:
         super().__init__()
         self.model = model

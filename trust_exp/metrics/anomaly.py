@@ -82,34 +82,38 @@ def best_f1(counts: Ranking) -> Float[Tensor, " R"]:
 MEASURES = {"auroc": auroc, "average_precision": average_precision, "f1_max": best_f1}
 
 
-def intervals(
-    score: Float[Tensor, " N"], anomalous: Bool[Tensor, " N"], generator: torch.Generator, resamples: int = RESAMPLES
-) -> dict[str, tuple[float, float]]:
-    """95 % bootstrap intervals of ``MEASURES``, by their names; anomalies and normal samples are drawn apart.
+def resampled(
+    score: Float[Tensor, "N M"],
+    anomalous: Bool[Tensor, "N M"],
+    label: Int64[Tensor, " N"],
+    generator: torch.Generator,
+    resamples: int = RESAMPLES,
+) -> dict[str, Float[Tensor, "R M"]]:
+    """``MEASURES`` by their names of M scores on bootstrap resamples of the test samples, for intervals.
+
+    The samples of each label are drawn apart, so that every resample has anomalies and normal samples; all scores see
+    the same resamples.
 
     Args:
         generator: the resamples are drawn from it, on the CPU.
 
     Raises:
-        ValueError: if a score is nan, or one of the two kinds has no sample.
+        ValueError: if a score is nan.
     """
-    kinds = [anomalous.nonzero().squeeze(1).cpu(), (~anomalous).nonzero().squeeze(1).cpu()]
-    if not all(len(places) for places in kinds):
-        raise ValueError("an interval needs anomalies and normal samples")
+    of_label = [(label == own).nonzero().squeeze(1).cpu() for own in label.unique()]
     found: dict[str, list[Tensor]] = {name: [] for name in MEASURES}
     left, most = resamples, max(1, CHUNK // len(score))
     while left:
-        rows = min(left, most)
-        weight = torch.zeros(rows, len(score), dtype=torch.float64)
+        weight = torch.zeros(min(left, most), len(score), dtype=torch.float64)
         for own in weight:  # one after the other, so that the chunks change no draw
-            for places in kinds:
+            for places in of_label:
                 own[places] = _counts(places, generator)
-        counts = ranked(score, anomalous, weight.to(score.device))
+        weight = weight.to(score.device)
+        counts = [ranked(one, kinds, weight) for one, kinds in zip(score.T, anomalous.T, strict=True)]
         for name, measure in MEASURES.items():
-            found[name].append(measure(counts).cpu())
-        left -= rows
-    limits = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    return {name: tuple(torch.cat(values).quantile(limits).tolist()) for name, values in found.items()}
+            found[name].append(torch.stack([measure(own) for own in counts], dim=1).cpu())
+        left -= len(weight)
+    return {name: torch.cat(values) for name, values in found.items()}
 
 
 def _counts(places: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,9 +11,12 @@ from trust_exp.schema import added_later, reference
 
 @dataclass
 class ModelConfig:
-    """Fields of all models; unless they say otherwise, they are classifiers of images."""
+    """Fields of all models; unless they say otherwise, they are classifiers of images.
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    Anomalies are found in the features of a trained classifier, so classifiers are for them, too.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "anomaly")
     gives: ClassVar[tuple[str, ...]] = ("logits",)  # outputs by name; "lipschitz": layers with a known constant
 
     _target_: str = MISSING
@@ -28,6 +31,16 @@ class NoModelConfig(ModelConfig):
     gives: ClassVar[tuple[str, ...]] = ()
 
     _target_: str = "trust_exp.models.nets.nothing"
+
+
+@dataclass
+class PixelsConfig(ModelConfig):
+    """No network: the pixels themselves, which need no training."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("anomaly",)
+    gives: ClassVar[tuple[str, ...]] = ("trained",)
+
+    _target_: str = "trust_exp.models.features.pixels"
 
 
 @dataclass
