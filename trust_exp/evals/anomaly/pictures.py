@@ -25,7 +25,8 @@ def roc_figure(path: Path, score: Tensor, anomalous: Tensor, info: DatasetInfo) 
         plot.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
         plot.set_xlabel("false positive rate")
         plot.set_ylabel("true positive rate")
-        plot.legend(title="normal: AUROC", fontsize=7, title_fontsize=7)
+        if plot.get_legend_handles_labels()[0]:
+            plot.legend(title="normal: AUROC", fontsize=7, title_fontsize=7)
     return path
 
 
