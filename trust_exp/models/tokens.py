@@ -191,15 +191,15 @@ def _layout_of(
         if (first and output.dim() != 4) or output.shape[1 if first else -1] != width:
             continue
         grid = tuple(output.shape[2:]) if first else tuple(output.shape[1:-1])
-        prefixes = [(0, grid)] if output.dim() == 4 else list(_prefixes(grid[0], images))
-        for prefix, places in prefixes:
+        possible = [(0, grid)] if output.dim() == 4 else list(prefixes(grid[0], images))
+        for prefix, places in possible:
             layout = Layout(name, first, prefix, (int(places[0]), int(places[1])))
             if (complete := _reading_of(layout, output, read, calls, network)) is not None:
                 return complete
     return None
 
 
-def _prefixes(tokens: int, images: Tensor) -> Iterator[tuple[int, tuple[int, int]]]:
+def prefixes(tokens: int, images: Tensor) -> Iterator[tuple[int, tuple[int, int]]]:
     """Possible numbers of tokens before a grid of patches with about the image's aspect ratio, and the grids."""
     ratio = images.shape[2] / images.shape[3] if images.dim() == 4 else 1.0
     for prefix in range(min(_MOST_PREFIX, tokens - 1) + 1):

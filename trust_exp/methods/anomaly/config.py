@@ -1,9 +1,9 @@
 """Settings of one-class anomaly detection. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from trust_exp.errors import check_range
+from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.methods.config import MethodConfig
 from trust_exp.schema import outside_identity
 
@@ -28,6 +28,35 @@ class NearestConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         check_range("method.neighbours", self.neighbours, least=1)
+
+
+@dataclass
+class PatchCoreConfig(MemoryConfig):
+    """The distance of patches to normal ones, of which a few that cover all are kept (Roth et al. 2022)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("logits", "trained")
+    gives: ClassVar[tuple[str, ...]] = ("scores", "maps")
+
+    _target_: str = "trust_exp.methods.anomaly.patchcore.PatchCore"
+    layers: list[str] = field(default_factory=lambda: ["stage3", "stage4"])  # of a ResNet of timm: layer2, layer3
+    neighbourhood: int = 3  # a patch is the mean of so many places in both directions
+    coreset: float = 0.1  # fraction of the normal patches that is kept
+    projection: int = 128  # random directions in which the coreset is searched; 0: all of them
+    distance: str = "l2"  # or cosine
+    image_score: str = "reweighted"  # of the patches of an image: reweighted, largest, or worst: mean of the worst 1 %
+    smooth: float = 4.0  # of maps, standard deviation in pixels
+
+    def __post_init__(self) -> None:
+        check_choice("method.distance", self.distance, ("l2", "cosine"))
+        check_choice("method.image_score", self.image_score, ("reweighted", "largest", "worst"))
+        check_range("method.coreset", self.coreset, above=0, most=1)
+        check_range("method.projection", self.projection, least=0)
+        check_range("method.smooth", self.smooth, least=0)
+        check_range("method.neighbourhood", self.neighbourhood, least=1)
+        if self.neighbourhood % 2 == 0:
+            raise UserError(f"method.neighbourhood must be odd; got {self.neighbourhood}")
+        if not self.layers:
+            raise UserError("method.layers must name at least one layer")
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """Scores of samples by what normal ones are like, as plain functions of features."""
 
+from collections.abc import Callable, Iterable
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 CHUNK = 2**24  # distances in memory at a time
@@ -21,6 +23,65 @@ def nearest_distance(
         distance = torch.cdist(part, normal)
         found.append(distance.topk(neighbours, dim=1, largest=False).values.mean(1))
     return torch.cat(found)
+
+
+def nearest(
+    features: Float[Tensor, "B D"], bank: Float[Tensor, "N D"]
+) -> tuple[Float[Tensor, " B"], Int64[Tensor, " B"]]:
+    """The L2 distance of each row to its nearest row of the bank, and which one that is.
+
+    Found by matrix products, a part of the rows at a time; the distance itself is then taken of the difference, so that
+    it does not suffer from their cancellation.
+    """
+    half = bank.square().sum(1) / 2
+    rows = max(1, CHUNK // len(bank))
+    place = torch.cat([torch.addmm(half, part, bank.T, alpha=-1).argmin(1) for part in features.split(rows)])
+    return (features - bank[place]).norm(dim=1), place
+
+
+def coreset(
+    features: Float[Tensor, "N D"],
+    number: int,
+    generator: torch.Generator,
+    projection: int = 128,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Int64[Tensor, " K"]:
+    """Rows that cover all others: each is the one that is farthest from those before it (greedy k-centre).
+
+    Args:
+        number: how many, at most N.
+        generator: draws the projection and the first row, on the CPU.
+        projection: to how many random directions the features are reduced for the search; 0: not.
+        progress: wraps the steps.
+
+    Source: Roth et al. 2022 (PatchCore), sec. 3.2.
+    """
+    if 0 < projection < features.shape[1]:
+        directions = torch.randn(features.shape[1], projection, generator=generator) / projection**0.5
+        features = features @ directions.to(features)
+    squares = features.square().sum(1)
+    chosen = torch.empty(number, dtype=torch.int64)
+    place = int(torch.randint(len(features), (1,), generator=generator))
+    closest = torch.full_like(squares, torch.inf)
+    for step in progress(range(number)):
+        chosen[step] = place
+        closest = torch.minimum(closest, squares - 2 * (features @ features[place]) + squares[place])
+        closest[place] = -torch.inf  # rounding never lets a row be chosen twice
+        place = int(closest.argmax())
+    return chosen
+
+
+def reweighted(features: Float[Tensor, "B D"], bank: Float[Tensor, "N D"], neighbours: int = 9) -> Float[Tensor, " B"]:
+    """The factor of an image's score whose most anomalous patch is ``features``: small where normal ones are dense.
+
+    1 - exp(d(f, m)) / sum of exp(d(f, n)) over the rows n of the bank that are nearest to m, the one nearest to f.
+
+    Source: Roth et al. 2022 (PatchCore), Eq. 7.
+    """
+    distance, place = nearest(features, bank)
+    around = torch.cdist(bank[place], bank).topk(min(neighbours, len(bank)), dim=1, largest=False).indices
+    others = (features[:, None] - bank[around]).norm(dim=2)
+    return 1 - (distance - others.logsumexp(1)).exp()
 
 
 def principal_subspace(

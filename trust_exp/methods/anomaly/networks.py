@@ -17,7 +17,7 @@ class Memory(nn.Module):
         models: M, how many sets of normal classes there are.
     """
 
-    gives = ("scores",)
+    gives: tuple[str, ...] = ("scores",)
     kept: tuple[str, ...] = ()  # the tensors that a model keeps
 
     def __init__(self, features: nn.Module, models: int) -> None:
