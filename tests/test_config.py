@@ -228,3 +228,9 @@ def test_a_field_that_came_later_leaves_earlier_runs_their_id(composed):
     without = {**config, "dataset": {key: value for key, value in config["dataset"].items() if key != "fraction"}}
     assert run_id(without) == run_id(config) == "44a94211f0"  # as it was before the field came
     assert run_id(composed("dataset.fraction=0.5")) != run_id(config)
+
+
+def test_no_two_schemas_have_one_name():
+    """conf/ names them without their module, so that the second would silently take the place of the first."""
+    names = [schema.__name__ for schema in schemas()]
+    assert len(names) == len(set(names))

@@ -70,7 +70,7 @@ def fit(quiet_trainer):
             quiet_trainer().test(method, verbose=False)
         else:
             steps = 10 if method.in_stages else 2
-            quiet_trainer(max_steps=steps, callbacks=list(callbacks)).fit(method, datamodule=data)
+            quiet_trainer(max_steps=steps, callbacks=list(callbacks)).fit(method, datamodule=method.training_data(data))
 
     return fit
 
@@ -132,7 +132,9 @@ def test_compiled_and_in_bf16_a_method_takes_the_same_first_step(config, quiet_t
         if change is not None:
             change(method.model)
         steps = 10 if method.in_stages else 1
-        quiet_trainer(max_steps=steps, precision=kind, callbacks=[step := FirstStep()]).fit(method, datamodule=data)
+        quiet_trainer(max_steps=steps, precision=kind, callbacks=[step := FirstStep()]).fit(
+            method, datamodule=method.training_data(data)
+        )
         found.append(step)
     plain, other = found
     assert other.loss == pytest.approx(plain.loss, rel=far)
@@ -165,7 +167,9 @@ def test_a_method_learns_as_it_always_did(config, fit, quiet_trainer):
         fit(method, data)
         found = [value.double().abs().mean().item() for value in method.weights().values()]
     else:
-        quiet_trainer(max_steps=GOLDEN_STEPS, callbacks=[losses := Losses()]).fit(method, datamodule=data)
+        quiet_trainer(max_steps=GOLDEN_STEPS, callbacks=[losses := Losses()]).fit(
+            method, datamodule=method.training_data(data)
+        )
         found = losses.values
         assert len(found) == GOLDEN_STEPS
     golden = json.loads(GOLDEN.read_text())

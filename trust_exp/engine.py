@@ -237,7 +237,7 @@ class Pipeline:
             logger=self.logger.lightning() if self.logger else False,
             log_every_n_steps=fit["log_every"],
             max_epochs=fit["epochs"] or -1,
-            max_steps=fit["steps"] or -1,
+            max_steps=method.steps_for(fit["steps"]) if fit["steps"] else -1,
             gradient_clip_val=fit["gradient_clip"],
         )
         if resume := self.run.checkpoint if self.run.checkpoint.exists() else None:

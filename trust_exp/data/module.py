@@ -276,6 +276,18 @@ class DataModule(L.LightningDataModule):
         models = len(self.subset.normals(self.describe())) or 1
         return max(1, round(models * limit * samples / len(self._among("train", whole))))
 
+    def train_loader(self, rows: Tensor | None = None, position: Callable[[], int] | None = None) -> Any:
+        """Shuffled, augmented training batches, which go on where the training stands.
+
+        Args:
+            rows: int64 [M], places among the training samples that are served; None: all of them.
+            position: gives the number of batches already consumed; None: that of the trainer's step, or 0 without one.
+        """
+        raise NotImplementedError
+
+    def train_dataloader(self) -> Any:
+        return self.train_loader()
+
     def test_dataloader(self) -> Any:
         return self.eval_loader("test")
 
@@ -335,12 +347,14 @@ class ArrayDataModule(DataModule):
         arrays = self.load(split)
         return [labels.numpy() for labels in (arrays.labels, arrays.concepts) if labels is not None]
 
-    def train_dataloader(self) -> ArrayLoader:
-        """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
+    def train_loader(self, rows: Tensor | None = None, position: Callable[[], int] | None = None) -> ArrayLoader:
+        arrays = self._arrays_near_device("train")
+        if rows is not None:
+            arrays = arrays.select(rows.to(arrays.images.device))
         loader: ArrayLoader = ArrayLoader(
-            self._arrays_near_device("train"),
+            arrays,
             self.batch_size,
-            position=lambda: self._consumed(len(loader)),
+            position=position or (lambda: self._consumed(len(loader))),
             seed=self.seed,
             augment=self.augment,
             **self._place(),

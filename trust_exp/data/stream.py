@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -260,15 +260,14 @@ class StreamDataModule(DataModule):
         }
         return [index[kind] for kind in kinds[self.task]]
 
-    def train_dataloader(self) -> StreamLoader:
-        """Shuffled, augmented batches that follow the trainer's step; without a trainer those of the first epoch."""
-        rows = self.rows("train")
+    def train_loader(self, rows: Tensor | None = None, position: Callable[[], int] | None = None) -> StreamLoader:
+        rows = self.rows("train") if rows is None else self.rows("train")[rows]
         loader = self._loader(
             "train",
             rows.repeat(max(1, self.copies)),
             self.batch_size,
             fixed=copy_numbers(len(rows), self.copies, self.seed) if self.copies else None,
-            position=lambda: self._consumed(batches),
+            position=position or (lambda: self._consumed(batches)),
             seed=self.seed,
             augment=self.augment,
         )

@@ -106,6 +106,10 @@ class GradientMethod(Method):
         """The data module of the training, made from the run's data; most methods take those as they are."""
         return data
 
+    def steps_for(self, steps: int) -> int:
+        """Optimiser steps of a training of ``fit.steps``; more where several models take so many each, in turn."""
+        return steps
+
     def scheduled(self, end: float, schedule: Mapping[str, float] | None) -> float:
         """``end``, or where its schedule stands at this step of the training."""
         if schedule is None:

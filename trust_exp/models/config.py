@@ -44,6 +44,50 @@ class PixelsConfig(ModelConfig):
 
 
 @dataclass
+class VaeModelConfig(ModelConfig):
+    """A variational autoencoder of 3.25 million parameters at 28x28 (Abukmeil et al. 2022, sec. 4.2)."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("anomaly",)
+    gives: ClassVar[tuple[str, ...]] = ("code",)
+
+    _target_: str = "trust_exp.models.vae.vae"
+    latents: int = 16
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        check_range("model.latents", self.latents, least=1)
+        check_choice("model.activation", self.activation, ("relu", "silu", "elu", "gelu", "softplus", "tanh"))
+
+
+@dataclass
+class Grad2VaeModelConfig(VaeModelConfig):
+    """The same with an attention to second derivatives of the latents, 3.38 million parameters."""
+
+    gives: ClassVar[tuple[str, ...]] = ("code", "attention")
+
+    _target_: str = "trust_exp.models.vae.grad2vae"
+    activation: str = "silu"
+    target: str = "mean"  # of the derivatives: mean, sample or sigma
+    layer: int = 1  # of the encoder
+    aggregation: str = "convolution"  # of the latents' derivatives: convolution, add or mean
+    fusion: str = "published"  # with the decoder: published, none, gated, dropout, pooled or detached
+    resolution: str = "half"  # of the attention; or full, in more than twice the time
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("model.layer", self.layer, least=1, most=3)
+        check_choice("model.target", self.target, ("mean", "sample", "sigma"))
+        check_choice("model.aggregation", self.aggregation, ("convolution", "add", "mean"))
+        check_choice("model.fusion", self.fusion, ("published", "none", "gated", "dropout", "pooled", "detached"))
+        check_choice("model.resolution", self.resolution, ("half", "full"))
+        if self.activation == "relu" and self.target == "mean":
+            raise UserError(
+                "with model.activation=relu the second derivative of the mean is 0 everywhere: choose silu, or "
+                "model.target=sample or sigma"
+            )
+
+
+@dataclass
 class NetConfig(ModelConfig):
     """Fields of the plain networks."""
 

@@ -4,8 +4,51 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from trust_exp.errors import UserError, check_choice, check_range
-from trust_exp.methods.config import MethodConfig
+from trust_exp.methods.config import MethodConfig, OptimizerConfig
 from trust_exp.schema import outside_identity
+
+
+@dataclass
+class OneClassConfig(MethodConfig):
+    """Fields of the methods that train a model of normal images by gradients."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("anomaly",)
+    gives: ClassVar[tuple[str, ...]] = ("scores", "maps")
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass
+class VaeConfig(OneClassConfig):
+    """A variational autoencoder of normal images; the score is the error of the reconstruction."""
+
+    needs: ClassVar[tuple[str, ...]] = ("code",)
+
+    _target_: str = "trust_exp.methods.anomaly.autoencoders.VaeTraining"
+    loss: str = "bce"  # of pixels, summed over an image; or mse
+    kl: str = "sum"  # over latents, as the evidence bound has it; or mean, as the authors' code of a sister paper
+    beta: float = 1.0  # weight of the divergence
+    draws: int = 4  # of latents for the evidence bound as a score
+
+    def __post_init__(self) -> None:
+        check_choice("method.loss", self.loss, ("bce", "mse"))
+        check_choice("method.kl", self.kl, ("sum", "mean"))
+        check_range("method.beta", self.beta, least=0)
+        check_range("method.draws", self.draws, least=1)
+
+
+@dataclass
+class Grad2VaeConfig(VaeConfig):
+    """A VAE whose decoder sees second derivatives of its latents (Abukmeil et al. 2022)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("code", "attention")
+
+    _target_: str = "trust_exp.methods.anomaly.autoencoders.Grad2VaeTraining"
+    attention: float = 1.0  # weight of the reconstruction by the attention alone, Eq. 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("method.attention", self.attention, least=0)
 
 
 @dataclass

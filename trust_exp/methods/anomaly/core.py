@@ -5,8 +5,32 @@ from collections.abc import Callable, Iterable
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 CHUNK = 2**24  # distances in memory at a time
+
+
+def pixel_error(pixels: Float[Tensor, "B *s"], image: Float[Tensor, "B *s"], kind: str) -> Float[Tensor, " B"]:
+    """The error of a reconstruction, summed over the pixels of each image.
+
+    Args:
+        pixels: before the sigmoid.
+        image: in [0, 1].
+        kind: "bce", the cross-entropy in nats, or "mse", the squared error.
+    """
+    if kind == "bce":
+        errors = F.binary_cross_entropy_with_logits(pixels, image, reduction="none")
+    else:
+        errors = (pixels.sigmoid() - image).square()
+    return errors.flatten(1).sum(1)
+
+
+def divergence(mean: Float[Tensor, "B D"], log_variance: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+    """The divergence KL(q, p) in nats of the normal distribution of each code from the standard one.
+
+    Source: Kingma and Welling 2014, appendix B.
+    """
+    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
 
 
 def nearest_distance(

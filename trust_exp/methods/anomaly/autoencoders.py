@@ -1,0 +1,128 @@
+"""Autoencoders of normal images as methods: what is lost in them is anomalous."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trust_exp.data.batch import DatasetInfo
+from trust_exp.methods.anomaly.core import divergence, pixel_error
+from trust_exp.methods.anomaly.training import OneClass, OneClassTraining
+from trust_exp.models.vae import Decoded, Grad2Vae, Vae
+from trust_exp.rng import keyed_generator
+
+
+class VaeScores(nn.Module):
+    """A VAE and the scores of images by it.
+
+    ``scores``: mean squared error of the reconstruction, the code at its mean; ``scores_elbo``: the negative evidence
+    bound in nats; ``scores_latent``: squared length of the code's mean. ``maps`` [B, H, W] are errors of pixels.
+
+    Args:
+        draws: of latents for the evidence bound, the same for all images.
+    """
+
+    def __init__(self, vae: Vae, loss: str, draws: int) -> None:
+        super().__init__()
+        self.vae, self.loss = vae, loss
+        noise = torch.randn(draws, vae.latents, generator=keyed_generator("elbo"))
+        self.register_buffer("draws", noise, persistent=False)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        found = self.vae(image)
+        rebuilt = found.pixels.sigmoid()
+        errors = (rebuilt - image).square()
+        return {
+            "scores": errors.mean((1, 2, 3)),
+            "scores_elbo": self._bound(image, found),
+            "scores_latent": found.code.mean.square().sum(1),
+            "maps": errors.mean(1),
+            "reconstruction": rebuilt,
+            **self.further(image, found),
+        }
+
+    def _bound(self, image: Tensor, found: Decoded) -> Tensor:
+        errors = [
+            pixel_error(self.pixels(image, found.code.drawn(noise)), image, self.loss)
+            for noise in self.draws  # type: ignore[union-attr]
+        ]
+        return torch.stack(errors).mean(0) + divergence(*found.code)
+
+    def pixels(self, image: Tensor, latents: Tensor) -> Tensor:
+        """The decoder's pixels for latents of images, before the sigmoid."""
+        found: Tensor = self.vae.out(self.vae.penultimate(latents))
+        return found
+
+    def further(self, image: Tensor, found: Decoded) -> dict[str, Tensor]:
+        """Scores that only some models have."""
+        return {}
+
+
+class Grad2VaeScores(VaeScores):
+    """Also ``scores_attention``, the error of what the attention alone rebuilds, and ``scores_mean_attention``.
+
+    The latter is the error of the reconstruction with the features of the attention at their mean over the training, so
+    that they cannot carry an anomaly around the code.
+    """
+
+    vae: Grad2Vae
+
+    def pixels(self, image: Tensor, latents: Tensor) -> Tensor:
+        _, features, _ = self.vae.attend(image)
+        found: Tensor = self.vae.out(self.vae.fused(self.vae.penultimate(latents), features))
+        return found
+
+    def further(self, image: Tensor, found: Decoded) -> dict[str, Tensor]:
+        vae = self.vae
+        picture = found.attention.sigmoid()  # type: ignore[union-attr]
+        blind = vae.out(vae.fused(vae.penultimate(found.code.mean), vae.mean_features[None])).sigmoid()
+        return {
+            "scores_attention": (picture - image).square().mean((1, 2, 3)),
+            "scores_mean_attention": (blind - image).square().mean((1, 2, 3)),
+            "attention": picture.mean(1),
+        }
+
+
+class VaeTraining(OneClassTraining):
+    """Evidence bound of the normal images."""
+
+    scorer: type[VaeScores] = VaeScores
+
+    def __init__(
+        self, model: OneClass, info: DatasetInfo, *, loss: str, kl: str, beta: float, draws: int, **shared: Any
+    ) -> None:
+        super().__init__(model, info, **shared)
+        self.error, self.kl, self.beta = loss, kl, beta
+
+    @classmethod
+    def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> OneClass:
+        members = [model, *(copy.deepcopy(model) for _ in info.normal[1:])]  # each begins as it would alone
+        return OneClass([cls.scorer(one, options["loss"], options["draws"]) for one in members])  # type: ignore[arg-type]
+
+    def loss(self, number: int, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        vae: Vae = self.model.members[number].vae  # type: ignore[assignment]
+        return self.of(vae(image, self.noise(number, len(image), vae.latents)), image)
+
+    def of(self, found: Decoded, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of what the network gives, and its parts."""
+        error = pixel_error(found.pixels, image, self.error).mean()
+        kl = divergence(*found.code).mean()
+        weight = self.beta / found.code.mean.shape[1] if self.kl == "mean" else self.beta
+        return error + weight * kl, {"error": error, "kl": kl}
+
+
+class Grad2VaeTraining(VaeTraining):
+    """The same and the reconstruction by the attention alone (Abukmeil et al. 2022, Eq. 3)."""
+
+    scorer = Grad2VaeScores
+
+    def __init__(self, model: OneClass, info: DatasetInfo, *, attention: float, **others: Any) -> None:
+        super().__init__(model, info, **others)
+        self.attention = attention
+
+    def of(self, found: Decoded, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, parts = super().of(found, image)
+        attention = pixel_error(found.attention, image, self.error).mean()  # type: ignore[arg-type]
+        return loss + self.attention * attention, {**parts, "attention": attention}
