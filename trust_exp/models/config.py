@@ -44,6 +44,23 @@ class PixelsConfig(ModelConfig):
 
 
 @dataclass
+class CaeModelConfig(ModelConfig):
+    """A convolutional autoencoder (Sarafijanovic-Djukic and Davis 2019, baseline)."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("anomaly",)
+    gives: ClassVar[tuple[str, ...]] = ("reconstruction",)
+
+    _target_: str = "trust_exp.models.cae.cae"
+
+
+@dataclass
+class InceptionCaeModelConfig(CaeModelConfig):
+    """The same of inception blocks (Sarafijanovic-Djukic and Davis 2019)."""
+
+    _target_: str = "trust_exp.models.cae.inception_cae"
+
+
+@dataclass
 class VaeModelConfig(ModelConfig):
     """A variational autoencoder of 3.25 million parameters at 28x28 (Abukmeil et al. 2022, sec. 4.2)."""
 

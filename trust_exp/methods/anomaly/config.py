@@ -19,6 +19,33 @@ class OneClassConfig(MethodConfig):
 
 
 @dataclass
+class CaeConfig(OneClassConfig):
+    """An autoencoder of normal images; the score is the error of the reconstruction."""
+
+    needs: ClassVar[tuple[str, ...]] = ("reconstruction",)
+
+    _target_: str = "trust_exp.methods.anomaly.cae.CaeTraining"
+
+
+@dataclass
+class CaeOcsvmConfig(CaeConfig):
+    """A one-class support vector machine on the codes of an autoencoder (Schoelkopf et al. 2001)."""
+
+    _target_: str = "trust_exp.methods.anomaly.cae.CaeOcsvm"
+    nu: float = 0.5  # fraction of normal samples that may lie outside
+
+    def __post_init__(self) -> None:
+        check_range("method.nu", self.nu, above=0, most=1)
+
+
+@dataclass
+class InceptionCaeConfig(CaeConfig):
+    """The nearest neighbour among pooled codes of an autoencoder (Sarafijanovic-Djukic and Davis 2019)."""
+
+    _target_: str = "trust_exp.methods.anomaly.cae.CaeNearest"
+
+
+@dataclass
 class VaeConfig(OneClassConfig):
     """A variational autoencoder of normal images; the score is the error of the reconstruction."""
 

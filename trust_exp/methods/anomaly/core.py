@@ -49,6 +49,26 @@ def nearest_distance(
     return torch.cat(found)
 
 
+def support_vectors(
+    codes: Float[Tensor, "N D"], nu: float
+) -> tuple[Float[Tensor, "S D"], Float[Tensor, " S"], Float[Tensor, ""], Float[Tensor, ""]]:
+    """Support vectors, their weights, the offset and the width of scikit-learn's one-class machine with an RBF kernel.
+
+    A code x lies inside where sum of weight * exp(-width * ||x - vector||²) is at least the offset.
+
+    Args:
+        nu: fraction of the codes that may lie outside.
+    """
+    from sklearn.svm import OneClassSVM
+
+    machine = OneClassSVM(nu=nu, gamma="scale").fit(codes.double().cpu().numpy())
+    found = (machine.support_vectors_, machine.dual_coef_[0], machine.offset_[0], machine._gamma)
+    vectors, weights, offset, gamma = (
+        torch.as_tensor(value, dtype=codes.dtype, device=codes.device) for value in found
+    )
+    return vectors, weights, offset, gamma
+
+
 def nearest(
     features: Float[Tensor, "B D"], bank: Float[Tensor, "N D"]
 ) -> tuple[Float[Tensor, " B"], Int64[Tensor, " B"]]:

@@ -48,9 +48,13 @@ class NormalBatches(L.LightningDataModule):
     def loaders(self) -> list[Any]:
         """One for each model."""
         self.data.trainer = self.trainer  # which knows the device and this process' share
+        return [self.data.train_loader(own, partial(self.consumed, model)) for model, own in enumerate(self.rows)]
+
+    @cached_property
+    def rows(self) -> list[Tensor]:
+        """The normal samples of each model, int64 [N], places among the training samples that are served."""
         labels = self.data.served_labels("train")
-        rows = [torch.isin(labels, torch.tensor(own)).nonzero().squeeze(1) for own in self.normals]
-        return [self.data.train_loader(own, partial(self.consumed, model)) for model, own in enumerate(rows)]
+        return [torch.isin(labels, torch.tensor(own)).nonzero().squeeze(1) for own in self.normals]
 
     @cached_property
     def order(self) -> list[int]:
