@@ -40,7 +40,7 @@ def test_the_score_is_the_squared_distance_to_the_nearest_code():
 
 def test_before_the_end_of_the_training_there_is_no_score_by_codes():
     with pytest.raises(UserError, match="normal codes are kept at the end of the training"):
-        NearestCode(inception_cae(SHAPE, 2))(torch.rand(1, *SHAPE))
+        NearestCode(inception_cae(SHAPE, 2)).eval()(torch.rand(1, *SHAPE))
 
 
 def test_codes_of_any_number_are_loaded():
