@@ -178,6 +178,7 @@ def test_every_recipe_is_of_a_pair_that_makes_a_run():
     assert {tuple(recipe.split("/")[:2]) for recipe in recipes()} <= set(PAIRS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_with_a_recipe_composes_with_it(method, composed):
     for recipe in [recipe for recipe in recipes() if recipe.split("/")[0] == method]:

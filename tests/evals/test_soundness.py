@@ -88,6 +88,7 @@ def mnist(tmp_path_factory, composed_in, shared_data, quiet_trainer):
     return Certified(quiet_trainer, config, folder, 2, folder)
 
 
+@pytest.mark.slow  # the contract test attacks each method's certificates after two steps
 @pytest.mark.parametrize("radius", [0.5, 1.0])
 def test_no_certified_digit_is_broken_by_the_apgd_attacks_of_autoattack(digits, radius):
     assert radius in digits.radii
