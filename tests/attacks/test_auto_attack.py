@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trust_exp.attacks import auto_attack as module
 from trust_exp.attacks.auto_attack import attacks_of, autoattack
+from trust_exp.attacks.auto_pgd_released import apgd_ce, apgd_t
 from trust_exp.attacks.ball import Ball
 from trust_exp.errors import UserError
 from trust_exp.schema import ROOT
@@ -122,6 +123,31 @@ def test_a_saturated_cross_entropy_does_not_hide_broken_points():
     result = autoattack(linear(scale=1000), x, y, 0.5, norm="L2", domain=None, seed=2)
     assert result.survived["apgd-ce"].all()
     assert result.robust.tolist() == [False, False, True]
+
+
+def test_fewer_steps_are_those_of_both_gradient_attacks(trained):
+    model, x, y = trained("mlp", 10)
+    options = {"norm": "L2", "seed": 3}
+    result = autoattack(model, x, y, 0.2, version="fast", steps=2, **options)
+    left = result.correct.nonzero().flatten()
+    for name, attack in (("apgd-ce", apgd_ce), ("apgd-t", apgd_t)):
+        found = attack(model, x[left], y[left], 0.2, steps=2, index=left, **options)
+        left = left[model(found).argmax(1) == y[left]]
+        assert result.survived[name].nonzero().flatten().tolist() == left.tolist()
+    assert result.robust.sum() > autoattack(model, x, y, 0.2, version="fast", **options).robust.sum()
+    with pytest.raises(ValueError, match="steps must be at least 1; got 0"):
+        autoattack(model, x, y, 0.2, steps=0)
+
+
+def test_the_library_with_fewer_steps_is_as_if_made_with_them(trained):
+    model, x, y = trained("mlp", 10)
+    x, y = x[:100], y[:100]
+    result = autoattack(model, x, y, 0.07, version="fast", steps=15, norm="Linf", implementation="official")
+    right = result.correct
+    made = pyautoattack.autopgd_base.APGDAttack(model, n_restarts=1, n_iter=15, norm="Linf", eps=0.07, seed=0, device="cpu")
+    found = made.perturb(x[right], y[right])
+    assert torch.equal(result.survived["apgd-ce"][right], model(found).argmax(1) == y[right])
+    assert 0 < result.survived["apgd-ce"].sum() < right.sum()
 
 
 def test_a_single_image(trained):

@@ -94,6 +94,12 @@ def test_the_library_runs_where_it_is_asked_for_and_the_record_says_so(composed,
     assert report.rows[0].detail["implementation"].startswith("pyautoattack ")
 
 
+def test_the_record_says_where_steps_are_fewer(composed, tmp_path):
+    asked, batch = suite(composed, tmp_path, None, "eval.autoattack.steps=3")
+    report = asked.finish({"test": {"index": batch.index, **asked.step(batch)}})
+    assert report.rows[0].detail["how"] == "L2 3: apgd-ce + apgd-t of 3 steps"
+
+
 def test_no_certificates_nothing_to_skip(composed, tmp_path):
     asked, _ = suite(composed, tmp_path, None, "eval.autoattack.skip_certified=true")
     with pytest.raises(UserError, match=r"skip_certified=true needs the certificates.*eval=\[certify,autoattack\]"):

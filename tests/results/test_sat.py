@@ -3,11 +3,11 @@
 import pytest
 from hydra import compose
 
-from trust_exp.compose import check
+from trust_exp.compose import Composer, check, composing
 from trust_exp.data.sources.cifar import SUPER_CLASSES
 from trust_exp.identity import cell_id
 from trust_exp.results import experiments
-from trust_exp.results.composing import compose_row, composing
+from trust_exp.results.composing import compose_row
 from trust_exp.results.series import find_row, rows_of
 from trust_exp.schema import CONF
 
@@ -105,9 +105,9 @@ def test_a_file_says_what_it_is(file):
 RADII = {"cifar10": 0.5, "cifar100": 0.5, "cifar10plus1": 0.5, "svhn": 0.5}  # the other data sets: 3.0
 
 
-def assert_is_the_papers(name, row):
+def assert_is_the_papers(name, row, composer=None):
     """The attacks, the network and the evaluation of sec. 3.3.1, 3.3.5 and A.5, whatever made them so; its cell."""
-    checked = compose_row(row, "full")
+    checked = compose_row(row, "full", composer=composer)
     method, dataset, attack = checked["method"], checked["dataset"]["name"], checked["eval"].get("autoattack")
     assert checked["recipe"], "it has the paper's schedule"
     inf = name in ("sat/figure_a6", "sat/figure_a7")
@@ -142,20 +142,21 @@ def test_a_row_composes_and_asks_for_what_the_paper_did(item):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_row_composes_and_asks_for_what_the_paper_did():
-    cells = {}
+    cells, composer = {}, Composer()
     with composing():
         for item in ROWS:
-            cells.setdefault(item[0], set()).add(assert_is_the_papers(*item))
+            cells.setdefault(item[0], set()).add(assert_is_the_papers(*item, composer))
     assert {name: len(ids) for name, ids in cells.items()} == {name: len(table.rows) for name, table in OWN.items()}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_file_composes_at_each_size():
+    composer = Composer()
     with composing():
         for name, row in SAMPLE:
             for size in ("small", "smoke"):
-                assert compose_row(row, size)["size"] == size, name
+                assert compose_row(row, size, composer=composer)["size"] == size, name
 
 
 def test_the_part_that_is_attacked_grows_with_x():

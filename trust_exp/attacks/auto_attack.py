@@ -22,7 +22,7 @@ from trust_exp.attacks.auto_pgd_released import apgd_ce, apgd_t
 from trust_exp.attacks.ball import Ball, Norm, rowwise
 from trust_exp.attacks.fast_adaptive_boundary import fab
 from trust_exp.attacks.square_attack import square
-from trust_exp.errors import UserError, check_choice
+from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.verdicts import predicted
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ def autoattack(
     epsilon: float,
     *,
     version: Version = "standard",
+    steps: int = 100,
     batch_size: int = 250,
     implementation: Implementation = "own",
     skip: Bool[Tensor, " B"] | None = None,
@@ -105,6 +106,7 @@ def autoattack(
         y: labels, [B], int64.
         epsilon: radius in the units of x, finite, >= 0; 0: the clean prediction.
         version: "standard", or "fast" without FAB and Square, which rarely change a verdict and take most of the time.
+        steps: of its two APGD attacks, >= 1; fewer are quicker and weaker, and no AutoAttack.
         batch_size: images per batch; in the official library the random draws depend on it.
         implementation: "own": the package's attacks, with random numbers per image, so that no verdict depends on the
             other images. "official": the library, with the verdicts of its ``run_standard_evaluation`` for equal seed
@@ -119,6 +121,7 @@ def autoattack(
     check_choice("implementation", implementation, get_args(Implementation))
     if batch_size < 1 or len(x) == 0:
         raise ValueError(f"AutoAttack needs at least one image and batch_size >= 1; got {len(x)} and {batch_size}")
+    check_range("steps", steps, least=1)
     skip = torch.zeros(len(x), dtype=torch.bool, device=y.device) if skip is None else skip.to(y.device)
     check_per_image("skip", skip, x, torch.bool)
     library, ran = _library() if implementation == "official" else (None, f"trust_exp {installed_version('trust_exp')}")
@@ -131,9 +134,9 @@ def autoattack(
         if epsilon == 0:
             return AutoAttackResult(correct, dict.fromkeys(names, correct), ball.center, ran)
         if library is None:
-            offered = _own_attacks(model, epsilon, seed, logits.shape[1])
+            offered = _own_attacks(model, epsilon, seed, logits.shape[1], steps)
         else:
-            offered = _official_attacks(library, model, ball, epsilon, seed, logits.shape[1])
+            offered = _official_attacks(library, model, ball, epsilon, seed, logits.shape[1], steps)
         attacks = {name: offered[name] for name in names}
         with _global_random_state_kept():
             survived, x_adv = _in_turn(model, attacks, ball, y, index, correct & ~skip, batch_size)
@@ -167,8 +170,8 @@ def _in_turn(
     return survived, x_adv
 
 
-def _own_attacks(model: nn.Module, epsilon: float, seed: int, classes: int) -> dict[str, Attack]:
-    """The package's attacks by name, with the settings of the official standard version."""
+def _own_attacks(model: nn.Module, epsilon: float, seed: int, classes: int, steps: int) -> dict[str, Attack]:
+    """The package's attacks by name, with the settings of the official standard version but for ``steps``."""
     targets = min(9, classes - 1)
 
     def on_balls(attack: Callable[..., Tensor], **own: Any) -> Attack:
@@ -179,8 +182,8 @@ def _own_attacks(model: nn.Module, epsilon: float, seed: int, classes: int) -> d
         return perturb
 
     return {
-        "apgd-ce": on_balls(apgd_ce),
-        "apgd-t": on_balls(apgd_t, targets=targets),
+        "apgd-ce": on_balls(apgd_ce, steps=steps),
+        "apgd-t": on_balls(apgd_t, targets=targets, steps=steps),
         "fab": on_balls(fab, targets=None),
         "fab-t": on_balls(fab, targets=targets),
         "square": on_balls(square),
@@ -226,9 +229,9 @@ class _UnitView:
 
 
 def _official_attacks(
-    library: Callable[..., Any], model: nn.Module, ball: Ball, epsilon: float, seed: int, classes: int
+    library: Callable[..., Any], model: nn.Module, ball: Ball, epsilon: float, seed: int, classes: int, steps: int
 ) -> dict[str, Attack]:
-    """The library's attacks by name, with the settings of its standard version."""
+    """The library's attacks by name, with the settings of its standard version but for ``steps``."""
     view = _UnitView.of(ball, epsilon, classes)
     # "custom" so that the constructor neither prints nor presets; these arguments exist in both distributions.
     suite = library(
@@ -240,6 +243,11 @@ def _official_attacks(
         device=ball.center.device,
     )
     suite.apgd.n_restarts = 1
+    for attack in (suite.apgd, suite.apgd_targeted):  # the gaps between checkpoints follow from the steps
+        attack.n_iter = steps
+        attack.n_iter_2, attack.n_iter_min, attack.size_decr = (
+            max(int(share * steps), 1) for share in (0.22, 0.06, 0.03)
+        )
     suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
     suite.fab.targeted = classes >= 4
     # Untargeted FAB stands in for the targeted runs: the library's five restarts instead of nine targets.

@@ -20,7 +20,7 @@ from trust_exp.commands.table import (
     stored,
     write_table,
 )
-from trust_exp.compose import composing
+from trust_exp.compose import Composer, composing
 from trust_exp.console import say
 from trust_exp.errors import UserError, check_choice
 from trust_exp.identity import cell_id
@@ -92,10 +92,11 @@ def runnable(
     """
     rows: dict[str, tuple[str, Mapping[str, Any]]] = {}
     seen: set[str] = set()
+    composer = Composer()
     with composing():
         for row in experiment.rows:
             try:
-                checked = compose_row(row, size, overrides)
+                checked = compose_row(row, size, overrides, composer)
             except UserError as error:
                 say(f"{row.name} cannot run yet: {error}")
                 continue

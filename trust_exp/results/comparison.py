@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trust_exp.compose import composing
+from trust_exp.compose import Composer, composing
 from trust_exp.errors import UserError
 from trust_exp.identity import cell_id, eval_id
 from trust_exp.references import cells_of
@@ -125,7 +125,8 @@ def fill(name: str, results: Sequence[Found], size: str | None = None, overrides
     pairs = None if overrides else {_pair_of(row.choices) for row in experiment.rows if not missing_choices(row)}
     stored = place(results, pairs)
     with composing():
-        rows = [_fill_row(experiment, row, stored, size, overrides) for row in experiment.rows]
+        composer = Composer()
+        rows = [_fill_row(experiment, row, stored, size, overrides, composer) for row in experiment.rows]
     return Table(
         name=name,
         title=experiment.title,
@@ -188,7 +189,12 @@ def _was_asked(found: Found, suite: str, asked: str | None) -> bool:
 
 
 def _fill_row(
-    experiment: Experiment, row: Printed, stored: Stored, size: str | None, overrides: tuple[str, ...]
+    experiment: Experiment,
+    row: Printed,
+    stored: Stored,
+    size: str | None,
+    overrides: tuple[str, ...],
+    composer: Composer,
 ) -> TableRow:
     printed = {metric: _printed(row.paper.values.get(metric)) for metric in experiment.columns}
     empty = TableRow(
@@ -205,8 +211,8 @@ def _fill_row(
         return replace(empty, state=f"not run, cannot yet: {lost}")
     for tried in _sizes_of(stored, None if overrides else _pair_of(row.choices), size):
         try:
-            own = compose_row(row, tried)
-            checked = compose_row(row, tried, overrides) if overrides else own
+            own = compose_row(row, tried, composer=composer)
+            checked = compose_row(row, tried, overrides, composer) if overrides else own
         except UserError as error:
             return replace(empty, state=f"not run, cannot yet: {error}")
         seeds = stored.cells.get(cell_id(checked), {})

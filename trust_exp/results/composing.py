@@ -6,7 +6,7 @@ Imports no torch.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trust_exp.compose import check, composed, composing
+from trust_exp.compose import Composer, composed, composing
 from trust_exp.errors import UserError, unknown
 from trust_exp.messages import sentence_for
 from trust_exp.results.experiments import Printed, missing_choices, read
@@ -18,8 +18,13 @@ def without_hydra(overrides: Iterable[str]) -> list[str]:
     return [text for text in overrides if not text.lstrip("+~").startswith(("hydra/", "hydra."))]
 
 
-def compose_row(row: Printed, size: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def compose_row(
+    row: Printed, size: str, overrides: Sequence[str] = (), composer: Composer | None = None
+) -> dict[str, Any]:
     """The checked configuration of a row at a size; within ``composing()``.
+
+    Args:
+        composer: remembers the runs that several rows build on.
 
     Raises:
         UserError: if it cannot run, as it chooses what does not exist (yet) or sets what cannot be.
@@ -28,7 +33,7 @@ def compose_row(row: Printed, size: str, overrides: Sequence[str] = ()) -> dict[
         raise UserError(lost)
     try:
         given = [f"+experiments/{row.table}={row.name}", f"size={size}", *without_hydra(overrides)]
-        return check(composed(given))
+        return (composer or Composer()).check(composed(given))
     except Exception as error:
         sentence = sentence_for(error)
         if sentence is None:

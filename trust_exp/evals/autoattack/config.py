@@ -22,6 +22,7 @@ class AutoAttackConfig(EvalConfig):
     norm: str = "L2"
     epsilon: float = MISSING  # in the data's own units
     version: str = "standard"  # or fast: its two APGD attacks
+    steps: int = added_later(100)  # of its APGD attacks; fewer only to see that it runs
     samples: int | None = None  # the first so many test images; None: all
     batch_size: int = 500  # it takes part in the official library's random draws
     seed: int = 0
@@ -32,6 +33,7 @@ class AutoAttackConfig(EvalConfig):
         check_choice("eval.autoattack.norm", self.norm, ("L2", "Linf"))
         check_choice("eval.autoattack.version", self.version, ("standard", "fast"))
         check_range("eval.autoattack.epsilon", self.epsilon, least=0)
+        check_range("eval.autoattack.steps", self.steps, least=1)
         check_range("eval.autoattack.samples", self.samples, least=1)
         check_range("eval.autoattack.batch_size", self.batch_size, least=1)
         check_choice("eval.autoattack.implementation", self.implementation, ("own", "official"))

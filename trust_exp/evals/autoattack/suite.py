@@ -33,6 +33,7 @@ class AutoAttackSuite(Suite):
         norm: Norm,
         epsilon: float,
         version: Version,
+        steps: int,
         samples: int | None,
         batch_size: int,
         seed: int,
@@ -41,7 +42,7 @@ class AutoAttackSuite(Suite):
     ) -> None:
         super().__init__()
         self.norm, self.epsilon, self.version = norm, epsilon, version
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.steps, self.samples, self.batch_size, self.seed = steps, samples, batch_size, seed
         self.asked, self.implementation = implementation, ""
         self.skip_certified = skip_certified
 
@@ -72,6 +73,7 @@ class AutoAttackSuite(Suite):
             self.epsilon,
             norm=self.norm,
             version=self.version,
+            steps=self.steps,
             seed=self.seed,
             batch_size=len(batch.label),
             domain=self.context.info.domain,
@@ -107,6 +109,8 @@ class AutoAttackSuite(Suite):
             "implementation": next(name for name in self.context.gather(self.implementation) if name),
             "how": f"{self.norm} {self.epsilon:.3g}: {' + '.join(attacks)}",
         }
+        if self.steps != 100:
+            detail["how"] += f" of {self.steps} steps"
         if self.context.facts.get("stopping_rows"):
             detail["how"] += "; weights chosen on other test images"
         if self.skip_certified:
