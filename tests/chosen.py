@@ -28,6 +28,17 @@ def plain_method() -> str:
     raise LookupError("no method trains a plain classifier")
 
 
+def method_for(model: str) -> list[str]:
+    """The overrides that choose a method which trains a model: a plain one, or one for one normal class."""
+    schema = choices.read_choice("model", model).schema
+    if set(getattr(schema, "tasks", ())) != {"anomaly"}:
+        return [f"method={plain_method()}"]
+    for name in filter(finds_anomalies, choices.names("method")):
+        if set(getattr(choices.read_choice("method", name).schema, "needs", ())) <= set(schema.gives):
+            return [f"method={name}", "dataset.normal_class=0"]
+    raise LookupError(f"no method is for model={model}")
+
+
 def source_for(method: str, network: str = "", dataset: str = "digits") -> list[str]:
     """The overrides that a method needs that builds on a run; none for others."""
     source = ",".join(filter(None, (f"method={plain_method()}", f"dataset={dataset}", network)))

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 from omegaconf import OmegaConf
 
-from tests.chosen import finds_anomalies, normal_class_for, plain_method, source_for
+from tests.chosen import finds_anomalies, method_for, normal_class_for, source_for
 from trust_exp import choices
 from trust_exp.build import build
 from trust_exp.errors import UserError
@@ -76,9 +76,7 @@ def test_every_model_is_called_what_its_file_is_called(composed):
     for path in (CONF / "model").glob("*.yaml"):
         extra = ["dataset=two_moons"] if "two_moons" in path.stem else []
         built_on = path.stem in ("frozen", "trained")
-        extra += ["method=transfer", *source_for("transfer")] if built_on else [f"method={plain_method()}"]
-        if path.stem == "pixels":
-            extra = ["method=nearest", "dataset.normal_class=0"]
+        extra += ["method=transfer", *source_for("transfer")] if built_on else method_for(path.stem)
         if path.stem not in ("timm", "none"):  # model.name says which of timm; none is no model
             assert composed(f"model={path.stem}", *extra)["model"]["name"] == path.stem
 

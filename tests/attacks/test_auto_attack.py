@@ -144,7 +144,9 @@ def test_the_library_with_fewer_steps_is_as_if_made_with_them(trained):
     x, y = x[:100], y[:100]
     result = autoattack(model, x, y, 0.07, version="fast", steps=15, norm="Linf", implementation="official")
     right = result.correct
-    made = pyautoattack.autopgd_base.APGDAttack(model, n_restarts=1, n_iter=15, norm="Linf", eps=0.07, seed=0, device="cpu")
+    made = pyautoattack.autopgd_base.APGDAttack(
+        model, n_restarts=1, n_iter=15, norm="Linf", eps=0.07, seed=0, device="cpu"
+    )
     found = made.perturb(x[right], y[right])
     assert torch.equal(result.survived["apgd-ce"][right], model(found).argmax(1) == y[right])
     assert 0 < result.survived["apgd-ce"].sum() < right.sum()

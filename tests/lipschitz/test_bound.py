@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from tests.lipschitz.networks import image_net
+from trust_exp import choices
 from trust_exp.build import build
 from trust_exp.errors import UserError
 from trust_exp.lipschitz import RULES, Context, LipschitzBound, MinMax, Normalize, Residual, lipschitz_constant
 from trust_exp.lipschitz.bound import GAP_STEPS
-from trust_exp.schema import CONF, find_schema
+from trust_exp.schema import find_schema
 
 
 def norm(weight: Tensor) -> Tensor:
@@ -362,14 +363,14 @@ def test_layers_without_a_constant_are_refused(pool, message):
 SMALL = {"preact_resnet18": ["model.widths=[4,4,4,4]"], "wide_resnet": ["model.depth=10", "model.width=1"]}
 
 
-MODELS = {path.stem for path in (CONF / "model").glob("*.yaml")} - {
-    "none",
-    "frozen",
-    "trained",
-}  # the last two: their source says it
+MODELS = [  # without those whose source says it
+    name
+    for name in choices.names("model")
+    if "logits" in getattr(choices.read_choice("model", name).schema, "gives", ()) and name not in ("frozen", "trained")
+]
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", MODELS)
 def test_a_model_says_whether_its_layers_are_known(composed, name):
     dataset, shape = ("two_moons", (2,)) if name == "mlp_two_moons" else ("tiny_imagenet", (3, 64, 64))
     node = composed("method=standard", f"model={name}", f"dataset={dataset}", *SMALL.get(name, []))["model"]
