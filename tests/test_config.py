@@ -5,10 +5,12 @@ import re
 from itertools import product
 
 import pytest
+from hydra._internal.hydra import Hydra
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from tests.chosen import finds_anomalies, method_for, normal_class_for, source_for
-from trust_exp import choices
+from trust_exp import choices, compose
 from trust_exp.build import build
 from trust_exp.errors import UserError
 from trust_exp.identity import run_id
@@ -59,7 +61,7 @@ def test_every_pair_composes_or_says_what_is_missing(composed, method, dataset):
     assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
     usual, left_out = usual_evals(method), set(config.get("left_out", {}))
     assert set(config["eval"]) == usual - left_out
-    plain = ("MlpConfig", "ConvNetConfig", "FrozenConfig", "TrainedConfig", "PixelsConfig")
+    plain = ("MlpConfig", "ConvNetConfig", "FrozenConfig", "TrainedConfig", "RawPixelsConfig")
     certified = config["model"]["_schema_"].rpartition(":")[2] in plain
     assert left_out == (set() if certified else usual & {"certify"})
 
@@ -226,6 +228,19 @@ def test_a_field_that_came_later_leaves_earlier_runs_their_id(composed):
     without = {**config, "dataset": {key: value for key, value in config["dataset"].items() if key != "fraction"}}
     assert run_id(without) == run_id(config) == "44a94211f0"  # as it was before the field came
     assert run_id(composed("dataset.fraction=0.5")) != run_id(config)
+
+
+def test_the_mode_of_hydra_is_read_from_the_overrides():
+    """``Hydra.get_mode`` composes everything for it."""
+    assert Hydra.get_mode(None, "config", ["seed=0", "+hydra.mode=RUN", "hydra.mode=MULTIRUN"]) == RunMode.MULTIRUN
+    assert Hydra.get_mode(None, "config", ["hydra.mode=BOTH"]) is Hydra.get_mode(None, "config", ["seed=0"]) is None
+
+
+def test_a_second_schema_of_one_name_is_refused(monkeypatch):
+    other = type("CllConfig", (), {"__module__": "mine"})
+    monkeypatch.setattr(compose, "schemas", lambda: [*schemas(), other])
+    with pytest.raises(UserError, match=r"two schemas are called CllConfig, in trust_exp.methods.lipschitz.* and mine"):
+        compose._register_parts.__wrapped__()
 
 
 def test_no_two_schemas_have_one_name():

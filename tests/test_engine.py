@@ -137,6 +137,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_li
     assert_same_weights(folder, uninterrupted)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(command_line, tmp_path):
     arguments = ["size=smoke", "eval=[clean,certify,autoattack]", "dataset.eval_batch_size=7", "accelerator.kind=cpu"]
     process = command_line(*arguments, "accelerator=ddp")

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from trust_exp import choices
-from trust_exp.schema import CONF, ROOT, schemas
+from trust_exp.schema import CONF, ROOT
 
 PACKAGE = ROOT / "trust_exp"
 MODULES = {
@@ -60,11 +60,6 @@ def test_no_other_file_names_an_eval(name):
     for path in PACKAGE.rglob("*.py"):
         if not path.is_relative_to(PACKAGE / "evals" / name):
             assert f"trust_exp.evals.{name}" not in {".".join(each.split(".")[:3]) for each in imports(path)}, path
-
-
-def test_no_two_schemas_have_one_name():
-    names = [schema.__name__ for schema in schemas()]
-    assert sorted(set(names)) == sorted(names)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -16,9 +16,11 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trust_exp import choices
@@ -48,17 +50,7 @@ def register() -> "Composer":
     Returns:
         The composer that names the folders of runs; it remembers what it has checked.
     """
-    store = ConfigStore.instance()
-    # Hydra copies its sources each time it composes, this store among them: a tenth of a second for what never changes.
-    vars(store)["__deepcopy__"] = lambda memo: store
-    for schema in schemas():
-        node = {"_schema_": f"{schema.__module__}:{schema.__name__}", **defaults(schema)}
-        store.store(group="schema", name=schema.__name__, node=node)
-    # Hydra finds plugins by walking folders, and so misses those of an editable install.
-    for name in ("searchpath", "launchers"):
-        for value in vars(importlib.import_module(f"hydra_plugins.trust_exp.{name}")).values():
-            if isinstance(value, type) and value.__module__.startswith("hydra_plugins."):
-                Plugins.instance().register(value)
+    _register_parts()
     composer = Composer()
     resolvers: dict[str, Callable[..., Any]] = {
         "model_for": model_for,
@@ -74,6 +66,33 @@ def register() -> "Composer":
     for key, resolver in resolvers.items():
         OmegaConf.register_new_resolver(key, resolver, replace=True)
     return composer
+
+
+@cache
+def _register_parts() -> None:
+    store = ConfigStore.instance()
+    # Hydra copies its sources each time it composes, this store among them: a tenth of a second for what never changes.
+    vars(store)["__deepcopy__"] = lambda memo: store
+    seen: dict[str, type] = {}
+    for schema in schemas():
+        if (other := seen.setdefault(schema.__name__, schema)) is not schema:
+            raise UserError(
+                f"two schemas are called {schema.__name__}, in {other.__module__} and {schema.__module__}; rename one"
+            )
+        node = {"_schema_": f"{schema.__module__}:{schema.__name__}", **defaults(schema)}
+        store.store(group="schema", name=schema.__name__, node=node)
+    # Hydra finds plugins by walking folders, and so misses those of an editable install.
+    for name in ("searchpath", "launchers"):
+        for value in vars(importlib.import_module(f"hydra_plugins.trust_exp.{name}")).values():
+            if isinstance(value, type) and value.__module__.startswith("hydra_plugins."):
+                Plugins.instance().register(value)
+    # Hydra composes everything once more to read hydra.mode, a quarter of a second; only overrides set it here.
+    Hydra.get_mode = _mode_in  # type: ignore[method-assign, assignment]
+
+
+def _mode_in(hydra: Hydra, config_name: str | None, overrides: Sequence[str]) -> RunMode | None:
+    given = [text.split("=", 1)[1] for text in overrides if text.lstrip("+").startswith("hydra.mode=")]
+    return RunMode.__members__.get(given[-1]) if given else None
 
 
 def with_task(overrides: Sequence[str]) -> list[str]:

@@ -63,7 +63,7 @@ class Rounded(nn.Module):
         pytest.param("mlp", 10, "L2", 0.5, 16, marks=pytest.mark.slow),
         pytest.param("mlp", 5, "Linf", 0.12, 16, marks=pytest.mark.slow),
         pytest.param("mlp", 2, "Linf", 0.2, 8, marks=pytest.mark.slow),
-        ("rounded mlp", 4, "Linf", 0.15, 6),
+        pytest.param("rounded mlp", 4, "Linf", 0.15, 6, marks=pytest.mark.slow),
         pytest.param("conv", 10, "Linf", 0.04, 30, marks=pytest.mark.slow),
         pytest.param("conv", 10, "L2", 0.3, 30, marks=pytest.mark.slow),
         pytest.param("conv", 3, "L2", 0.6, 30, marks=pytest.mark.slow),
@@ -127,11 +127,11 @@ def test_a_saturated_cross_entropy_does_not_hide_broken_points():
 
 def test_fewer_steps_are_those_of_both_gradient_attacks(trained):
     model, x, y = trained("mlp", 10)
-    options = {"norm": "L2", "seed": 3}
-    result = autoattack(model, x, y, 0.2, version="fast", steps=2, **options)
+    x, y, options = x[:150], y[:150], {"norm": "L2", "seed": 3}
+    result = autoattack(model, x, y, 0.2, version="fast", steps=1, **options)
     left = result.correct.nonzero().flatten()
     for name, attack in (("apgd-ce", apgd_ce), ("apgd-t", apgd_t)):
-        found = attack(model, x[left], y[left], 0.2, steps=2, index=left, **options)
+        found = attack(model, x[left], y[left], 0.2, steps=1, index=left, **options)
         left = left[model(found).argmax(1) == y[left]]
         assert result.survived[name].nonzero().flatten().tolist() == left.tolist()
     assert result.robust.sum() > autoattack(model, x, y, 0.2, version="fast", **options).robust.sum()
@@ -367,14 +367,14 @@ def test_the_attacks_have_the_settings_of_the_standard_version(monkeypatch, clas
             module, name, lambda *given, name=name, **options: seen.setdefault(name, []).append(options)
         )
     x = torch.rand(3, 2)
-    for attack in module._own_attacks(nn.Identity(), 0.1, 5, classes).values():
+    for attack in module._own_attacks(nn.Identity(), 0.1, 5, classes, steps=70).values():
         attack(Ball.around(x, 0.1, norm="L2", domain=(0.0, 2.0)), torch.zeros(3), torch.arange(3))
     shared = {"norm": "L2", "domain": (0.0, 2.0), "seed": 5}
     for options in (each for given in seen.values() for each in given):
         assert torch.equal(options.pop("index"), torch.arange(3))
     assert seen == {
-        "apgd_ce": [shared],
-        "apgd_t": [shared | {"targets": targets}],
+        "apgd_ce": [shared | {"steps": 70}],
+        "apgd_t": [shared | {"targets": targets, "steps": 70}],
         "fab": [shared | {"targets": None}, shared | {"targets": targets}],
         "square": [shared],
     }
@@ -391,13 +391,16 @@ def test_the_library_has_the_settings_of_its_standard_version(classes, targeted,
         made.update(options, suite=pyautoattack.AutoAttack(model, **options))
         return made["suite"]
 
-    offered = module._official_attacks(library, nn.Identity(), ball, 0.5, 7, classes)
+    offered = module._official_attacks(library, nn.Identity(), ball, 0.5, 7, classes, steps=100)
     assert list(offered) == ["apgd-ce", "apgd-t", "fab", "fab-t", "square"]
     low, high = domain or (-1.5, 2.5)  # the data, half their range, and twice epsilon
     assert made["eps"] == pytest.approx(0.5 / (high - low))
     assert (made["norm"], made["seed"], made["version"]) == ("L2", 7, "custom")
     suite = made["suite"]
     assert suite.apgd.n_restarts == 1
+    for name in ("n_iter", "n_iter_2", "n_iter_min", "size_decr"):  # the gaps between checkpoints follow from the steps
+        usual = pyautoattack.autopgd_base.APGDAttack(nn.Identity(), eps=0.1)
+        assert getattr(suite.apgd, name) == getattr(suite.apgd_targeted, name) == getattr(usual, name)
     assert suite.apgd_targeted.n_target_classes == suite.fab.n_target_classes == min(9, classes - 1)
     assert suite.fab.targeted is targeted
     assert suite.fab.n_restarts == (1 if targeted else 5)

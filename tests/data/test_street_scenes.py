@@ -176,6 +176,7 @@ def test_a_door_is_labelled_and_coloured_where_perspective_puts_it():
         assert np.abs(maps.image[:, mask & ~edge].astype(int) - np.array(colour)[:, None]).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_part_lies_on_its_object():
     _, label, part, _, _ = scenes()
     owner = np.array([CLASSES.index(name.split("/")[0]) for name in PARTS])

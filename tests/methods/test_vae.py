@@ -133,6 +133,7 @@ def test_the_scores_are_those_of_their_definitions():
     torch.testing.assert_close(found["scores_elbo"], slow)
 
 
+@pytest.mark.slow
 def test_a_trained_vae_rebuilds_normal_images_better(composed, quiet_trainer):
     method = trained(composed, quiet_trainer, "method=vae", "dataset.normal_class=0", epochs=60)
     data = method.batches.data

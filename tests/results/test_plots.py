@@ -49,7 +49,7 @@ def own(tmp_path, monkeypatch):
         ROW.format(series="", rate=0.5, row="full", group="Digits", curve="full", more="")
     )
     monkeypatch.setattr(experiments, "EXPERIMENTS", tmp_path)
-    monkeypatch.setattr(comparison, "compose_row", lambda row, size, *_: config(row, size))
+    monkeypatch.setattr(comparison, "compose_row", lambda row, size, *_, **__: config(row, size))
     return tmp_path / "paper"
 
 

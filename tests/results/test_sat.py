@@ -170,6 +170,7 @@ def test_the_part_that_is_attacked_grows_with_x():
             assert float(share or 1) == pytest.approx(row.paper.x / 100)
 
 
+@pytest.mark.slow
 def test_the_same_run_in_two_figures_is_one_run():
     pairs = [
         ("figure_3_4/a_cat", "table_3_3/sat"),

@@ -45,6 +45,7 @@ def test_a_file_is_readable_and_its_last_row_runs(file):
         assert attack["epsilon"] == checked["method"].get("epsilon", attack["epsilon"])
 
 
+@pytest.mark.slow
 def test_the_same_part_is_attacked_whichever_it_is():
     """Of the long tail: what five rare classes have, or as many others."""
     kept = [round(6000 * 50 ** (-number / 9)) for number in range(10)]

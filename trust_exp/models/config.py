@@ -34,7 +34,7 @@ class NoModelConfig(ModelConfig):
 
 
 @dataclass
-class PixelsConfig(ModelConfig):
+class RawPixelsConfig(ModelConfig):
     """No network: the pixels themselves, which need no training."""
 
     tasks: ClassVar[tuple[str, ...]] = ("anomaly",)
