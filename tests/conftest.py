@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,14 @@ from unittest.mock import patch
 
 import pytest
 from hydra import initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from hypothesis import HealthCheck, settings
-from omegaconf import DictConfig
+from omegaconf import DictConfig, base, grammar_parser
+from omegaconf import _utils as omegaconf_utils
+from omegaconf.resolvers import oc
 
 from tests.chosen import plain_method
 from tests.waiting import PATIENCE
@@ -39,6 +44,25 @@ SHARED = ROOT.parent / "shared"
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_conf_once() -> Iterator[None]:
+    """Hydra reads every file of conf/, and OmegaConf parses every interpolation, once and not at each composition."""
+    whole, results = ConfigRepository.load_config, {}
+
+    def load(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+        key = (config_path, *(source.path for source in repository.get_sources()))
+        if key not in results:
+            results[key] = whole(repository, config_path)
+        return deepcopy(results[key])
+
+    parsers = [(module, vars(module)["parse"]) for module in (grammar_parser, omegaconf_utils, base, oc)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ConfigRepository, "load_config", load)
+        for module, parse in parsers:
+            patched.setattr(module, "parse", cache(parse))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -101,7 +101,7 @@ def official_run(model, x, y, epsilon, norm, loss, start) -> tuple[Tensor, Tenso
 
 
 @pytest.mark.filterwarnings("ignore:there are .* points with zero gradient")
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("conv", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(("norm", "epsilon"), [("L2", 0.15), ("L2", 0.5), ("Linf", 0.02), ("Linf", 0.06)])
 def test_agrees_with_the_official_code(trained, monkeypatch, kind, loss, norm, epsilon):

@@ -57,7 +57,10 @@ def traits(boxes, size):
     return share
 
 
-@pytest.mark.parametrize("size", [(32, 32), (375, 500), (500, 333), (60, 200), (200, 60), (10, 1000), (1000, 10)])
+LONG = [pytest.param(size, marks=pytest.mark.slow) for size in ((500, 333), (200, 60), (10, 1000), (1000, 10))]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (375, 500), (60, 200), *LONG])
 def test_resized_crops_are_distributed_as_torchvisions(size):
     ours, theirs = traits(boxes_of(size), size), traits(torchvision_boxes(size), size)
     for name in ours:

@@ -252,7 +252,7 @@ def test_a_part_may_be_val(module):
 # --- the same, whoever decodes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_number_of_workers_changes_nothing(module, workers):
     alone, helped = (module(augment=EVERYTHING, batch_size=4, workers=count) for count in (0, workers))
     torch.manual_seed(0)

@@ -89,7 +89,7 @@ def test_equal_rows_of_the_last_layer_have_distance_zero_and_finite_gradients(cl
     assert torch.autograd.grad(found.pairwise.sum(), model[1].weight)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("through_iterations", [False, True])
+@pytest.mark.parametrize("through_iterations", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradient_of_worst_is_that_of_finite_differences(through_iterations):
     torch.manual_seed(1)
     model = nn.Sequential(

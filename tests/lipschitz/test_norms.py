@@ -71,7 +71,14 @@ def test_bound_of_a_small_convolution_is_its_norm():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding", "size"), [(3, 1, 1, 16), (3, 2, 1, 16), (4, 2, 1, 16), (4, 2, 0, 14), (1, 1, 0, 9)]
+    ("kernel", "stride", "padding", "size"),
+    [
+        (3, 1, 1, 16),
+        pytest.param(3, 2, 1, 16, marks=pytest.mark.slow),
+        pytest.param(4, 2, 1, 16, marks=pytest.mark.slow),
+        (4, 2, 0, 14),
+        (1, 1, 0, 9),
+    ],
 )
 def test_torus_bound_is_tight_at_realistic_sizes(torus_only, kernel, stride, padding, size):
     torch.manual_seed(0)

@@ -226,8 +226,16 @@ STOPPING = "method.stopping={samples: 20, at: [0.25, 0.5, 1.0]}"
     "given",
     [
         ["method=sat", "method.subset.fraction=0.3", "method.attack.random_start=true", STOPPING],
-        ["method=trades", "method.subset.by=class", "method.subset.count=4", "method.ensembling={start: 0, end: 0.6}"],
-        ["method=fast_at", "method.monitor.every=3"],
+        pytest.param(
+            [
+                "method=trades",
+                "method.subset.by=class",
+                "method.subset.count=4",
+                "method.ensembling={start: 0, end: 0.6}",
+            ],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["method=fast_at", "method.monitor.every=3"], marks=pytest.mark.slow),
     ],
     ids=["sat", "trades", "fast_at"],
 )

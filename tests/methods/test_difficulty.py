@@ -81,6 +81,7 @@ def uninterrupted(composed_in, tmp_path_factory) -> Run:
 # --- the numbers ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_number_against_one_that_keeps_everything(composed, tmp_path, monkeypatch, uninterrupted):
     """All logits of all steps and the network at each step are stored, and the measures taken in float64 at the end."""
     seen, networks, served = [], {}, {}
