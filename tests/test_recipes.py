@@ -260,7 +260,8 @@ def smoke(command_line_in, tmp_path_factory):
     def smoke(method: str, dataset: str, *more: str) -> None:
         network = "" if dataset == "two_moons" else SMALL_NETWORK
         source = source_for(method, network, dataset)
-        done = line.here(f"method={method}", f"dataset={dataset}", "size=smoke", *source, *more)
+        given = (*source, *normal_class_for(method, dataset), *more)
+        done = line.here(f"method={method}", f"dataset={dataset}", "size=smoke", *given)
         assert done.returncode in (None, 0), done.stderr
         path = done.stdout.splitlines()[-1].removeprefix("result:").strip()
         result = json.loads(Path(path).read_text())
