@@ -343,7 +343,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
     for file, facts in manifest["files"].items():
         path = folder / file
-        size = path.stat().st_size if path.is_file() else None
+        size = path.stat().st_size if os.path.isfile(path) else None  # False also for a name that no file can have
         if size is None:
             raise UserError(f"{path} is missing; {_rebuild(folder)}")
         if size != facts["bytes"]:
