@@ -1,7 +1,7 @@
 """Autoencoders of normal images as methods: what is lost in them is anomalous."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -44,16 +44,16 @@ class VaeScores(nn.Module):
         }
 
     def _bound(self, image: Tensor, found: Decoded) -> Tensor:
+        decode = self.decoder(image)
         errors = [
-            pixel_error(self.pixels(image, found.code.drawn(noise)), image, self.loss)
+            pixel_error(decode(found.code.drawn(noise)), image, self.loss)
             for noise in self.draws  # type: ignore[union-attr]
         ]
         return torch.stack(errors).mean(0) + divergence(*found.code)
 
-    def pixels(self, image: Tensor, latents: Tensor) -> Tensor:
-        """The decoder's pixels for latents of images, before the sigmoid."""
-        found: Tensor = self.vae.out(self.vae.penultimate(latents))
-        return found
+    def decoder(self, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """Maps latents of these images to the decoder's pixels, before the sigmoid."""
+        return lambda latents: self.vae.out(self.vae.penultimate(latents))
 
     def further(self, image: Tensor, found: Decoded) -> dict[str, Tensor]:
         """Scores that only some models have."""
@@ -69,10 +69,9 @@ class Grad2VaeScores(VaeScores):
 
     vae: Grad2Vae
 
-    def pixels(self, image: Tensor, latents: Tensor) -> Tensor:
-        _, features, _ = self.vae.attend(image)
-        found: Tensor = self.vae.out(self.vae.fused(self.vae.penultimate(latents), features))
-        return found
+    def decoder(self, image: Tensor) -> Callable[[Tensor], Tensor]:
+        _, features, _ = self.vae.attend(image)  # once for all draws: it takes longer than the decoder
+        return lambda latents: self.vae.out(self.vae.fused(self.vae.penultimate(latents), features))
 
     def further(self, image: Tensor, found: Decoded) -> dict[str, Tensor]:
         vae = self.vae
