@@ -238,6 +238,7 @@ def test_a_field_that_came_later_leaves_earlier_runs_their_id(composed):
 
 def test_the_mode_of_hydra_is_read_from_the_overrides():
     """``Hydra.get_mode`` composes everything for it."""
+    compose.register()
     assert Hydra.get_mode(None, "config", ["seed=0", "+hydra.mode=RUN", "hydra.mode=MULTIRUN"]) == RunMode.MULTIRUN
     assert Hydra.get_mode(None, "config", ["hydra.mode=BOTH"]) is Hydra.get_mode(None, "config", ["seed=0"]) is None
 
