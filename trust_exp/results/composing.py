@@ -44,10 +44,11 @@ def compose_row(
 def check_row_overrides(name: str, size: str, overrides: Sequence[str]) -> None:
     """Raise UserError for overrides with which no row can be composed, though one can be without them."""
     refused: UserError | None = None
+    composer = Composer()
     with composing():
         for row in read(name).rows if overrides else ():
             try:
-                compose_row(row, size, overrides)
+                compose_row(row, size, overrides, composer)
                 return
             except UserError as error:
                 refused = refused or (None if missing_choices(row) else error)
