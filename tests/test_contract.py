@@ -153,7 +153,7 @@ class Losses(L.Callback):
         self.values.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def test_a_method_learns_as_it_always_did(config, fit, quiet_trainer, monkeypatch):
+def test_a_method_learns_as_it_always_did(config, fit, quiet_trainer, monkeypatch, unchecked_shapes):
     """The losses of its first steps, or the means of the tensors that it solves, against those in golden_losses.json.
 
     If they change, say in the commit which and why, and write them anew:
