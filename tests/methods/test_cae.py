@@ -4,12 +4,10 @@ import pytest
 import torch
 from sklearn.svm import OneClassSVM
 
-from trust_exp.build import build
+from tests.methods.one_class import trained
 from trust_exp.errors import UserError
 from trust_exp.methods.anomaly.cae import NearestCode, SupportVectors
 from trust_exp.models.cae import inception_cae
-from trust_exp.networks import make_network
-from trust_exp.rng import drawing_from
 
 SHAPE = (1, 8, 8)
 
@@ -54,18 +52,9 @@ def test_codes_of_any_number_are_loaded():
 @pytest.mark.parametrize("method", ["cae", "cae_ocsvm", "inception_cae"])
 def test_each_class_at_once_ends_as_in_a_run_of_its_own(composed, quiet_trainer, method):
     def scores(normal):
-        given = (
-            f"method={method}",
-            f"dataset.normal_class={normal}",
-            "dataset.classes=[0,1,8]",
-            "dataset.batch_size=32",
-        )
-        config = composed("dataset=digits", *given)
-        data = build(config["dataset"], name="digits", root="unused", seed=0)
-        with drawing_from(0, "method"):
-            learner = build(config["method"], model=make_network(config, data.info), info=data.info, log_every=1)
-        quiet_trainer(max_epochs=1).fit(learner, datamodule=learner.training_data(data))
-        image = data.arrays("test").batch().image
+        given = (f"method={method}", f"dataset.normal_class={normal}")
+        learner = trained(composed, quiet_trainer, *given, epochs=1)
+        image = learner.batches.data.arrays("test").batch().image
         with torch.no_grad():
             return learner.model.eval()(image)
 

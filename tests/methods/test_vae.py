@@ -1,50 +1,27 @@
 """Training of VAEs of normal images: each model as if it were alone, its loss, and its scores."""
 
-import lightning.pytorch as L
 import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional as F
 
-from trust_exp.build import build
+from tests.methods.one_class import SavedAt, trained, untrained
 from trust_exp.methods.anomaly.autoencoders import VaeScores
 from trust_exp.methods.anomaly.core import divergence, pixel_error
 from trust_exp.methods.anomaly.training import turns
 from trust_exp.models.vae import Vae
-from trust_exp.networks import make_network
-from trust_exp.rng import drawing_from
 
-FEW = ("dataset.classes=[0,1,8]", "dataset.batch_size=32", "dataset.hold_out=0.1")
-
-
-def trained(composed, quiet_trainer, *overrides, epochs=2, **trainer):
-    config = composed("dataset=digits", "model.latents=4", *FEW, *overrides)
-    data = build(config["dataset"], name="digits", root="unused", seed=0)
-    with drawing_from(0, "method"):
-        method = build(config["method"], model=make_network(config, data.info), info=data.info, log_every=1)
-    quiet_trainer(max_epochs=epochs, **trainer).fit(method, datamodule=method.training_data(data))
-    return method
-
-
-class SavedAt(L.Callback):
-    """A checkpoint after an optimiser step."""
-
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
+LATENTS = "model.latents=4"
 
 
 @pytest.mark.parametrize("method", ["vae", "grad2vae"])
 def test_each_class_at_once_is_trained_as_in_a_run_of_its_own(composed, quiet_trainer, method):
     """Of other sizes, so that one model rests while another goes on; the learning rate falls half way."""
-    together = trained(composed, quiet_trainer, f"method={method}", "dataset.normal_class=each")
+    together = trained(composed, quiet_trainer, LATENTS, f"method={method}", "dataset.normal_class=each")
     lengths = [together.batches.order.count(number) for number in range(3)]
     assert len(set(lengths)) > 1
     for number, name in enumerate(("0", "1", "8")):
-        alone = trained(composed, quiet_trainer, f"method={method}", f"dataset.normal_class={name}")
+        alone = trained(composed, quiet_trainer, LATENTS, f"method={method}", f"dataset.normal_class={name}")
         assert alone.global_step == 2 * lengths[number]
         pairs = zip(
             alone.model.members[0].state_dict().items(),
@@ -55,20 +32,15 @@ def test_each_class_at_once_is_trained_as_in_a_run_of_its_own(composed, quiet_tr
             assert torch.equal(one, other), key
 
 
-def test_a_number_of_steps_is_that_of_each_model(composed, quiet_trainer):
-    method = trained(composed, quiet_trainer, "method=vae", "dataset.normal_class=each", epochs=0)
+def test_a_number_of_steps_is_that_of_each_model(composed):
+    method, _ = untrained(composed, LATENTS, "method=vae", "dataset.normal_class=each")
     assert method.steps_for(20) == 60
 
 
 def test_a_training_that_is_stopped_within_an_epoch_goes_on(composed, quiet_trainer, tmp_path):
-    given = ("method=vae", "dataset.normal_class=each")
+    given = (LATENTS, "method=vae", "dataset.normal_class=each")
     whole = trained(composed, quiet_trainer, *given, callbacks=[SavedAt(7, tmp_path / "a.ckpt")])
-    config = composed("dataset=digits", "model.latents=4", *FEW, *given)
-    data = build(config["dataset"], name="digits", root="unused", seed=0)
-    method = build(config["method"], model=make_network(config, data.info), info=data.info, log_every=1)
-    quiet_trainer(max_epochs=2).fit(
-        method, datamodule=method.training_data(data), ckpt_path=tmp_path / "a.ckpt", weights_only=True
-    )
+    method = trained(composed, quiet_trainer, *given, resume=tmp_path / "a.ckpt")
     assert method.global_step == whole.global_step
     for (key, one), other in zip(method.state_dict().items(), whole.state_dict().values(), strict=True):
         assert torch.equal(one, other), key
@@ -104,7 +76,7 @@ def test_the_error_of_pixels_is_that_of_the_formula():
 )
 def test_the_loss_is_that_of_equation_3(composed, quiet_trainer, overrides, weights):
     given = ("method=grad2vae", "dataset.normal_class=0", *overrides)
-    method = trained(composed, quiet_trainer, *given, epochs=0)
+    method = trained(composed, quiet_trainer, LATENTS, *given, epochs=0)
     image = torch.rand(6, 1, 8, 8)
     found = method.model.members[0].vae(image, torch.randn(6, 4))
     loss, parts = method.of(found, image)
@@ -135,7 +107,7 @@ def test_the_scores_are_those_of_their_definitions():
 
 @pytest.mark.slow
 def test_a_trained_vae_rebuilds_normal_images_better(composed, quiet_trainer):
-    method = trained(composed, quiet_trainer, "method=vae", "dataset.normal_class=0", epochs=60)
+    method = trained(composed, quiet_trainer, LATENTS, "method=vae", "dataset.normal_class=0", epochs=60)
     data = method.batches.data
     batch = data.arrays("test").batch()
     with torch.no_grad():

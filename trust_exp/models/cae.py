@@ -9,26 +9,27 @@ from torch.nn import functional as F
 
 from trust_exp.errors import UserError
 
-HALVINGS = 8  # three of them
 SLOPE = 0.1  # of leaky ReLU
+CODE, CODE_SIDE = 32, 4  # of Deep SVDD
 
 
 class Autoencoder(nn.Module):
-    """An encoder and its decoder. Images are padded with 0 to a multiple of 8 pixels, and cropped again.
+    """An encoder and its decoder. Images are padded with 0 to a multiple of some pixels, and cropped again.
 
     Args:
         shape: of one image.
         encoder: maps padded images to codes [B, D] or [B, D, h, w].
         decoder: maps codes to padded images in [0, 1].
+        multiple: of which the sides are; 8 allows for three halvings.
 
     Raises:
         UserError: if the data are not images.
     """
 
-    def __init__(self, shape: tuple[int, ...], encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, shape: tuple[int, ...], encoder: nn.Module, decoder: nn.Module, multiple: int = 8) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
-        (self.top, self.bottom), (self.left, self.right) = (padding(side) for side in _sides(shape))
+        (self.top, self.bottom), (self.left, self.right) = (padding(side, multiple) for side in _sides(shape))
 
     def encode(self, image: Tensor) -> Tensor:
         """The code of images, [B, D] or [B, D, h, w]."""
@@ -48,9 +49,9 @@ class Autoencoder(nn.Module):
         return found
 
 
-def padding(side: int) -> tuple[int, int]:
-    """Pixels before and after a side that make it a multiple of 8."""
-    more = -side % HALVINGS
+def padding(side: int, multiple: int = 8) -> tuple[int, int]:
+    """Pixels before and after a side that make it a multiple."""
+    more = -side % multiple
     return more // 2, more - more // 2
 
 
@@ -60,10 +61,10 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1], shape[2]
 
 
-def _eighths(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width of a padded image after three halvings."""
-    height, width = (side + sum(padding(side)) for side in _sides(shape))
-    return height // HALVINGS, width // HALVINGS
+def _halved(shape: tuple[int, ...], parts: int = 8) -> tuple[int, int]:
+    """Height and width of a padded image after halvings to one of 8 or 4 parts."""
+    height, width = (side + sum(padding(side, parts)) for side in _sides(shape))
+    return height // parts, width // parts
 
 
 def _conv(before: int, after: int, side: int) -> list[nn.Module]:
@@ -72,7 +73,7 @@ def _conv(before: int, after: int, side: int) -> list[nn.Module]:
 
 def cae(shape: tuple[int, ...], classes: int) -> Autoencoder:
     """The baseline: three convolutions and a dense code of 128; 802,819 parameters for 28x28."""
-    channels, (height, width) = shape[0], _eighths(shape)
+    channels, (height, width) = shape[0], _halved(shape)
     down: list[nn.Module] = []
     for before, after in ((channels, 32), (32, 64), (64, 128)):
         down += [*_conv(before, after, 5), nn.MaxPool2d(2)]
@@ -109,3 +110,26 @@ def inception_cae(shape: tuple[int, ...], classes: int) -> Autoencoder:
         up += [Inception(before, filters), nn.Upsample(scale_factor=2)]
     up += [nn.Conv2d(32, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.Sigmoid()]
     return Autoencoder(shape, nn.Sequential(*down), nn.Sequential(*up))
+
+
+def svdd_lenet(shape: tuple[int, ...], classes: int) -> Autoencoder:
+    """The network of Deep SVDD for MNIST with its decoder: a code of 32; 7,272 parameters encode 28x28.
+
+    No layer has a bias and batch norm has no scale, so that the network cannot map all images to one code (Ruff et al.
+    2018, propositions 2 and 3).
+    """
+    channels, (height, width) = shape[0], _halved(shape, 4)
+
+    def norm(filters: int) -> list[nn.Module]:
+        return [nn.BatchNorm2d(filters, eps=1e-4, affine=False), nn.LeakyReLU()]
+
+    down: list[nn.Module] = []
+    for before, after in ((channels, 8), (8, 4)):
+        down += [nn.Conv2d(before, after, 5, padding=2, bias=False), *norm(after), nn.MaxPool2d(2)]
+    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(4 * height * width, CODE, bias=False))
+    wider = (2 * height + 2, 2 * width + 2)  # the convolution after it takes one pixel off each side
+    up = [nn.Unflatten(1, (CODE // CODE_SIDE**2, CODE_SIDE, CODE_SIDE)), nn.LeakyReLU(), nn.Upsample(scale_factor=2)]
+    up += [nn.ConvTranspose2d(CODE // CODE_SIDE**2, 4, 5, padding=2, bias=False), *norm(4), nn.Upsample(wider)]
+    up += [nn.ConvTranspose2d(4, 8, 5, padding=3, bias=False), *norm(8), nn.Upsample(scale_factor=2)]
+    up += [nn.ConvTranspose2d(8, channels, 5, padding=2, bias=False), nn.Sigmoid()]
+    return Autoencoder(shape, encoder, nn.Sequential(*up), multiple=4)

@@ -61,6 +61,13 @@ class InceptionCaeModelConfig(CaeModelConfig):
 
 
 @dataclass
+class SvddLenetConfig(CaeModelConfig):
+    """The small network of Deep SVDD for MNIST and its decoder (Ruff et al. 2018)."""
+
+    _target_: str = "trust_exp.models.cae.svdd_lenet"
+
+
+@dataclass
 class VaeModelConfig(ModelConfig):
     """A variational autoencoder of 3.25 million parameters at 28x28 (Abukmeil et al. 2022, sec. 4.2)."""
 

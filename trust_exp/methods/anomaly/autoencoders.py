@@ -1,6 +1,5 @@
 """Autoencoders of normal images as methods: what is lost in them is anomalous."""
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,8 +86,6 @@ class Grad2VaeScores(VaeScores):
 class VaeTraining(OneClassTraining):
     """Evidence bound of the normal images."""
 
-    scorer: type[VaeScores] = VaeScores
-
     def __init__(
         self, model: OneClass, info: DatasetInfo, *, loss: str, kl: str, beta: float, draws: int, **shared: Any
     ) -> None:
@@ -96,9 +93,8 @@ class VaeTraining(OneClassTraining):
         self.error, self.kl, self.beta = loss, kl, beta
 
     @classmethod
-    def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> OneClass:
-        members = [model, *(copy.deepcopy(model) for _ in info.normal[1:])]  # each begins as it would alone
-        return OneClass([cls.scorer(one, options["loss"], options["draws"]) for one in members])  # type: ignore[arg-type]
+    def scorer(cls, model: Any, options: Mapping[str, Any]) -> VaeScores:
+        return VaeScores(model, options["loss"], options["draws"])
 
     def loss(self, number: int, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         vae: Vae = self.model.members[number].vae  # type: ignore[assignment]
@@ -115,11 +111,13 @@ class VaeTraining(OneClassTraining):
 class Grad2VaeTraining(VaeTraining):
     """The same and the reconstruction by the attention alone (Abukmeil et al. 2022, Eq. 3)."""
 
-    scorer = Grad2VaeScores
-
     def __init__(self, model: OneClass, info: DatasetInfo, *, attention: float, **others: Any) -> None:
         super().__init__(model, info, **others)
         self.attention = attention
+
+    @classmethod
+    def scorer(cls, model: Any, options: Mapping[str, Any]) -> Grad2VaeScores:
+        return Grad2VaeScores(model, options["loss"], options["draws"])
 
     def of(self, found: Decoded, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         loss, parts = super().of(found, image)

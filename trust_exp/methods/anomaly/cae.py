@@ -1,25 +1,27 @@
 """Convolutional autoencoders of normal images: scores by the reconstruction, or by the place of a code among others."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from trust_exp.data.batch import DatasetInfo
 from trust_exp.errors import UserError
 from trust_exp.methods.anomaly.core import nearest_distance, support_vectors
+from trust_exp.methods.anomaly.networks import Filled
 from trust_exp.methods.anomaly.training import OneClass, OneClassTraining
 from trust_exp.models.cae import Autoencoder
 
 
-class CaeScores(nn.Module):
+class CaeScores(Filled):
     """An autoencoder and the error of its reconstruction; ``maps`` [B, H, W] are errors of pixels."""
 
+    kept: tuple[str, ...] = ()
+
     def __init__(self, autoencoder: Autoencoder) -> None:
-        super().__init__()
+        super().__init__(self.kept)
         self.autoencoder = autoencoder
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -36,13 +38,6 @@ class CaeScores(nn.Module):
 class CodeScores(CaeScores):
     """Scores by normal codes, which are kept after the training; the error of the reconstruction is a further score."""
 
-    kept: tuple[str, ...] = ()
-
-    def __init__(self, autoencoder: Autoencoder) -> None:
-        super().__init__(autoencoder)
-        for name in self.kept:
-            self.register_buffer(name, torch.empty(0))
-
     def scores(self, image: Tensor, error: Tensor) -> dict[str, Tensor]:
         if not getattr(self, self.kept[0]).numel():
             raise UserError("normal codes are kept at the end of the training; until then there is no score by them")
@@ -55,12 +50,6 @@ class CodeScores(CaeScores):
     def remember(self, codes: Tensor) -> None:
         """Keep what the scores need of normal codes [N, D]."""
         raise NotImplementedError
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
-        for name in self.kept:
-            if (stored := state_dict.get(f"{prefix}{name}")) is not None:
-                setattr(self, name, torch.empty_like(stored))
-        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class NearestCode(CodeScores):
@@ -105,14 +94,8 @@ class CaeTraining(OneClassTraining):
     """Mean squared error of the reconstruction of normal images."""
 
     @classmethod
-    def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> OneClass:
-        members = [model, *(copy.deepcopy(model) for _ in info.normal[1:])]  # each begins as it would alone
-        return OneClass([cls.scorer(one, options) for one in members])  # type: ignore[arg-type]
-
-    @classmethod
-    def scorer(cls, autoencoder: Autoencoder, options: Mapping[str, Any]) -> CaeScores:
-        """The autoencoder with its scores."""
-        return CaeScores(autoencoder)
+    def scorer(cls, model: Any, options: Mapping[str, Any]) -> CaeScores:
+        return CaeScores(model)
 
     def loss(self, number: int, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         autoencoder: Autoencoder = self.model.members[number].autoencoder  # type: ignore[assignment]
@@ -140,13 +123,13 @@ class CaeOcsvm(CodeTraining):
         super().__init__(model, info, **shared)
 
     @classmethod
-    def scorer(cls, autoencoder: Autoencoder, options: Mapping[str, Any]) -> SupportVectors:
-        return SupportVectors(autoencoder, options["nu"])
+    def scorer(cls, model: Any, options: Mapping[str, Any]) -> SupportVectors:
+        return SupportVectors(model, options["nu"])
 
 
 class CaeNearest(CodeTraining):
     """Nearest neighbour among codes."""
 
     @classmethod
-    def scorer(cls, autoencoder: Autoencoder, options: Mapping[str, Any]) -> NearestCode:
-        return NearestCode(autoencoder)
+    def scorer(cls, model: Any, options: Mapping[str, Any]) -> NearestCode:
+        return NearestCode(model)

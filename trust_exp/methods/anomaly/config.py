@@ -46,6 +46,28 @@ class InceptionCaeConfig(CaeConfig):
 
 
 @dataclass
+class DeepSvddConfig(OneClassConfig):
+    """The distance of codes to the centre of normal ones, after an autoencoder (Ruff et al. 2018)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("reconstruction",)
+    gives: ClassVar[tuple[str, ...]] = ("scores",)
+
+    _target_: str = "trust_exp.methods.anomaly.svdd.DeepSvdd"
+    boundary: str = "hard"  # mean distance to the centre; or soft, a sphere that a fraction nu may leave
+    nu: float = 0.1
+    pretraining: float = 0.5  # fraction of the training in which the autoencoder is trained
+    pretraining_weight_decay: float = 0.0
+    radius_from: float = 0.0  # soft: fraction of what follows in which the radius stays 0
+
+    def __post_init__(self) -> None:
+        check_choice("method.boundary", self.boundary, ("hard", "soft"))
+        check_range("method.nu", self.nu, above=0, most=1)
+        check_range("method.pretraining", self.pretraining, least=0, most=0.99)
+        check_range("method.pretraining_weight_decay", self.pretraining_weight_decay, least=0)
+        check_range("method.radius_from", self.radius_from, least=0, most=1)
+
+
+@dataclass
 class VaeConfig(OneClassConfig):
     """A variational autoencoder of normal images; the score is the error of the reconstruction."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 2**24  # distances in memory at a time
+FLAT = 1e-6  # an image whose values lie so near to their mean is constant
 
 
 def pixel_error(pixels: Float[Tensor, "B *s"], image: Float[Tensor, "B *s"], kind: str) -> Float[Tensor, " B"]:
@@ -47,6 +48,27 @@ def nearest_distance(
         distance = torch.cdist(part, normal)
         found.append(distance.topk(neighbours, dim=1, largest=False).values.mean(1))
     return torch.cat(found)
+
+
+def contrasted(image: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:
+    """Global contrast normalisation: images less their mean, divided by their mean absolute value; constant ones are 0.
+
+    Source: Ruff et al. 2018, sec. 4.1, with the L1 norm.
+    """
+    flat = image.flatten(1)
+    centred = flat - flat.mean(1, keepdim=True)
+    scale = centred.abs().mean(1, keepdim=True)
+    return (centred / torch.where(scale > FLAT, scale, 1)).view_as(image)
+
+
+def distant_centre(codes: Float[Tensor, "N D"], least: float = 0.1) -> Float[Tensor, " D"]:
+    """The mean of codes, with values near 0 moved to ``least`` or its negative, as a network reaches 0 too easily.
+
+    Source: the released code of Ruff et al. 2018; the paper has the mean.
+    """
+    centre = codes.mean(0)
+    moved = torch.where(centre < 0, -least, least).to(centre)
+    return torch.where(centre.abs() < least, moved, centre)
 
 
 def support_vectors(

@@ -1,6 +1,6 @@
 """Networks that score images by what normal features are like."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,27 @@ from torch import Tensor, nn
 from trust_exp.methods.anomaly.core import nearest_distance, residual
 
 
-class Memory(nn.Module):
+class Filled(nn.Module):
+    """A module with tensors of any size that are found later; they are saved and loaded as buffers are.
+
+    Args:
+        found: their names; each is empty until it is found.
+    """
+
+    def __init__(self, found: Iterable[str]) -> None:
+        super().__init__()
+        self.found = tuple(found)
+        for name in self.found:
+            self.register_buffer(name, torch.empty(0))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        for name in self.found:
+            if (stored := state_dict.get(f"{prefix}{name}")) is not None:
+                setattr(self, name, torch.empty_like(stored))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+class Memory(Filled):
     """Scores by what each model's normal features are like; ``scores`` are float32 [B, M], one column a model.
 
     Args:
@@ -21,16 +41,13 @@ class Memory(nn.Module):
     kept: tuple[str, ...] = ()  # the tensors that a model keeps
 
     def __init__(self, features: nn.Module, models: int) -> None:
-        super().__init__()
+        super().__init__(f"{name}_{model}" for model in range(models) for name in self.kept)
         self.features, self.models = features.requires_grad_(False), models
-        for model in range(models):
-            for name in self.kept:
-                self.register_buffer(f"{name}_{model}", torch.empty(0))
 
     def keep(self, model: int, *tensors: Tensor) -> None:
         """Fill in what a model keeps."""
         for name, tensor in zip(self.kept, tensors, strict=True):
-            self.register_buffer(f"{name}_{model}", tensor)
+            setattr(self, f"{name}_{model}", tensor)
 
     def of(self, model: int) -> tuple[Tensor, ...]:
         """What a model keeps."""
@@ -47,14 +64,6 @@ class Memory(nn.Module):
     def score(self, features: Tensor, model: int) -> Tensor:
         """Scores [B] of features [B, D] by one model."""
         raise NotImplementedError
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
-        for model in range(self.models):
-            for name in self.kept:  # their sizes are those of the data that they were made of
-                stored = state_dict.get(f"{prefix}{name}_{model}")
-                if stored is not None:
-                    setattr(self, f"{name}_{model}", torch.empty_like(stored))
-        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class NearestNeighbours(Memory):

@@ -1,5 +1,6 @@
 """Training of a model of normal images for each normal class, in turn, as if each were trained alone."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, zip_longest
@@ -9,7 +10,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from trust_exp.data.batch import AnyBatch
+from trust_exp.data.batch import AnyBatch, DatasetInfo
 from trust_exp.data.module import DataModule
 from trust_exp.methods.base import GradientMethod
 from trust_exp.methods.schedules import lr_factor
@@ -23,7 +24,7 @@ class OneClass(nn.Module):
         members: one a model; each gives outputs by name, [B, ...].
     """
 
-    gives = ("scores", "maps", "reconstruction")
+    gives = ("scores",)  # and what else its members give
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -111,6 +112,16 @@ class OneClassTraining(GradientMethod):
     """
 
     model: OneClass
+
+    @classmethod
+    def network(cls, model: nn.Module, info: DatasetInfo, options: Mapping[str, Any]) -> OneClass:
+        members = [model, *(copy.deepcopy(model) for _ in info.normal[1:])]  # each begins as it would alone
+        return OneClass([cls.scorer(one, options) for one in members])
+
+    @classmethod
+    def scorer(cls, model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+        """A model with its scores: one member of the network."""
+        raise NotImplementedError
 
     def training_data(self, data: DataModule) -> NormalBatches:
         self.batches = NormalBatches(data, self.info.normal)
