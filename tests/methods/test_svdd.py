@@ -35,7 +35,7 @@ class Seen(L.Callback):
         self.images = []
 
     def on_train_batch_start(self, trainer, method, batch, *_):
-        self.images.append(batch[1].image.clone())
+        self.images.append(batch[0][1].image.clone())
 
 
 def normal_images(method):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from tests.methods.one_class import SavedAt, trained, untrained
 from trust_exp.methods.anomaly.autoencoders import VaeScores
 from trust_exp.methods.anomaly.core import divergence, pixel_error
-from trust_exp.methods.anomaly.training import turns
+from trust_exp.methods.anomaly.training import rounds_of
 from trust_exp.models.vae import Vae
 
 LATENTS = "model.latents=4"
@@ -18,7 +18,7 @@ LATENTS = "model.latents=4"
 def test_each_class_at_once_is_trained_as_in_a_run_of_its_own(composed, quiet_trainer, method):
     """Of other sizes, so that one model rests while another goes on; the learning rate falls half way."""
     together = trained(composed, quiet_trainer, LATENTS, f"method={method}", "dataset.normal_class=each")
-    lengths = [together.batches.order.count(number) for number in range(3)]
+    lengths = [together.batches.consumed(number, len(together.batches.steps)) for number in range(3)]
     assert len(set(lengths)) > 1
     for number, name in enumerate(("0", "1", "8")):
         alone = trained(composed, quiet_trainer, LATENTS, f"method={method}", f"dataset.normal_class={name}")
@@ -47,8 +47,8 @@ def test_a_training_that_is_stopped_within_an_epoch_goes_on(composed, quiet_trai
 
 
 def test_the_models_take_turns():
-    assert turns([3, 1, 2]) == [0, 1, 2, 0, 2, 0]
-    assert turns([2]) == [0, 0]
+    assert rounds_of([3, 1, 2]) == [[0, 1, 2], [0, 2], [0]]
+    assert rounds_of([2]) == [[0], [0]]
 
 
 def test_the_divergence_is_that_of_torchs_distributions():

@@ -11,38 +11,43 @@ latents. If everything between them is linear in pieces, as ReLU is, the result 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.func import grad, jvp, vjp, vmap
 
 Latents = Float[Tensor, "b d"]
 Layer = Float[Tensor, "b *f"]
 Tail = Callable[[Tensor], Tensor]  # from the layer [B, ...] to the latents [B, d]
 
 
-def row_sums(
-    latents: Latents, layer: Layer, weights: Float[Tensor, "r d"] | None = None, *, create_graph: bool = False
-) -> Float[Tensor, "b r *f"]:
-    """Row sums of the Hessians of weighted sums of latents.
+def row_sums(tail: Tail, layer: Layer, weights: Float[Tensor, "r d"] | None = None) -> Float[Tensor, "b r *f"]:
+    """Row sums of the Hessians of weighted sums of latents; they can be differentiated again.
 
     Args:
-        latents: computed from ``layer``, with gradients.
-        layer: as it was used to compute them.
         weights: of the latents in each sum; None: one sum of all of them. They may be learned: the result is linear in
             them, so R sums cost R double backwards, however many latents there are.
-        create_graph: the result is differentiated again, in training.
-
-    Raises:
-        ValueError: if the latents do not depend on the layer.
     """
-    weights = latents.new_ones(1, latents.shape[1]) if weights is None else weights
-    found = []
-    for number, own in enumerate(weights):
-        keep = create_graph or number + 1 < len(weights)
-        first = _slope((latents * own).sum(), layer, of_latents=True)
-        found.append(_slope(first.sum(), layer, keep=keep, create_graph=create_graph))
-    return torch.stack(found, dim=1)
+    return row_sums_and_more(lambda values: (tail(values), ()), layer, weights)[0]
+
+
+def row_sums_and_more(
+    tail: Callable[[Tensor], tuple[Tensor, Any]], layer: Layer, weights: Float[Tensor, "r d"] | None = None
+) -> tuple[Float[Tensor, "b r *f"], Any]:
+    """The same for a tail that gives tensors besides the latents, and these tensors; also under ``torch.func.vmap``."""
+
+    def total(values: Tensor, own: Tensor | None) -> tuple[Tensor, Any]:
+        latents, more = tail(values)
+        return (latents if own is None else latents * own).sum(), more
+
+    def slope_sum(values: Tensor, own: Tensor | None) -> tuple[Tensor, Any]:
+        slope, more = grad(total, has_aux=True)(values, own)
+        return slope.sum(), more
+
+    found = [grad(slope_sum, has_aux=True)(layer, own) for own in ([None] if weights is None else weights)]
+    return torch.stack([sums for sums, _ in found], dim=1), found[0][1]
 
 
 def row_sums_of_each(tail: Tail, layer: Layer) -> Float[Tensor, "b d *f"]:
@@ -51,74 +56,48 @@ def row_sums_of_each(tail: Tail, layer: Layer) -> Float[Tensor, "b d *f"]:
     The product of the Jacobian with a vector of ones is a forward derivative, so all latents share it; what is left is
     one backward for each latent, which are taken together.
     """
-    with torch.enable_grad():
-        layer = layer.detach().requires_grad_()
-        along_ones = torch.func.jvp(tail, (layer,), (torch.ones_like(layer),))[1]
-        each = torch.eye(along_ones.shape[1], dtype=layer.dtype, device=layer.device)
-        cotangents = each[:, None, :].expand(-1, len(layer), -1)
-        found = _slope(along_ones, layer, cotangents, keep=False, create_graph=False)
+
+    def along_ones(values: Tensor) -> Tensor:
+        found: Tensor = jvp(tail, (values,), (torch.ones_like(values),))[1]
+        return found
+
+    slopes, back, *_ = vjp(along_ones, layer)
+    each = torch.eye(slopes.shape[1], dtype=layer.dtype, device=layer.device)
+    (found,) = vmap(back)(each[:, None, :].expand(-1, len(layer), -1))
     return found.movedim(0, 1)
 
 
-def diagonal_estimate(
-    latents: Latents, layer: Layer, draws: int, generator: torch.Generator, *, create_graph: bool = False
-) -> Layer:
+def diagonal_estimate(tail: Tail, layer: Layer, draws: int, generator: torch.Generator) -> Layer:
     """Unbiased estimate of the diagonal of the Hessian of the sum of latents (Hutchinson 1990).
 
     Args:
         draws: of random signs; the variance falls with their number.
         generator: they are drawn from it, on the CPU.
-
-    Raises:
-        ValueError: as ``row_sums``.
     """
-    first = _slope(latents.sum(), layer, of_latents=True)
+    product = _hessian_product(tail, layer)
     total = torch.zeros_like(layer)
-    for number in range(draws):
+    for _ in range(draws):
         signs = torch.randint(0, 2, layer.shape, generator=generator).to(layer) * 2 - 1
-        keep = create_graph or number + 1 < draws
-        total = total + signs * _slope((first * signs).sum(), layer, keep=keep, create_graph=create_graph)
+        total = total + signs * product(signs)
     return total / draws
 
 
-def diagonal(latents: Latents, layer: Layer) -> Layer:
-    """The diagonal of the Hessian of the sum of latents: one product for each value of the layer, for small ones.
-
-    Raises:
-        ValueError: as ``row_sums``.
-    """
-    first = _slope(latents.sum(), layer, of_latents=True).flatten(1)
+def diagonal(tail: Tail, layer: Layer) -> Layer:
+    """The diagonal of the Hessian of the sum of latents: one product for each value of the layer, for small ones."""
+    product = _hessian_product(tail, layer)
     found = torch.zeros_like(layer).flatten(1)
-    for place in range(first.shape[1]):
-        second = _slope(first[:, place].sum(), layer, keep=True).flatten(1)
-        found[:, place] = second[:, place]
+    for place in range(found.shape[1]):
+        one = torch.zeros_like(found)
+        one[:, place] = 1
+        found[:, place] = product(one.view_as(layer)).flatten(1)[:, place]
     return found.view_as(layer)
 
 
-def _slope(
-    value: Tensor,
-    layer: Tensor,
-    cotangents: Tensor | None = None,
-    *,
-    of_latents: bool = False,
-    keep: bool = True,
-    create_graph: bool = True,
-) -> Tensor:
-    """The gradient of ``value`` with respect to the layer: [B, ...], or for each of N ``cotangents`` [N, B, ...]."""
-    slope = None
-    if value.requires_grad:
-        (slope,) = torch.autograd.grad(
-            value,
-            layer,
-            cotangents,
-            retain_graph=keep or create_graph,
-            create_graph=create_graph,
-            allow_unused=True,
-            is_grads_batched=cotangents is not None,
-        )
-    if slope is None and of_latents:
-        raise ValueError("the latents do not depend on the layer")
-    if slope is None:  # a linear function of the layer
-        return layer.new_zeros(layer.shape if cotangents is None else (len(cotangents), *layer.shape))
-    found: Tensor = slope
-    return found
+def _hessian_product(tail: Tail, layer: Tensor) -> Callable[[Tensor], Tensor]:
+    """Multiplies the Hessian of the sum of latents with a vector [B, ...]."""
+
+    def total(values: Tensor) -> Tensor:
+        return tail(values).sum()
+
+    _, back, *_ = vjp(grad(total), layer)
+    return lambda vector: back(vector)[0]

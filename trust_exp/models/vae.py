@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trust_exp.errors import UserError
-from trust_exp.explain.curvature import row_sums
+from trust_exp.explain.curvature import row_sums_and_more
 
 FILTERS, DEEP, HIDDEN = 16, 64, 128
 POOLED = 7  # places in both directions that fusion=pooled leaves
@@ -196,20 +196,24 @@ class Grad2Vae(Vae):
         return (code, *self.attention(self._scaled(curvature)))
 
     def curvature(self, image: Tensor, noise: Tensor | None = None) -> tuple[Code, Tensor]:
-        """The code, and the row sums of the Hessians, [B, F, h, w] of the layer. Gradients may be off outside."""
-        create = self.training and torch.is_grad_enabled() and self.fusion != "detached"
-        with torch.inference_mode(False), torch.enable_grad():
-            layer = self.layers(image.clone())
-            for conv in (self.conv2, self.conv3)[: self.layer - 1]:
-                layer = self.act(conv(layer))
-            if not layer.requires_grad:
-                layer = layer.detach().requires_grad_()
+        """The code of images, and the row sums of its Hessians, [B, F, h, w] of the layer."""
+
+        def tail(layer: Tensor) -> tuple[Tensor, Code]:
             code = self.encode_from(layer, self.layer)
-            weights: Tensor | None = self.weights
-            if self.aggregation == "mean":
-                weights = torch.full_like(code.mean[:1], 1 / self.latents)
-            found = row_sums(self._target(code, noise), layer, weights, create_graph=create)[:, 0]
-        return code, found
+            return self._target(code, noise), code
+
+        layer = self.layers(image)
+        for conv in (self.conv2, self.conv3)[: self.layer - 1]:
+            layer = self.act(conv(layer))
+        weights: Tensor | None = self.weights
+        if self.aggregation == "mean":
+            weights = layer.new_full((1, self.latents), 1 / self.latents)
+        if self.fusion != "detached":
+            found, code = row_sums_and_more(tail, layer, weights)
+            return code, found[:, 0]
+        with torch.no_grad():
+            found, _ = row_sums_and_more(tail, layer, weights)
+        return self.encode_from(layer, self.layer), found[:, 0]
 
     def _target(self, code: Code, noise: Tensor | None) -> Tensor:
         if self.target == "mean":

@@ -96,9 +96,11 @@ class VaeTraining(OneClassTraining):
     def scorer(cls, model: Any, options: Mapping[str, Any]) -> VaeScores:
         return VaeScores(model, options["loss"], options["draws"])
 
-    def loss(self, number: int, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        vae: Vae = self.model.members[number].vae  # type: ignore[assignment]
-        return self.of(vae(image, self.noise(number, len(image), vae.latents)), image)
+    def further(self, number: int, samples: int) -> tuple[Tensor, ...]:
+        return (self.noise(number, samples, self.model.members[number].vae.latents),)  # type: ignore[union-attr, arg-type]
+
+    def loss(self, member: VaeScores, image: Tensor, noise: Tensor, *, stage: int) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
+        return self.of(member.vae(image, noise), image)
 
     def of(self, found: Decoded, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of what the network gives, and its parts."""

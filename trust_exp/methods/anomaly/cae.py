@@ -97,9 +97,8 @@ class CaeTraining(OneClassTraining):
     def scorer(cls, model: Any, options: Mapping[str, Any]) -> CaeScores:
         return CaeScores(model)
 
-    def loss(self, number: int, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        autoencoder: Autoencoder = self.model.members[number].autoencoder  # type: ignore[assignment]
-        return F.mse_loss(autoencoder(image), image), {}
+    def loss(self, member: CaeScores, image: Tensor, *, stage: int) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
+        return F.mse_loss(member.autoencoder(image), image), {}
 
 
 class CodeTraining(CaeTraining):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from trust_exp.errors import UserError, check_choice, check_range
 from trust_exp.methods.config import MethodConfig, OptimizerConfig
-from trust_exp.schema import outside_identity
+from trust_exp.schema import added_later, outside_identity
 
 
 @dataclass
@@ -16,6 +16,10 @@ class OneClassConfig(MethodConfig):
     gives: ClassVar[tuple[str, ...]] = ("scores", "maps")
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ensemble: str = added_later("in_turn")  # models of several classes; together: stacked, for GPUs
+
+    def __post_init__(self) -> None:
+        check_choice("method.ensemble", self.ensemble, ("in_turn", "together"))
 
 
 @dataclass
@@ -35,6 +39,7 @@ class CaeOcsvmConfig(CaeConfig):
     nu: float = 0.5  # fraction of normal samples that may lie outside
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range("method.nu", self.nu, above=0, most=1)
 
 
@@ -60,6 +65,7 @@ class DeepSvddConfig(OneClassConfig):
     radius_from: float = 0.0  # soft: fraction of what follows in which the radius stays 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("method.boundary", self.boundary, ("hard", "soft"))
         check_range("method.nu", self.nu, above=0, most=1)
         check_range("method.pretraining", self.pretraining, least=0, most=0.99)
@@ -80,6 +86,7 @@ class VaeConfig(OneClassConfig):
     draws: int = 4  # of latents for the evidence bound as a score
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("method.loss", self.loss, ("bce", "mse"))
         check_choice("method.kl", self.kl, ("sum", "mean"))
         check_range("method.beta", self.beta, least=0)

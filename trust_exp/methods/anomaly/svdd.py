@@ -94,12 +94,13 @@ class DeepSvdd(OneClassTraining):
 
         return factor
 
-    def on_train_batch_start(self, batch: tuple[int, AnyBatch], _: int) -> None:
-        number, seen = batch[0], self.batches.consumed(batch[0])
-        if seen == 0:
-            self._measure(number)
-        if seen == self.parts(number)[0]:
-            self._place(number)
+    def on_train_batch_start(self, batch: list[tuple[int, AnyBatch]], batch_idx: int) -> None:
+        for number, _ in batch:
+            seen = self.batches.consumed(number)
+            if seen == 0:
+                self._measure(number)
+            if seen == self.parts(number)[0]:
+                self._place(number)
 
     def _measure(self, number: int) -> None:
         """Find the extremes of a model's normal images."""
@@ -130,21 +131,26 @@ class DeepSvdd(OneClassTraining):
             (found,) = self.batches.data.encoded("train", [self.batches.rows[number]], of)
         return found.to(self.device)
 
-    def loss(self, number: int, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        sphere, seen, (first, total) = self._sphere(number), self.batches.consumed(number), self.parts(number)
-        if seen < first:
-            wanted = sphere.scaled(image)
-            error = F.mse_loss(sphere.autoencoder(wanted), wanted, reduction="sum") / len(image)
-            return error, {"error": error.detach()}
-        distance = sphere.distance(image)
+    def stage(self, number: int) -> int:
+        return int(self.batches.consumed(number) >= self.parts(number)[0])
+
+    def loss(self, member: Hypersphere, image: Tensor, *, stage: int) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
+        if stage == 0:
+            wanted = member.scaled(image)
+            error = F.mse_loss(member.autoencoder(wanted), wanted, reduction="sum") / len(image)
+            return error, {"error": error}
+        distance = member.distance(image)
         if not self.soft:
-            return distance.mean(), {}
-        beyond = (distance - sphere.radius.square()).relu().mean()
-        loss, parts = sphere.radius.square() + beyond / self.nu, {"radius": sphere.radius}
-        if seen - first >= self.radius_from * (total - first):
-            every: Tensor = self.all_gather(distance.detach())  # type: ignore[assignment]
-            sphere.radius = every.flatten().sqrt().quantile(1 - self.nu)
-        return loss, parts
+            return distance.mean(), {"distance": distance}
+        square = member.radius.square()
+        return square + (distance - square).relu().mean() / self.nu, {"distance": distance, "radius": member.radius}
+
+    def after(self, number: int, parts: dict[str, Tensor]) -> None:
+        first, total = self.parts(number)
+        if not self.soft or self.batches.consumed(number) - first < max(0, self.radius_from * (total - first)):
+            return
+        every: Tensor = self.all_gather(parts["distance"].detach())  # type: ignore[assignment]
+        self._sphere(number).radius = every.flatten().sqrt().quantile(1 - self.nu)
 
 
 def _extremes(image: Tensor) -> Tensor:
