@@ -9,6 +9,7 @@ from torch import nn
 
 from trust_exp.data.batch import Batch, MaskBatch
 from trust_exp.data.digits import Digits
+from trust_exp.evals.anomaly.pasting import with_foreign, with_square
 from trust_exp.evals.anomaly.suite import Anomaly
 from trust_exp.evals.suite import Context, run_within
 
@@ -30,7 +31,7 @@ def bright(image):
 
 
 def asked(network, data, tmp_path, quiet_trainer, **options):
-    suite = Anomaly(**{"false_alarms": 0.05, "pictures": 2, **options})
+    suite = Anomaly(**{"false_alarms": 0.05, "pictures": 2, "pasted": 0, **options})
     suite.context = Context(network, data, tmp_path, method="nearest")
     report, _ = run_within(suite, quiet_trainer())
     return {row.metric: row for row in report.rows if "class" not in row.detail}, report
@@ -136,6 +137,9 @@ class Fixed:
     def size(self, _):
         return len(self.batch.label)
 
+    def served_labels(self, _):
+        return self.batch.label
+
     def samples(self, _, rows):
         return Batch(self.batch.image[rows], self.batch.label[rows], rows)
 
@@ -169,3 +173,47 @@ def test_without_anomalies_or_normal_samples_the_measures_are_nan(tmp_path, quie
     assert math.isnan(rows["anomaly/auroc"].value)
     assert rows["anomaly/auroc"].interval is None
     assert report.figures
+
+
+# --- what is pasted -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_pasted_is_a_square_or_another_image_at_half_of_its_size():
+    image = torch.zeros(40, 1, 10, 10)
+    squares = with_square(image, torch.Generator().manual_seed(0))
+    sides = (squares > 0).flatten(1).sum(1)
+    assert (sides == 4).all(), "a fifth of the side"
+    assert len({tuple(one) for one in (squares > 0).flatten(1).tolist()}) > 10, "somewhere"
+    other = torch.full((40, 1, 10, 10), 0.75)
+    both = with_foreign(image + 0.5, other, torch.Generator().manual_seed(0))
+    assert ((both == 0.75).flatten(1).sum(1) == 25).all()
+    assert torch.equal(with_foreign(image + 1, other, torch.Generator()), image + 1), "the brighter pixel is seen"
+    assert not image.any(), "the images themselves stay as they are"
+
+
+def test_a_map_that_sees_what_is_pasted_has_an_auroc_of_1(data, tmp_path, quiet_trainer):
+    """It knows the normal images; the opposite of it has 0, and one that does not look 0.5."""
+    known = data.arrays("test").batch().image
+
+    def changed(image):
+        nearest = torch.cdist(image.flatten(1), known.flatten(1)).argmin(1)
+        return (image - known[nearest]).abs().sum(1, keepdim=True)
+
+    network = Scored(
+        scores=bright,
+        maps=lambda image: (changed(image) > 1e-6).float(),
+        attention=lambda image: -(changed(image) > 1e-6).float(),
+        attention_offline=lambda image: torch.zeros(len(image), 1, 8, 8),
+    )
+    rows, report = asked(network, data, tmp_path, quiet_trainer, pasted=9)
+    assert rows["anomaly/pasted_square/maps_auroc"].value > 0.98, "a copy of the nearest image is not always found"
+    assert rows["anomaly/pasted_square/attention_auroc"].value < 0.02
+    for kind in ("square", "foreign"):
+        assert rows[f"anomaly/pasted_{kind}/attention_offline_auroc"].value == 0.5
+        assert rows[f"anomaly/pasted_{kind}/maps_auroc"].n == 9
+    assert [path.name for path in report.figures][-1] == "anomaly_maps_1.png"
+
+
+def test_without_maps_nothing_is_pasted(data, tmp_path, quiet_trainer):
+    rows, _ = asked(Scored(scores=bright), data, tmp_path, quiet_trainer, pasted=9)
+    assert not any("pasted" in name for name in rows)

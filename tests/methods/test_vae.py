@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from tests.methods.one_class import SavedAt, trained, untrained
 from trust_exp.methods.anomaly.autoencoders import VaeScores
-from trust_exp.methods.anomaly.core import divergence, pixel_error
+from trust_exp.methods.anomaly.core import divergence, importance_bound, log_ratio, pixel_error
 from trust_exp.methods.anomaly.training import rounds_of
 from trust_exp.models.vae import Vae
 
@@ -58,6 +58,45 @@ def test_the_divergence_is_that_of_torchs_distributions():
     torch.testing.assert_close(divergence(mean, log_variance), kl_divergence(posterior, prior))
 
 
+def test_the_bound_of_importance_weights_is_that_of_torchs_distributions():
+    """Of one draw it is the plain bound; of more it is tighter, and at most the evidence (Burda et al. 2016)."""
+    torch.manual_seed(0)
+    mean, log_variance, noise = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.randn(50, 3).double()
+    posterior = Independent(Normal(mean, (log_variance / 2).exp()), 1)
+    prior = Independent(Normal(torch.zeros(3).double(), torch.ones(3).double()), 1)
+    weights = []
+    for own in noise:
+        latents = mean + (log_variance / 2).exp() * own
+        ratio = posterior.log_prob(latents) - prior.log_prob(latents)
+        torch.testing.assert_close(log_ratio(mean, log_variance, own), ratio)
+        weights.append(latents.square().sum(1) + ratio)  # some error of a reconstruction
+    weights = torch.stack(weights)
+    torch.testing.assert_close(importance_bound(weights), -(-weights).exp().mean(0).log())
+    torch.testing.assert_close(importance_bound(weights[:1]), weights[0])
+    assert (importance_bound(weights) < weights.mean(0)).all()
+
+
+@pytest.mark.parametrize("method", ["vae", "grad2vae"])
+def test_a_network_has_the_bound_that_is_asked_for(composed, quiet_trainer, method):
+    given = (LATENTS, f"method={method}", "dataset.normal_class=0", "method.draws=3")
+    plain, tight = (
+        trained(composed, quiet_trainer, *given, f"method.bound={kind}", epochs=1).model.eval()
+        for kind in ("elbo", "importance")
+    )
+    image = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(plain(image)["scores"], tight(image)["scores"])
+        assert (tight(image)["scores_elbo"] < plain(image)["scores_elbo"] + 1).all()
+        member = tight.members[0]
+        code = member.vae.encode_from(member.vae.layers(image))
+        weights = [
+            pixel_error(member.decoder(image)(code.drawn(noise)), image, "bce") + log_ratio(*code, noise)
+            for noise in member.draws
+        ]
+        slow = -torch.stack(weights).neg().exp().mean(0).log()
+    torch.testing.assert_close(tight(image)["scores_elbo"][:, 0], slow, rtol=1e-4, atol=1e-3)
+
+
 def test_the_error_of_pixels_is_that_of_the_formula():
     pixels, image = torch.randn(4, 1, 6, 6) * 5, torch.rand(4, 1, 6, 6)
     share = pixels.double().sigmoid()
@@ -90,7 +129,7 @@ def test_the_loss_is_that_of_equation_3(composed, quiet_trainer, overrides, weig
 
 def test_the_scores_are_those_of_their_definitions():
     torch.manual_seed(0)
-    network = VaeScores(Vae((1, 8, 8), 3, "relu"), "bce", draws=5).eval()
+    network = VaeScores(Vae((1, 8, 8), 3, "relu"), "bce", draws=5, bound="elbo").eval()
     image = torch.rand(7, 1, 8, 8)
     found = network(image)
     code = network.vae(image).code

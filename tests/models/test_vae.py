@@ -165,3 +165,21 @@ def test_the_mean_attention_is_that_of_the_training():
 def test_what_cannot_be_made_is_said(shape, latents, sentence):
     with pytest.raises(UserError, match=sentence):
         Vae(shape, latents, "relu")
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_the_curvature_of_each_latent_sums_up_to_that_of_all(layer):
+    model, image = made(layer=layer).double().eval(), torch.rand(2, *SHAPE, dtype=torch.float64)
+    each = model.curvature_of_each(image)
+    assert each.shape == (2, 4, *model.layer_of(image).shape[1:])
+    torch.testing.assert_close(each.sum(1), model.curvature(image)[1])
+    assert not Vae(SHAPE, 4, "relu").curvature_of_each(torch.rand(1, *SHAPE)).any(), "linear in pieces"
+
+
+def test_images_of_latents_alone_see_the_mean_attention():
+    plain, model, latents = Vae(SHAPE, 4, "silu"), made(), torch.randn(3, 4)
+    torch.testing.assert_close(plain.decoded(latents), plain.out(plain.penultimate(latents)).sigmoid())
+    before = model.decoded(latents)
+    assert before.shape == (3, *SHAPE)
+    model.mean_features.add_(1)
+    assert not torch.allclose(model.decoded(latents), before)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trust_exp.errors import UserError
-from trust_exp.explain.curvature import row_sums_and_more
+from trust_exp.explain.curvature import row_sums_and_more, row_sums_of_each
+from trust_exp.explain.offline_attention import offline_attention
 
 FILTERS, DEEP, HIDDEN = 16, 64, 128
 POOLED = 7  # places in both directions that fusion=pooled leaves
@@ -96,11 +97,35 @@ class Vae(nn.Module):
         hidden = self.act(self.dense(layer.flatten(1)))
         return Code(self.mean(hidden), self.log_variance(hidden))
 
+    def layer_of(self, image: Tensor) -> Tensor:
+        """The layer whose second derivatives are taken, [B, F, h, w]."""
+        return self.layers(image)
+
+    def latents_of(self, layer: Tensor) -> Tensor:
+        """The latents whose second derivatives are taken, computed from that layer, [B, d]."""
+        return self.encode_from(layer).mean
+
+    def curvature_of_each(self, image: Tensor) -> Tensor:
+        """Row sums of the Hessian of each latent, [B, d, F, h, w]."""
+        return row_sums_of_each(self.latents_of, self.layer_of(image))
+
+    def offline_attention(self, image: Tensor) -> Tensor:
+        """Where the means of the code look, [B, H, W]; of the second convolution."""
+
+        def means(layer: Tensor) -> Tensor:
+            return self.encode_from(self.act(layer), depth=2).mean
+
+        return offline_attention(means, self.conv2(self.layers(image)))
+
     def penultimate(self, latents: Tensor) -> Tensor:
         """The last layer but one of the decoder, [B, 16, H, W]."""
         small = self.unflatten(self.act(self.decode2(self.act(self.decode1(latents)))))
         found: Tensor = self.act(self.decode4(self.act(self.decode3(small))))
         return found
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """Images in [0, 1] of latents alone, [B, C, H, W]: samples of the prior, if they are standard normal."""
+        return self.out(self.penultimate(latents)).sigmoid()
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> Decoded:
         """Encode and decode images [B, C, H, W] in [0, 1].
@@ -202,9 +227,7 @@ class Grad2Vae(Vae):
             code = self.encode_from(layer, self.layer)
             return self._target(code, noise), code
 
-        layer = self.layers(image)
-        for conv in (self.conv2, self.conv3)[: self.layer - 1]:
-            layer = self.act(conv(layer))
+        layer = self.layer_of(image)
         weights: Tensor | None = self.weights
         if self.aggregation == "mean":
             weights = layer.new_full((1, self.latents), 1 / self.latents)
@@ -214,6 +237,19 @@ class Grad2Vae(Vae):
         with torch.no_grad():
             found, _ = row_sums_and_more(tail, layer, weights)
         return self.encode_from(layer, self.layer), found[:, 0]
+
+    def layer_of(self, image: Tensor) -> Tensor:
+        layer = self.layers(image)
+        for conv in (self.conv2, self.conv3)[: self.layer - 1]:
+            layer = self.act(conv(layer))
+        return layer
+
+    def latents_of(self, layer: Tensor) -> Tensor:
+        return self._target(self.encode_from(layer, self.layer), None)
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """The same, with the features of the attention at their mean over the training."""
+        return self.out(self.fused(self.penultimate(latents), self.mean_features[None])).sigmoid()
 
     def _target(self, code: Code, noise: Tensor | None) -> Tensor:
         if self.target == "mean":

@@ -1,5 +1,6 @@
 """Figures of anomaly scores: ROC curves, and the samples with the highest and the lowest scores."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -7,9 +8,18 @@ from torch import Tensor
 
 from trust_exp.data.config import DatasetInfo
 from trust_exp.data.module import DataModule
+from trust_exp.evals.suite import Context
 from trust_exp.metrics.anomaly import auroc, ranked
 from trust_exp.viz.contact_sheet import Sheet, Tile
+from trust_exp.viz.prototypes import pixels
 from trust_exp.viz.style import axes
+
+WORDS = {
+    "reconstruction": "reconstruction",
+    "maps": "error",
+    "attention": "attention",
+    "attention_offline": "offline attention",
+}
 
 
 def roc_figure(path: Path, score: Tensor, anomalous: Tensor, info: DatasetInfo) -> Path:
@@ -38,10 +48,33 @@ def extremes(data: DataModule, score: Tensor, anomalous: Tensor, number: int) ->
         order = score[:, model].argsort(descending=True, stable=True)
         places = torch.cat([order[:number], order[-number:]])
         batch = data.samples("test", places)
-        images = (batch.image.clamp(0, 1) * 255).round().byte()
-        images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        pixels = images.permute(0, 2, 3, 1).numpy()
+        shown = pixels(batch.image)
         names = [data.info.classes[label] for label in batch.label.tolist()]
         values = score[places, model].tolist()
-        strips.append([Tile(*tile) for tile in zip(pixels, names, (f"{value:.3g}" for value in values), strict=True)])
+        strips.append([Tile(*tile) for tile in zip(shown, names, (f"{value:.3g}" for value in values), strict=True)])
     return Sheet(strips, 2 * number)
+
+
+@torch.no_grad()
+def mapped(context: Context) -> Iterator[tuple[str, Sheet]]:
+    """For each model a page of the first test image of each class, and of what the model gives for them.
+
+    Maps of a kind are scaled together, black 0 and white their largest value.
+
+    Yields:
+        the names of the model's normal classes, and its page.
+    """
+    data, info = context.data, context.info
+    labels = data.served_labels("test")
+    places = [first.item() for label in range(len(info.classes)) for first in (labels == label).nonzero()[:1]]
+    batch = data.samples("test", torch.tensor(places))
+    outputs = context.model(batch.image.to(context.device))
+    for model, normal in enumerate(info.normal):
+        names = [f"{info.classes[label]}{', normal' * (label in normal)}" for label in batch.label.tolist()]
+        strips = [[Tile(*tile) for tile in zip(pixels(batch.image), names, strict=True)]]
+        for name, words in WORDS.items():
+            if name in outputs:
+                own = outputs[name][:, model].float().cpu()
+                own = own if own.dim() == 4 else (own / own.max().clamp(min=1e-12))[:, None]
+                strips.append([Tile(image, words) for image in pixels(own)])
+        yield ", ".join(info.classes[label] for label in normal), Sheet(strips, len(places))

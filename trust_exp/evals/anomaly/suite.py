@@ -11,7 +11,8 @@ from torch import Tensor
 from trust_exp.data.batch import Batch, MaskBatch, Split
 from trust_exp.data.config import DatasetInfo
 from trust_exp.errors import UserError
-from trust_exp.evals.anomaly.pictures import extremes, roc_figure
+from trust_exp.evals.anomaly.pasting import pasted_rows
+from trust_exp.evals.anomaly.pictures import extremes, mapped, roc_figure
 from trust_exp.evals.suite import Context, Outcomes, Report, Suite
 from trust_exp.metrics.anomaly import MEASURES, aupro, auroc, average_precision, ranked, resampled
 from trust_exp.results.record import Row, fraction
@@ -35,14 +36,16 @@ class Anomaly(Suite):
     Args:
         false_alarms: fraction of the held-out normal samples above the threshold.
         pictures: how many of the highest and of the lowest scores are drawn.
+        pasted: normal test images for each model into which something is pasted, for its maps to find.
     """
 
     name = "anomaly"
     unsaved = ("map", "mask")
 
-    def __init__(self, false_alarms: float, pictures: int) -> None:
+    def __init__(self, false_alarms: float, pictures: int, pasted: int) -> None:
         super().__init__()
-        self.false_alarms, self.pictures = false_alarms, pictures
+        self.false_alarms, self.pictures, self.pasted = false_alarms, pictures, pasted
+        self.has_maps = False
 
     @property
     def splits(self) -> tuple[Split, ...]:  # type: ignore[override]
@@ -57,7 +60,8 @@ class Anomaly(Suite):
         outputs = self.context.model(batch.image)
         found = {"label": batch.label}
         found |= {name: value.double() for name, value in outputs.items() if name.startswith(SCORES)}
-        if isinstance(batch, MaskBatch) and "maps" in outputs:
+        self.has_maps = "maps" in outputs
+        if isinstance(batch, MaskBatch) and self.has_maps:
             found |= {"map": outputs["maps"][:, 0].float(), "mask": batch.mask}
         if "reconstruction" in outputs:
             self._count_pixels(batch.image, outputs["reconstruction"])
@@ -82,6 +86,8 @@ class Anomaly(Suite):
         if "val" in outcomes:
             rows += self._alarms(outcomes["val"], test, anomalous)
         rows += [*self._pixel_rows(test), *self._reconstruction_rows()]
+        if self.has_maps and self.pasted and len(info.shape) == 3:
+            rows += pasted_rows(self.context, self.pasted)
         return Report(rows, self._figures(test, anomalous) if self.context.rank == 0 else [])
 
     def _rows_of(self, kind: str, score: Tensor, anomalous: Tensor, label: Tensor) -> list[Row]:
@@ -164,4 +170,7 @@ class Anomaly(Suite):
             sheet = extremes(context.data, test[SCORES], anomalous, self.pictures)
             title = f"{context.method}: the highest and the lowest scores"
             figures.append(write_contact_sheet(context.figure("anomaly_extremes"), title, sheet))
+            for own, (normal, page) in zip(context.info.normal, mapped(context) if self.has_maps else (), strict=False):
+                title = f"{context.method}: the first test image of each class; normal: {normal}"
+                figures.append(write_contact_sheet(context.figure(f"anomaly_maps_{own[0]}"), title, page))
         return figures

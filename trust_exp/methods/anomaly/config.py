@@ -84,6 +84,7 @@ class VaeConfig(OneClassConfig):
     kl: str = "sum"  # over latents, as the evidence bound has it; or mean, as the authors' code of a sister paper
     beta: float = 1.0  # weight of the divergence
     draws: int = 4  # of latents for the evidence bound as a score
+    bound: str = added_later("elbo")  # or importance: weighted draws (Burda et al. 2016)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,6 +92,7 @@ class VaeConfig(OneClassConfig):
         check_choice("method.kl", self.kl, ("sum", "mean"))
         check_range("method.beta", self.beta, least=0)
         check_range("method.draws", self.draws, least=1)
+        check_choice("method.bound", self.bound, ("elbo", "importance"))
 
 
 @dataclass

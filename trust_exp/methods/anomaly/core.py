@@ -1,5 +1,6 @@
 """Scores of samples by what normal ones are like, as plain functions of features."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -32,6 +33,25 @@ def divergence(mean: Float[Tensor, "B D"], log_variance: Float[Tensor, "B D"]) -
     Source: Kingma and Welling 2014, appendix B.
     """
     return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
+
+
+def log_ratio(
+    mean: Float[Tensor, "B D"], log_variance: Float[Tensor, "B D"], noise: Float[Tensor, "*B D"]
+) -> Float[Tensor, " B"]:
+    """log q(z) - log p(z) in nats of the latents that standard normal noise draws; its mean is the divergence."""
+    latents = mean + (log_variance / 2).exp() * noise
+    return (latents.square() - noise.square() - log_variance).sum(1) / 2
+
+
+def importance_bound(negative_log_weights: Float[Tensor, "K B"]) -> Float[Tensor, " B"]:
+    """The negative logarithm of the mean weight of K draws: with one, the negative evidence bound; with more, tighter.
+
+    Args:
+        negative_log_weights: error of the reconstruction plus ``log_ratio`` of each draw, in nats.
+
+    Source: Burda et al. 2016, Eq. 8.
+    """
+    return math.log(len(negative_log_weights)) - (-negative_log_weights).logsumexp(0)
 
 
 def nearest_distance(
