@@ -36,7 +36,7 @@ def made():
 
 def test_a_code_that_is_the_prior_holds_nothing(data, tmp_path, quiet_trainer):
     rows, figures = asked(made(), data, tmp_path, quiet_trainer)
-    assert rows == {"latents/divergence": 0, "latents/active": 0}
+    assert rows == {f"latents/{name}": 0 for name in ("divergence", "active", "response", "slope", "bend")}
     assert figures == ["latents_prior.png", "latents_curvature_0.png", "latents_curvature_1.png"]
 
 
@@ -63,6 +63,23 @@ def test_divergence_and_active_latents_are_those_of_the_formula(data, tmp_path, 
     )
     second = 3 * (torch.tensor(0.5).exp() - 1 - 0.5) / 2
     assert rows["latents/divergence"] == pytest.approx(float((first + second) / 2), rel=1e-5)
+
+
+def test_derivatives_are_those_of_autograd(data, tmp_path, quiet_trainer):
+    torch.manual_seed(1)
+    vaes = [Vae((1, 8, 8), 3, "silu") for _ in range(2)]
+    rows, _ = asked(vaes, data, tmp_path, quiet_trainer, samples=0, pictures=0)
+    slope, bend, response = [], [], []
+    for label, vae in enumerate(vaes):
+        layer = vae.layers(data.arrays("test").batch().image[data.served_labels("test") == label]).detach()
+        layer.requires_grad_()
+        mean = vae.encode_from(layer).mean
+        (first,) = torch.autograd.grad(mean.sum(), layer, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), layer)
+        for found, value in ((response, mean), (slope, first), (bend, second)):
+            found.append(value.double().square().flatten(1).mean(1).mean())
+    for name, found in (("response", response), ("slope", slope), ("bend", bend)):
+        assert rows[f"latents/{name}"] == pytest.approx(float((sum(found) / 2).sqrt()), rel=1e-4)
 
 
 def test_a_latent_that_there_is_not_is_one_sentence(data, tmp_path, quiet_trainer):

@@ -9,6 +9,7 @@ from torch import Tensor
 from trust_exp.data.batch import Batch, Split
 from trust_exp.errors import UserError
 from trust_exp.evals.suite import Outcomes, Report, Suite
+from trust_exp.explain.curvature import row_sums
 from trust_exp.models.vae import Vae
 from trust_exp.results.record import Row
 from trust_exp.rng import keyed_generator
@@ -21,8 +22,10 @@ ACTIVE = 0.01  # variance of a latent's mean over images
 class Latents(Suite):
     """The divergence of the codes of normal images from the prior, and how many latents vary with the image.
 
-    A decoder that does not need the code lets both fall to 0. Pictures: samples of the prior, and the second
-    derivatives of single latents with respect to the layer, filter by filter.
+    A decoder that does not need the code lets both fall to 0. ``response``, ``slope`` and ``bend`` are root mean
+    squares over the normal images: of the latents, of the gradient of their sum with respect to the layer, and of the
+    row sums of its Hessian. Pictures: samples of the prior, and the second derivatives of single latents, filter by
+    filter.
 
     Args:
         samples: of the prior, for each model.
@@ -48,7 +51,10 @@ class Latents(Suite):
 
     def step(self, batch: Batch) -> Outcomes:
         codes = [vae.encode_from(vae.layers(batch.image)) for vae in self.vaes]
+        slopes, bends = zip(*(_derivatives(vae, batch.image) for vae in self.vaes), strict=True)
         return {
+            "slope": torch.stack(slopes, dim=1),
+            "bend": torch.stack(bends, dim=1),
             "label": batch.label,
             "mean": torch.stack([code.mean for code in codes], dim=1).double(),
             "log_variance": torch.stack([code.log_variance for code in codes], dim=1).double(),
@@ -56,17 +62,24 @@ class Latents(Suite):
 
     def finish(self, outcomes: Mapping[Split, Outcomes]) -> Report:
         found, kl, active = outcomes["test"], [], []
+        squares: dict[str, list[Tensor]] = {"response": [], "slope": [], "bend": []}
         own = [torch.isin(found["label"], torch.tensor(normal)) for normal in self.context.info.normal]
         for model, normal in enumerate(own):
             mean, log_variance = found["mean"][normal, model], found["log_variance"][normal, model]
             kl.append(float((mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2))
             active.append(int((mean.var(0) > ACTIVE).sum()))
+            squares["response"].append(mean.square().mean(1))
+            squares["slope"].append(found["slope"][normal, model])
+            squares["bend"].append(found["bend"][normal, model])
         count = int(sum(normal.sum() for normal in own))
         how = {"how": "normal test images" + (", mean over the models" if len(own) > 1 else "")}
         rows = [
             Row("latents/divergence", sum(kl) / len(kl), "nats", count, detail=how),
             Row("latents/active", sum(active) / len(active), "latents", count, detail=how),
         ]
+        for name, parts in squares.items():
+            size = torch.stack([own.mean() for own in parts]).mean().sqrt()
+            rows.append(Row(f"latents/{name}", float(size), "", count, detail=how))
         return Report(rows, list(self._figures()) if self.context.rank == 0 else [])
 
     @torch.no_grad()
@@ -106,3 +119,11 @@ class Latents(Suite):
             words = (f"z{number} ± {own.abs().max():.0e}", *[""] * (len(own) - 1))
             strips.append([Tile(*tile) for tile in zip(pixels(scaled[:, None]), words, strict=True)])
         return Sheet(strips, 16)
+
+
+def _derivatives(vae: Vae, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squares of the first and of the second derivatives of the sum of latents, for each image, [B] each."""
+    layer = vae.layer_of(image)
+    slope = torch.func.grad(lambda values: vae.latents_of(values).sum())(layer)
+    bend = row_sums(vae.latents_of, layer)[:, 0]
+    return slope.double().square().flatten(1).mean(1), bend.double().square().flatten(1).mean(1)
