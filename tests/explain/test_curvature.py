@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from tests.explain.test_activations import KINDS
+from trust_exp.explain.activations import BENDS
 from trust_exp.explain.curvature import (
     diagonal,
     diagonal_estimate,
     row_sums,
+    row_sums_of_chain,
     row_sums_of_each,
 )
 
@@ -87,6 +90,36 @@ def test_row_sums_are_differentiated_again():
     matrix = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(found, (matrix, weights))
+
+
+@pytest.mark.parametrize("activation", BENDS)
+def test_row_sums_of_a_chain_are_those_of_its_hessian(activation):
+    """With odd sizes and strides; and their gradients are those of the general way."""
+    torch.manual_seed(0)
+    chain = (nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0)), nn.Linear(32, 6))
+    head, act = nn.Linear(6, 3), KINDS[activation]()
+    modules = nn.ModuleList([*chain, head]).double()
+    layer = torch.randn(3, 2, 3, 5, dtype=torch.float64)
+
+    def tail(values):
+        for linear in chain:
+            values = act(linear(values.flatten(1) if isinstance(linear, nn.Linear) else values))
+        return head(values).square()
+
+    found, hidden = row_sums_of_chain(chain, activation, lambda values: head(values).square(), layer)
+    torch.testing.assert_close(head(hidden).square(), tail(layer))
+    each = hessians(tail, layer.requires_grad_()).sum(-1).view(3, 3, 2, 3, 5)
+    torch.testing.assert_close(found, each.sum(1), rtol=1e-9, atol=1e-12)
+    noise = torch.randn_like(found)
+    fast = torch.autograd.grad((found * noise).sum(), list(modules.parameters()), allow_unused=True)
+    slow = torch.autograd.grad(
+        (row_sums(tail, layer)[:, 0] * noise).sum(), list(modules.parameters()), allow_unused=True
+    )
+    for one, other in zip(fast, slow, strict=True):
+        if other is not None and one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12)
+        else:
+            assert all(value is None or not value.any() for value in (one, other))
 
 
 def test_samples_do_not_mix(tail, layer):

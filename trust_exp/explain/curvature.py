@@ -10,13 +10,16 @@ The samples of a batch must not depend on each other: no batch normalisation in 
 latents. If everything between them is linear in pieces, as ReLU is, the result is exactly 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, jvp, vjp, vmap
+from torch.nn import functional as F
+
+from trust_exp.explain.activations import bent
 
 Latents = Float[Tensor, "b d"]
 Layer = Float[Tensor, "b *f"]
@@ -48,6 +51,62 @@ def row_sums_and_more(
 
     found = [grad(slope_sum, has_aux=True)(layer, own) for own in ([None] if weights is None else weights)]
     return torch.stack([sums for sums, _ in found], dim=1), found[0][1]
+
+
+def row_sums_of_chain(
+    chain: Sequence[nn.Conv2d | nn.Linear], activation: str, head: Tail, layer: Float[Tensor, "b f h w"]
+) -> tuple[Float[Tensor, "b f h w"], Tensor]:
+    """Row sums of the Hessian of the sum of latents, faster, where all between is linear layers and one activation.
+
+    A forward derivative along ones and the backward pass of both, written out, with ``bent`` in the place of every
+    activation: a third of the memory traffic of automatic differentiation, which matters more than the products.
+
+    Args:
+        chain: the layers after ``layer``, each followed by the activation; convolutions, then dense ones.
+        activation: a key of ``BENDS``.
+        head: maps the last hidden layer [B, H] to the latents, which may be weighted.
+
+    Returns:
+        the row sums, and the last hidden layer.
+    """
+    hidden, along = layer, torch.ones_like(layer[:1])  # the same for all images, until an activation
+    passed = []
+    for linear in chain:
+        inputs = hidden.shape
+        if isinstance(linear, nn.Linear):
+            hidden, along = hidden.flatten(1), along.flatten(1)
+        moved = _without_bias(linear, along)
+        hidden, slope, curvature = bent(linear(hidden), activation)
+        passed.append((linear, inputs, slope, curvature * moved))
+        along = slope * moved
+
+    def total(values: Tensor) -> Tensor:
+        return head(values).sum()
+
+    down, bending, *_ = jvp(grad(total), (hidden,), (along,))
+    for linear, inputs, slope, change in reversed(passed):
+        bending = _transposed(linear, slope * bending + change * down, inputs)
+        if linear is not chain[0]:
+            down = _transposed(linear, slope * down, inputs)
+    return bending, hidden
+
+
+def _without_bias(linear: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
+    if isinstance(linear, nn.Linear):
+        return F.linear(values, linear.weight)
+    return F.conv2d(values, linear.weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
+
+
+def _transposed(linear: nn.Conv2d | nn.Linear, values: Tensor, inputs: Sequence[int]) -> Tensor:
+    """The transpose of a linear layer that takes inputs of that shape."""
+    if isinstance(linear, nn.Linear):
+        return F.linear(values, linear.weight.mT).view(len(values), *inputs[1:])
+    stride, padding, size = linear.stride, tuple(map(int, linear.padding)), linear.kernel_size
+    lost = [
+        inputs[2 + axis] - ((values.shape[2 + axis] - 1) * stride[axis] - 2 * padding[axis] + size[axis])
+        for axis in (0, 1)
+    ]
+    return F.conv_transpose2d(values, linear.weight, None, stride, padding, lost, linear.groups)
 
 
 def row_sums_of_each(tail: Tail, layer: Layer) -> Float[Tensor, "b d *f"]:

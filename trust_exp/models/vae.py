@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trust_exp.errors import UserError
-from trust_exp.explain.curvature import row_sums_and_more, row_sums_of_each
+from trust_exp.explain.curvature import row_sums_of_chain, row_sums_of_each
 from trust_exp.explain.offline_attention import offline_attention
 
 FILTERS, DEEP, HIDDEN = 16, 64, 128
@@ -72,7 +72,7 @@ class Vae(nn.Module):
             raise UserError(f"model.latents={latents} is more than the {shape[0] * shape[1] * shape[2]} pixel values")
         channels, height, width = shape
         self.shape, self.latents, small = tuple(shape), latents, (height // 2, width // 2)
-        self.act = ACTIVATIONS[activation]()
+        self.act, self.activation = ACTIVATIONS[activation](), activation
         self.conv1 = nn.Conv2d(channels, FILTERS, 3, padding=1)
         self.conv2 = nn.Conv2d(FILTERS, FILTERS, 3, padding=1)
         self.conv3 = nn.Conv2d(FILTERS, DEEP, 3, stride=2, padding=1)
@@ -94,7 +94,10 @@ class Vae(nn.Module):
         """The code, computed from the output of the encoder's layer number ``depth``."""
         for conv in (self.conv2, self.conv3)[depth - 1 :]:
             layer = self.act(conv(layer))
-        hidden = self.act(self.dense(layer.flatten(1)))
+        return self.coded(self.act(self.dense(layer.flatten(1))))
+
+    def coded(self, hidden: Tensor) -> Code:
+        """The code of the last hidden layer, [B, 128]."""
         return Code(self.mean(hidden), self.log_variance(hidden))
 
     def layer_of(self, image: Tensor) -> Tensor:
@@ -222,21 +225,21 @@ class Grad2Vae(Vae):
 
     def curvature(self, image: Tensor, noise: Tensor | None = None) -> tuple[Code, Tensor]:
         """The code of images, and the row sums of its Hessians, [B, F, h, w] of the layer."""
-
-        def tail(layer: Tensor) -> tuple[Tensor, Code]:
-            code = self.encode_from(layer, self.layer)
-            return self._target(code, noise), code
-
         layer = self.layer_of(image)
-        weights: Tensor | None = self.weights
-        if self.aggregation == "mean":
-            weights = layer.new_full((1, self.latents), 1 / self.latents)
-        if self.fusion != "detached":
-            found, code = row_sums_and_more(tail, layer, weights)
-            return code, found[:, 0]
-        with torch.no_grad():
-            found, _ = row_sums_and_more(tail, layer, weights)
-        return self.encode_from(layer, self.layer), found[:, 0]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.fusion != "detached"):
+            found, hidden = row_sums_of_chain(
+                (self.conv2, self.conv3, self.dense)[self.layer - 1 :],
+                self.activation,
+                lambda values: self._weighted(self._target(self.coded(values), noise)),
+                layer,
+            )
+        code = self.encode_from(layer, self.layer) if self.fusion == "detached" else self.coded(hidden)
+        return code, found
+
+    def _weighted(self, latents: Tensor) -> Tensor:
+        if self.weights is not None:
+            return latents * self.weights
+        return latents / self.latents if self.aggregation == "mean" else latents
 
     def layer_of(self, image: Tensor) -> Tensor:
         layer = self.layers(image)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 2**24  # distances in memory at a time
+CACHED = 2**20  # on a CPU: more fall out of its cache
 FLAT = 1e-6  # an image whose values lie so near to their mean is constant
 
 
@@ -120,8 +121,8 @@ def nearest(
     it does not suffer from their cancellation.
     """
     half = bank.square().sum(1) / 2
-    rows = max(1, CHUNK // len(bank))
-    place = torch.cat([torch.addmm(half, part, bank.T, alpha=-1).argmin(1) for part in features.split(rows)])
+    rows = max(64, (CHUNK if features.is_cuda else CACHED) // len(bank))
+    place = torch.cat([torch.addmm(half, part, bank.T, alpha=-1).min(1).indices for part in features.split(rows)])
     return (features - bank[place]).norm(dim=1), place
 
 
