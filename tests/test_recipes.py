@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -237,7 +238,10 @@ LAYOUTS = {  # data sets that the shared samples give, and the folder that unpac
     "tiny_imagenet": "tiny-imagenet-200",
     "caltech101": "caltech101",
 }
-NO_PLACES = [("protopnet", "two_moons")]  # points have no patches
+OF_IMAGES = ("cae", "cae_ocsvm", "deep_svdd", "grad2vae", "inception_cae", "patchcore", "protopnet", "vae")
+
+
+POINTS_REFUSED = [pair for pair in PAIRS if pair[1] == "two_moons" and pair[0] in OF_IMAGES]
 
 
 @pytest.fixture(scope="module")
@@ -274,10 +278,20 @@ def smoke(command_line_in, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "dataset"), [pair for pair in PAIRS if pair[1] in EMBEDDED and pair not in NO_PLACES]
+    ("method", "dataset"), [pair for pair in PAIRS if pair[1] in EMBEDDED and pair not in POINTS_REFUSED]
 )
 def test_a_pair_of_the_embedded_data_runs_through(method, dataset, smoke):
     smoke(method, dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "dataset"), POINTS_REFUSED)
+def test_points_are_refused_in_one_sentence_where_images_are_needed(method, dataset, command_line):
+    given = (*source_for(method, "", dataset), *normal_class_for(method, dataset))
+    done = command_line.here(f"method={method}", f"dataset={dataset}", "size=smoke", *given)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search(r"error: .*(needs images|a single place|must be even|does not exist)", done.stderr)
 
 
 @pytest.mark.slow

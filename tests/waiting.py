@@ -1,5 +1,6 @@
 """Waiting for events, as no test may depend on how busy the machine is."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -26,6 +27,12 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def stop(pid: int) -> None:
+    """Stop a process, and wait until it stands still: of two signals that wait, it would take SIGTERM first."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ")
 
 
 def is_pending(pid: int, number: signal.Signals) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.waiting import PATIENCE, is_alive, is_pending, wait_for
+from tests.waiting import PATIENCE, is_alive, is_pending, stop, wait_for
 from trust_exp.identity import run_id
 from trust_exp.job import Job
 from trust_exp.launch.sweep import write_failure
@@ -101,7 +101,7 @@ def test_one_job_raises_one_is_killed_one_hangs_and_the_others_are_right(
         folder.mkdir()
         os.mkfifo(folder / "weights.part")
     process = start(command_line, *sweep, *limits, late=tmp_path / "late")
-    os.kill(wait_for(lambda: holder(hangs), process), signal.SIGSTOP)
+    stop(wait_for(lambda: holder(hangs), process))
     os.kill(wait_for(lambda: holder(dies), process), signal.SIGKILL)
     err = ""
     while len(re.findall(r"(done|failed) after ", err)) < right + 2:  # all but the one that hangs
@@ -164,7 +164,7 @@ def test_a_sweep_that_is_stopped_goes_on_and_ends_with_the_same_weights(command_
         while held:
             folder = wait_for(lambda: next((one for one in held if is_running(one, tries)), None), process)  # noqa: B023
             pids.append(holder(folder))
-            os.kill(pids[-1], signal.SIGSTOP)
+            stop(pids[-1])
             held.remove(folder)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as the terminal does it
