@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +218,18 @@ def test_list_shows_every_choice_and_every_recipe():
         assert name in text
     assert "conv_4c3f" not in trust_exp("list", "method").stdout
     assert "did you mean method?" in trust_exp("list", "methods").stderr
+
+
+def test_list_shows_classified_sets_to_methods_of_anomaly_detection():
+    text = trust_exp("list", "dataset", "--for", "method=grad2vae").stdout
+    assert re.search(r"anomaly_folder +[^;]*$", text, re.MULTILINE)
+    assert re.search(r"mnist .*with dataset.normal_class=<a class>", " ".join(text.split()))
+    assert "camvid" not in text
+    text = trust_exp("list", "--for", "dataset=mnist", "dataset.normal_class=3").stdout
+    assert "grad2vae" in text
+    assert "cll" not in text
+    assert "grad2vae" not in trust_exp("list", "method", "--for", "dataset=mnist").stdout
+    assert "needs its data set" in trust_exp("list", "--for", "dataset.normal_class=3").stderr
 
 
 def test_doctor_reports(tmp_path):

@@ -5,9 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from trust_exp import cli
+from trust_exp.commands.data import chosen_rows, sheet
 from trust_exp.data.batch import MaskBatch
 from trust_exp.data.stream import StreamDataModule
 from trust_exp.errors import UserError
+from trust_exp.messages import exit_code_of
 
 SIDE = 40
 HEIGHT, WIDTH = 50, 70
@@ -135,3 +138,18 @@ def test_too_few_normal_images_are_refused(folder):
         (folder / f"train/good/{number:03d}.png").unlink()
     with pytest.raises(UserError, match="has 16 training samples of the normal class good; at least 20 are needed"):
         module(folder).size("train")
+
+
+def test_show_draws_masks_in_the_colours_of_their_kinds(folder, tmp_path, capsys):
+    out = tmp_path / "page.png"
+    given = ["show", "anomaly_folder", f"dataset.path={folder}", "--root", str(tmp_path / "root"), "--out", str(out)]
+    assert exit_code_of(lambda: cli.run(["data", *given])) in (None, 0), capsys.readouterr().err
+    data = module(folder)
+    batch = data.samples("test", chosen_rows(data, "test", 24))
+    page = sheet(batch, data.info)
+    assert set(page.legend["defects"]) - {"(nothing)"} == {
+        data.info.classes[label] for label in batch.label[batch.mask.any((1, 2))]
+    }
+    (image, masked) = page.strips[int(batch.mask.any((1, 2)).nonzero()[0])]
+    assert (image.image != masked.image).any()
+    assert out.exists()

@@ -344,7 +344,7 @@ def main_classes(data: "DataModule", split: "Split") -> "Tensor | None":
 
     from trust_exp.data.stream import StreamDataModule
 
-    if data.task == "classification":
+    if data.task in ("classification", "anomaly"):
         return data.served_labels(split)
     if not isinstance(data, StreamDataModule) or data.task == "segmentation":
         return None
@@ -368,7 +368,8 @@ def rarest(labels: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":
 
 def sheet(batch: "AnyBatch", info: "DatasetInfo") -> "Sheet":
     """The contact sheet of a batch."""
-    from trust_exp.data.batch import BoxBatch, DenseBatch
+    from trust_exp.data.batch import BoxBatch, DenseBatch, MaskBatch
+    from trust_exp.data.config import NOTHING
     from trust_exp.viz.contact_sheet import Labels, framed_sheet, mapped_sheet, plain_sheet
 
     images = (batch.image * 255).round().byte().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
@@ -381,4 +382,7 @@ def sheet(batch: "AnyBatch", info: "DatasetInfo") -> "Sheet":
         for layer, maps in zip(info.layers, batch.concepts.unbind(1), strict=True):
             layers.append(Labels(layer.kind, layer.concepts, maps.numpy()))
         return mapped_sheet(images, layers, index)
+    if isinstance(batch, MaskBatch) and batch.mask.any():
+        kinds = batch.label[:, None, None].where(batch.mask, NOTHING)
+        return mapped_sheet(images, [Labels("defects", info.classes, kinds.numpy())], index)
     return plain_sheet(images, [info.classes[label] for label in batch.label], index)

@@ -60,7 +60,7 @@ def list_choices(only: str | None, wanted: Sequence[str] = ()) -> None:
     for group in shown if only is None else (only,):
         rows = list(described_recipes() if group == "recipe" else described(group))
         if fixed and group in COMPARED:
-            rows = [(name, about) for name, about in rows if _fits(group, name, fixed)]
+            rows = [row for name, about in rows for row in _fitting(group, name, about, fixed)]
         _print(f"{group}=" if group != "recipe" else "recipes", rows or [("none", "nothing here fits")])
 
 
@@ -74,27 +74,40 @@ def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def _read(wanted: Sequence[str]) -> dict[str, Part]:
-    """The given choices by group; ``dataset.task=`` sets the task of the data set."""
+    """The given choices by group; ``dataset.task=`` and ``dataset.normal_class=`` set the task of the data set."""
     texts = dict(text.partition("=")[::2] for text in wanted)
-    task = texts.pop("dataset.task", None)
+    task, normal = texts.pop("dataset.task", None), texts.pop("dataset.normal_class", None)
     if unknown_keys := [key for key in texts if key not in COMPARED]:
         raise unknown("--for", unknown_keys[0], COMPARED)
     found = {group: _part(group, name) for group, name in texts.items()}
-    if task is not None:
+    given = {key: value for key, value in (("task", task), ("normal_class", normal)) if value is not None}
+    for key, value in given.items():
         if "dataset" not in found:
-            raise UserError(f"--for dataset.task={task} needs its data set: --for dataset=<name> dataset.task={task}")
-        found["dataset"] = part("dataset", found["dataset"].name, None, {"task": task})
+            raise UserError(
+                f"--for dataset.{key}={value} needs its data set: --for dataset=<name> dataset.{key}={value}"
+            )
+        found["dataset"] = _part("dataset", found["dataset"].name, **given)
     return found
 
 
-def _part(group: str, name: str) -> Part:
+def _part(group: str, name: str, **given: str) -> Part:
     choice = choices.read_choice(group, name)
-    return part(group, name, choice.schema, choice.values)
+    return part(group, name, choice.schema, {**choice.values, **given})
 
 
-def _fits(group: str, name: str, fixed: dict[str, Part]) -> bool:
+def _fitting(group: str, name: str, about: str, fixed: dict[str, Part]) -> list[tuple[str, str]]:
+    """The row of a choice that fits; of a data set also if one of its classes is to be the normal one."""
+    if _fits(_part(group, name), fixed):
+        return [(name, about)]
+    one_normal = group == "dataset" and _part(group, name).is_for("classification")
+    if one_normal and _fits(_part(group, name, normal_class="0"), fixed):
+        return [(name, f"{about}; with dataset.normal_class=<a class>")]
+    return []
+
+
+def _fits(choice: Part, fixed: dict[str, Part]) -> bool:
     """Whether a choice forms a valid run with the fixed choices and some choice of each other group."""
-    candidates = {**dict.fromkeys(COMPARED), **fixed, group: _part(group, name)}
+    candidates = {**dict.fromkeys(COMPARED), **fixed, choice.group: choice}
     asked = candidates.pop("eval")
     pools = [[found] if found else _all(other) for other, found in candidates.items()]
     return any(
