@@ -63,6 +63,7 @@ PACKED = gzip.compress(GOOD, mtime=0)  # the same bytes at any time, as processe
         (GOOD[:10], "is truncated: it ends inside its header"),
         (GOOD[:-1], "is truncated: its header announces 2352 bytes of data and 2351 follow"),
         (GOOD + b"\0", "is too long: its header announces 2352 bytes of data and 2353 follow"),
+        (b"\0\0\x0e\x03" + b"\xff" * 8 + bytes(4), "is not an IDX file: its header announces the shape [4294967295,"),
         (PACKED[:-9], "is a corrupt gzip file: Compressed file ended"),
         (PACKED[:-8] + bytes(8), "is a corrupt gzip file: CRC check failed"),
         (PACKED[:12] + b"\xff\xff\xff\xff", "is a corrupt gzip file: "),

@@ -47,6 +47,10 @@ def parse_idx(content: bytes, path: str | Path) -> np.ndarray:
     if len(content) < start:
         raise UserError(f"{path} is truncated: it ends inside its header")
     shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
+    if (
+        math.prod(max(1, side) for side in shape) * dtype.itemsize >= 2**63
+    ):  # which numpy has no array for, nor if empty
+        raise UserError(f"{path} is not an IDX file: its header announces the shape {list(shape)}")
     expected = math.prod(shape) * dtype.itemsize
     if len(content) - start != expected:
         state = "truncated" if len(content) - start < expected else "too long"
