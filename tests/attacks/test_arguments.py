@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trust_exp.attacks.arguments import check_per_image, under_attack
+from trust_exp.attacks.arguments import check_labels, check_per_image, under_attack
 
 
 def test_what_an_attack_gets():
@@ -46,3 +46,14 @@ def test_refusals(given, message):
 
 def test_one_value_of_the_type_for_each_image_is_right():
     check_per_image("skip", torch.zeros(2, dtype=torch.bool), torch.zeros(2, 3), torch.bool)
+
+
+@pytest.mark.parametrize("labels", [[], [0], [0, 4, 2], [4] * 9])
+def test_labels_of_the_classes_are_right(labels):
+    check_labels(torch.tensor(labels, dtype=torch.int64), torch.zeros(len(labels), 5))
+
+
+@pytest.mark.parametrize(("labels", "said"), [([0, 5], "0 to 5"), ([5] * 9, "5 to 5"), ([-1, 4], "-1 to 4")])
+def test_labels_of_other_classes_are_refused(labels, said):
+    with pytest.raises(ValueError, match=f"y must be labels from 0 to 4; got {said}"):
+        check_labels(torch.tensor(labels), torch.zeros(len(labels), 5))

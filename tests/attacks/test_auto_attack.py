@@ -408,6 +408,7 @@ def test_the_library_has_the_settings_of_its_standard_version(classes, targeted,
     torch.testing.assert_close(view.encode(x), ((x - low) / (high - low)).view(1, 2, 1, 1))
     torch.testing.assert_close(view.decode(view.encode(x)), x)
     assert view.wrap(nn.Identity())(torch.zeros(0, 2, 1, 1)).shape == (0, classes)
+    assert view.encode(torch.rand(2, 3, 8, 6)).shape == (2, 3, 8, 6), "images stay images"
 
 
 def test_a_library_that_lacks_something_itself_says_what(monkeypatch):

@@ -317,6 +317,10 @@ def test_checkpoints_of_the_paper():
             {"loss": "dlr_targeted", "target": torch.tensor([1, 0])},
             "a target must differ from its label; got 0 for both",
         ),
+        (
+            {"loss": "dlr_targeted", "target": torch.ones(1, dtype=torch.int64)},
+            r"target must be int64 of shape \[2\]; got torch.int64 \[1\]",
+        ),
         ({"loss": "dlr_targeted", "target": torch.ones(2)}, r"target must be int64 of shape \[2\]; got torch.float32"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"rho": 0.0}, r"rho must be in \(0, 1\]; got 0"),
@@ -394,3 +398,10 @@ def test_the_points_are_the_official_ones_without_our_changes(monkeypatch, norm,
     same = losses[1] > losses[0]
     assert same.sum() > 2
     torch.testing.assert_close(asked[:, same], torch.stack(model.asked)[:, same], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_equal_logits_have_a_finite_ratio(count):
+    logits, y = torch.full((count, 4), 3.0), torch.zeros(count, dtype=torch.int64)
+    assert torch.equal(difference_of_logits_ratio(logits, y), torch.zeros(count))
+    assert torch.equal(targeted_difference_of_logits_ratio(logits, y, y + 1), torch.zeros(count))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tests.attacks.climbs import assert_the_first_two_were_halved
 from trust_exp.attacks import auto_pgd_released as module
 from trust_exp.attacks.auto_pgd import Score
-from trust_exp.attacks.auto_pgd_released import apgd_ce, apgd_t
+from trust_exp.attacks.auto_pgd_released import apgd_ce, apgd_t, leave
 from trust_exp.attacks.ball import Ball
 from trust_exp.attacks.noise import image_noise
 
@@ -141,3 +141,11 @@ def test_every_rise_counts_and_the_best_point_is_kept():
     assert state.best_loss.tolist() == [5.0, 5.0, 4.5]
     assert state.best_point.flatten().tolist() == [0.0, -1.0, 2.0]
     assert torch.equal(state.gradient, places + 7)
+
+
+def test_an_image_that_any_target_breaks_leaves_with_the_point_of_the_first():
+    x_adv, left = torch.zeros(4, 1), torch.tensor([0, 2, 3])
+    found = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]])  # of two targets, one after the other
+    broken = torch.tensor([True, False, False, True, True, False])
+    assert leave(x_adv, left, found, broken).tolist() == [3]
+    assert x_adv.flatten().tolist() == [1.0, 0.0, 5.0, 0.0]

@@ -1,4 +1,5 @@
 import copy
+import inspect
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from trust_exp.attacks import auto_pgd_released
 from trust_exp.attacks.auto_pgd_released import apgd_t
 from trust_exp.attacks.ball import Ball
-from trust_exp.attacks.fast_adaptive_boundary import _random_start, fab, to_hyperplane
+from trust_exp.attacks.fast_adaptive_boundary import _random_start, _step, fab, to_hyperplane
 from trust_exp.attacks.noise import image_noise
 
 
@@ -162,3 +163,27 @@ def test_a_random_start_is_half_way_to_the_surface(norm):
     lengths = noise.flatten(1).norm(dim=1) if norm == "L2" else noise.flatten(1).abs().amax(1)
     torch.testing.assert_close(start, x + 0.1 * noise / lengths.view(3, 1, 1))
     assert _random_start(Ball.around(x, 5.0, norm=norm), index, 1, 3).max() == 1, "clipped to the domain"
+
+
+def test_a_step_leans_towards_the_image_by_how_far_it_is_from_the_boundary():
+    """In one dimension: boundary at 1, point at 0.95, image at 0; both move 5 % too far."""
+    point, center = torch.tensor([[0.95]]).double(), torch.tensor([[0.0]]).double()
+    gap, slope = torch.tensor([0.05]).double(), torch.tensor([[-1.0]]).double()
+    near, far = 0.05, 1.0
+    weight = near / (near + far)
+    expected = (1 - weight) * (0.95 + 1.05 * near) + weight * 1.05 * far
+    assert _step(point, center, gap, slope, "L2", None).item() == pytest.approx(expected, rel=1e-6)
+    far_off = _step(point - 0.9, center, gap + 0.9, slope, "L2", None).item()
+    assert far_off == pytest.approx(0.9 * (0.05 + 1.05 * 0.95) + 0.1 * 1.05, rel=1e-6), "a tenth at most"
+
+
+@pytest.mark.parametrize("norm", ["L2", "Linf"])
+def test_without_a_slope_a_step_goes_nowhere_and_is_a_number(norm):
+    point = torch.tensor([[0.25, 0.5]]).double()
+    moved = _step(point, point, torch.ones(1).double(), torch.zeros(1, 2).double(), norm, (0.0, 1.0))
+    assert torch.equal(moved, point)
+
+
+def test_five_runs_unless_others_are_asked_for():
+    """As AutoAttack's untargeted FAB has them."""
+    assert inspect.signature(fab).parameters["restarts"].default == 5

@@ -477,3 +477,11 @@ def test_refusals(change, message):
 def test_refusals_of_the_attack_of_trades(change, message):
     with pytest.raises(ValueError, match=message):
         trades_attack(nn.Linear(6, 2), torch.zeros(2, 6), 0.1, **({"step_size": 0.1, "steps": 2} | change))
+
+
+def test_the_classes_of_a_loss_are_those_of_the_model():
+    """Not the number of images: one image of ten classes has a ratio of logits, ten images of two classes none."""
+    x, y = torch.rand(10, 6), torch.zeros(10, dtype=torch.int64)
+    pgd(nn.Linear(6, 10), x[:1], y[:1], 0.1, step_size=0.1, steps=1, loss="dlr")
+    with pytest.raises(ValueError, match="dlr"):
+        pgd(nn.Linear(6, 2), x, y, 0.1, step_size=0.1, steps=1, loss="dlr")

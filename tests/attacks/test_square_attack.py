@@ -154,3 +154,14 @@ def test_points_of_other_shapes_move_number_by_number(shape):
     side = (x_adv - x).abs()
     torch.testing.assert_close(side, torch.full_like(side, 0.1))
     assert (x_adv > x).float().mean() > 0.7
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.02), ("L2", 0.1)])
+def test_of_points_that_break_nothing_the_one_of_the_least_margin_is_kept(norm, epsilon):
+    x = torch.rand(1, 1, 10, 10, generator=torch.Generator().manual_seed(0))
+    model = Margin(x.mean().item() + 0.03)  # margins of a few hundredths
+    square(model, x, torch.zeros(1, dtype=torch.int64), epsilon, norm=norm, queries=100, domain=None)
+    gaps = [(points.flatten(1).mean(1) - model.limit).item() for points in model.asked]
+    assert max(gaps) < 0
+    x_adv = square(model, x, torch.zeros(1, dtype=torch.int64), epsilon, norm=norm, queries=100, domain=None)
+    assert (x_adv.mean() - model.limit).item() == pytest.approx(max(gaps), abs=1e-7)

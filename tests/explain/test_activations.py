@@ -43,3 +43,9 @@ def test_far_from_zero_nothing_is_nan():
         found = bent(x, activation)
         torch.stack([part.sum() for part in found]).sum().backward()
         assert all(part.isfinite().all() for part in (*found, x.grad)), activation
+
+
+def test_at_its_kink_relu_is_flat_as_torchs():
+    x = torch.zeros(1, requires_grad=True)
+    assert torch.equal(torch.autograd.grad(x.relu(), x)[0], torch.zeros(1))
+    assert [part.item() for part in bent(x, "relu")] == [0, 0, 0]

@@ -37,6 +37,7 @@ def test_the_centres_are_means_of_the_features_that_are_nearest_to_them():
 def test_random_features_are_features():
     matrix = features()
     found = random_features(matrix, 5)
+    assert torch.equal(found.basis, random_features(matrix, 5, seed=0, name=0).basis)
     assert all((row == matrix).all(1).any() for row in found.basis)
     torch.testing.assert_close(found.encoding, encode(matrix, found.basis))
     assert found.error == pytest.approx(float((matrix - found.encoding @ found.basis).norm()))

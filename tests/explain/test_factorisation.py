@@ -38,13 +38,14 @@ def test_the_updates_are_those_of_scikit_learn(steps):
     assert found.steps == steps
 
 
-def test_the_start_from_singular_vectors_is_that_of_scikit_learn():
-    matrix = planted(rank=4)  # of which its own approximate decomposition is exact
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_the_start_from_singular_vectors_is_that_of_scikit_learn(scale):
+    matrix = planted(rank=4) * scale  # of which its own approximate decomposition is exact
     oracle = NMF(4, solver="mu", init="nndsvda", tol=0, max_iter=1, random_state=0)
     encoding = oracle.fit_transform(matrix.numpy())
     found = nmf(matrix, 4, init="nndsvda", steps=1, tolerance=0)
-    np.testing.assert_allclose(found.encoding, encoding, atol=1e-6)
-    np.testing.assert_allclose(found.basis, oracle.components_, atol=1e-6)
+    np.testing.assert_allclose(found.encoding, encoding, atol=1e-6 * scale**0.5)
+    np.testing.assert_allclose(found.basis, oracle.components_, atol=1e-6 * scale**0.5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -213,9 +214,11 @@ def test_every_start_works_at_every_scale(scale, init):
     assert found.error < 0.9 * matrix.double().norm().item()
 
 
+@pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e20])
-def test_semi_nmf_works_at_every_scale(scale):
+def test_semi_nmf_works_at_every_scale(scale, negative):
     matrix = torch.randn(40, 12, generator=torch.Generator().manual_seed(0))
+    matrix = -matrix.abs() if negative else matrix
     plain, scaled = semi_nmf(matrix, 3), semi_nmf(matrix * scale, 3)
     assert scaled.error / scale == pytest.approx(plain.error, rel=1e-2)
 
@@ -246,3 +249,4 @@ def test_two_hundred_steps_unless_others_are_asked_for():
     matrix = planted(noise=0.3)
     assert nmf(matrix, 3, tolerance=0).steps == 200
     assert semi_nmf(matrix, 3, tolerance=0).steps == 200
+    assert semi_nmf(planted(rank=1), 1).steps < 200, "a small gain ends it"

@@ -114,6 +114,8 @@ def test_the_shift_is_looked_at_where_a_prototype_is_strong():
     assert shift_of_augmentation(features, basis, moved, 0.25) == pytest.approx(0.1)
     assert shift_of_augmentation(features, basis, moved, 0.5) == pytest.approx(0.1)  # the lower of two medians
     assert shift_of_augmentation(features, basis, basis) == 0
+    places = [0.5 * feature[1] / feature[0] for feature in features.tolist()]
+    assert shift_of_augmentation(features, basis, moved, 1.0) == pytest.approx(sorted(places)[1])
 
 
 def test_the_unconstrained_encoding_is_least_squares():

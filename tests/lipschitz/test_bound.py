@@ -73,6 +73,7 @@ def test_pairs_against_a_loop_and_gradient_through_the_worst_pair_alone():
         for j in range(5):
             expected = found.features * (weight[i] - weight[j]).norm() if i != j else torch.zeros(())
             torch.testing.assert_close(found.pairwise[i, j], expected)
+    torch.testing.assert_close(found.per_logit, torch.stack([found.features * row.norm() for row in weight]))
     assert found.worst == found.pairwise.max()
     (grad,) = torch.autograd.grad(found.worst, weight, retain_graph=True)
     assert set(grad.norm(dim=1).nonzero().flatten().tolist()) == set(divmod(found.pairwise.argmax().item(), 5))

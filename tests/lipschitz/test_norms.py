@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trust_exp.lipschitz import PowerIteration, spectral_norm_bound
-from trust_exp.lipschitz.norms import _dense, _group
+from trust_exp.lipschitz.norms import _axes, _dense, _group
 
 GEOMETRIES = [
     (kernel, stride, padding, dilation, groups)
@@ -292,3 +292,16 @@ def test_norms_of_any_size_converge(scale):
 def test_a_convolution_is_written_out_as_a_matrix_while_that_is_small(layer, size, shape):
     matrix = _dense(layer, layer.weight.detach().double(), (layer.in_channels, size, size))
     assert (None if matrix is None else tuple(matrix.shape)) == shape
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "torus"),
+    [(8, 3, 1, 1, 10), (8, 3, 2, 1, 5), (9, 5, 2, 0, 5), (32, 3, 1, 0, 32), (10, 4, 3, 1, 4)],
+)
+def test_a_torus_is_as_small_as_may_be(size, kernel, stride, padding, torus):
+    """As many folded positions as hold an input, or as hold an output, and the folded kernel less one beyond them."""
+    conv = nn.Conv2d(1, 1, kernel, stride, padding)
+    inputs = len({(place + padding) // stride for place in range(size)})
+    outputs = conv(torch.zeros(1, 1, size, size)).shape[2]
+    assert {axis.torus for axis in _axes(conv, (1, size, size))} == {torus}
+    assert torus == min(inputs, outputs) + math.ceil(kernel / stride) - 1

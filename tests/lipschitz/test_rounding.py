@@ -496,7 +496,7 @@ def test_what_is_flushed_to_zero_counts_once_for_each_result():
     model = nn.Sequential(nn.Linear(4, 9, bias=False), nn.Linear(9, 2)).requires_grad_(False)
     around = Certifier(model, (4,)).around(torch.zeros(1, 4))
     *_, slope = slow_linear(copy.deepcopy(model[0]), torch.zeros(4), torch.zeros(9))
-    assert around.rounding.item() == pytest.approx(2.0**-126 * 8 * (3 + slope * 2), rel=1e-6)
+    assert around.rounding.item() == pytest.approx(2.0**-126 * 8 * (3 + slope * 2), rel=1e-6, abs=0)
 
 
 def test_images_are_certified_as_far_as_nothing_overflows():

@@ -21,6 +21,8 @@ def test_distances_are_those_of_scikit_learn(monkeypatch, neighbours):
     monkeypatch.setattr(core, "CHUNK", 200)  # several parts
     normal, features = torch.randn(40, 7, dtype=torch.float64), torch.randn(30, 7, dtype=torch.float64)
     slow = NearestNeighbors(n_neighbors=neighbours).fit(normal.numpy()).kneighbors(features.numpy())[0].mean(1)
+    if neighbours == 1:
+        assert torch.equal(nearest_distance(features, normal), nearest_distance(features, normal, 1))
     torch.testing.assert_close(nearest_distance(features, normal, neighbours), torch.from_numpy(slow))
 
 

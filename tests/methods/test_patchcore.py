@@ -58,6 +58,16 @@ def test_a_projected_coreset_covers_rare_patches():
         assert cluster[chosen].unique().tolist() == list(range(21))
 
 
+def test_features_of_few_values_are_searched_as_they_are():
+    features = torch.randn(50, 5)
+    found = [coreset(features, 9, torch.Generator().manual_seed(0), projection).tolist() for projection in (0, 5, 128)]
+    assert found[0] == found[1] == found[2]
+    assert coreset(features, 9, torch.Generator().manual_seed(0), 2).tolist() != found[0], (
+        "fewer directions find others"
+    )
+    assert len(set(coreset(features.double(), 9, torch.Generator().manual_seed(0), 2).tolist())) == 9
+
+
 def test_equal_rows_are_chosen_once_each():
     chosen = coreset(torch.ones(6, 3), 6, torch.Generator().manual_seed(0), projection=0)
     assert sorted(chosen.tolist()) == list(range(6))

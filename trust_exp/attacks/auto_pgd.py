@@ -84,7 +84,7 @@ def apgd(
         if len(x_adv) == 0:
             return x_adv
         # Drawn for the whole batch, so that an image's start does not depend on which others are classified correctly.
-        first = ball.sample(generator or keyed_generator("apgd")) if start is None else ball.project(start.clone())
+        first = ball.sample(generator or keyed_generator("apgd")) if start is None else ball.project(start)
         rows = _attackable(model, ball, labels, loss)
         if len(rows):
             x_adv[rows] = _climb(model, LOSSES[loss], ball[rows], labels[rows], first[rows], steps, rho)
