@@ -78,6 +78,7 @@ def test_a_recipe_applies_to_its_models_alone(composed):
     assert (other["recipe"], other["recipe_for"], other["fit"]["epochs"]) == (None, None, 20)
     assert recipe_line(other) == "none; cll/cifar10 is for conv_4c3f, conv_4c3f_released, conv_6c2f"
     assert recipe_line(composed("method=lmt")).startswith("none for this pair")
+    assert recipe_line({"method": None, "dataset": {"name": "cifar10"}}) == "unknown"
 
 
 def test_a_further_model_of_a_pair_has_a_recipe_of_its_own(composed):

@@ -303,7 +303,7 @@ class Pipeline:
         if not given:
             check_whole(self.run.weights)
             load_state(network, self.run.weights)
-        facts = (self.run.read("result.json") or {}).get("facts", {})
+        facts = (self.run.read("result.json") or {}).get("facts") or {}
         self.outcomes = self._stored_outcomes()
         groups = target_of(self.config["method"]).class_groups(facts, data.info.classes)
         for name, node in pending.items():

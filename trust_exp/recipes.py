@@ -47,10 +47,13 @@ def recipe_for(method: str, dataset: str, model: str) -> str:
 
 def recipe_line(config: Mapping[str, Any]) -> str:
     """Where the settings of a checked configuration come from, in one line."""
-    if config["recipe"]:
+    if config.get("recipe"):
         return str(config["recipe"])
-    pair = f"{config['method']['name']}/{config['dataset']['name']}"
-    models = [model for recipe in recipes_of(*pair.split("/")) for model in models_of(recipe)]
+    method, dataset = ((config.get(group) or {}).get("name") for group in ("method", "dataset"))
+    if not method or not dataset:
+        return "unknown"  # of a result.json that was changed
+    pair = f"{method}/{dataset}"
+    models = [model for recipe in recipes_of(method, dataset) for model in models_of(recipe)]
     if not models:
         return "none for this pair; the defaults of the method and the data set hold"
     return f"none; {pair} is for {', '.join(models)}"

@@ -1,5 +1,7 @@
 """Weights of other people's files, and networks of earlier runs."""
 
+import time
+
 import pytest
 import torch
 
@@ -108,3 +110,18 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"w\.pt holds weights that are not finite: head\.weight$"):
         read_state(tmp_path / "w.pt")
+
+
+def test_a_name_of_any_length_in_a_damaged_file_is_refused_at_once(tmp_path):
+    """torch searches its own message about it, which takes the square of its length: a minute for this one."""
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"\x80\x02c" + b"x" * 300_000 + b"\nname\n.")
+    before = time.process_time()
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        read_state(path)
+    assert time.process_time() - before < 5
+
+
+def test_weights_of_torch_before_1_6_are_read(tmp_path):
+    torch.save({"a": torch.arange(3.0)}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    assert read_state(tmp_path / "w.pt")["a"].tolist() == [0, 1, 2]

@@ -1,6 +1,7 @@
 """numpy's files of plain arrays, .npy and .npz. Nothing is allocated for what a file only announces. No torch."""
 
 import math
+import sys
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -12,6 +13,7 @@ from trust_exp.errors import UserError, quoted
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 DEFLATED = 1032  # the most bytes that a byte of a deflated file can become
+PLAIN = "biufcSUV"  # kinds of numbers, strings and records
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that numpy writes
 
 
@@ -25,7 +27,7 @@ def load_npy(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             _check(file, path.stat().st_size)
             file.seek(0)
-            return np.lib.format.read_array(file, allow_pickle=False)
+            return _readable(np.lib.format.read_array(file, allow_pickle=False))
     except Exception as error:
         raise UserError(f"{path} cannot be read as an .npy file of plain numbers: {_reason(error)}") from error
 
@@ -66,7 +68,16 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> np.nd
     with archive.open(member) as file:
         array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
         file.read()  # to the checksum
-        return array
+        return _readable(array)
+
+
+def _readable(array: np.ndarray) -> np.ndarray:
+    """The array itself; ValueError if it has letters that Unicode has not, which Python cannot make strings of."""
+    if array.dtype.kind == "U":
+        letters = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        if letters.size and int(letters.max()) > sys.maxunicode:
+            raise ValueError("it has letters that do not exist")
+    return array
 
 
 def _check(file: IO[bytes], size: int) -> None:
@@ -77,6 +88,8 @@ def _check(file: IO[bytes], size: int) -> None:
     shape, _, dtype = HEADERS[version](file)
     if dtype.hasobject:
         raise ValueError("Object arrays need allow_pickle=True, which may run code of the file")
+    if dtype.kind not in PLAIN:
+        raise ValueError(f"it holds values of the type {dtype}")
     if not dtype.itemsize or any(length < 0 for length in shape):
         raise ValueError(f"it announces {shape} values of {dtype.itemsize} bytes")
     announced, there = math.prod(shape) * dtype.itemsize, size - file.tell()

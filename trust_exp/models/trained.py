@@ -1,5 +1,6 @@
 """The network of an earlier run, or of a file of weights."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,20 @@ def trained_network(shape: tuple[int, ...], classes: int, source: SourceNetwork)
     return model
 
 
+LONGEST_NAME = 1000  # of a class in a pickle
+
 # What people call the weights in a file that holds more, the usual ones first.
 STATE_NAMES = ("state_dict", "model_state_dict", "model", "net", "network")
+
+
+class _ShortLines(io.BufferedReader):
+    """A file without lines that are longer than any name: torch's message about one takes the square of its length."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(LONGEST_NAME + 1)
+        if len(line) > LONGEST_NAME:
+            raise ValueError("a name in it is too long")
+        return line
 
 
 def read_state(path: Path) -> Mapping[str, Tensor]:
@@ -67,7 +80,9 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             finite.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _ShortLines(io.FileIO(path)) as file:
+            old = file.peek(2)[:2] != b"PK"  # of torch before 1.6; new ones are read faster by their path
+            content = torch.load(file if old else path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, some of which advise to unpickle whatever it holds
         raise UserError(
             f"{path} cannot be read as weights: it is none, is damaged, or holds more than tensors and plain values"

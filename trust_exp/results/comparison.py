@@ -281,8 +281,10 @@ def classes_of(run: Found, metric: str) -> dict[str, float]:
     """A metric's values for single classes, by class; ``difficulty/<measure>`` is read from the run's facts."""
     kind, _, measure = metric.partition("/")
     if kind == "difficulty":
-        classes = run.values.get("facts", {}).get("difficulty", {}).get(measure, {}).get("classes", {})
-        return {str(name): float(value) for name, value in classes.items()}
+        found: Any = run.values
+        for key in ("facts", kind, measure, "classes"):
+            found = found.get(key) or {}
+        return {str(name): float(value) for name, value in found.items()}
     rows = [row for row in run.values.get("rows", []) if row["metric"] == metric and "class" in row["detail"]]
     return {str(row["detail"]["class"]): float(row["value"]) for row in rows}
 
