@@ -20,7 +20,7 @@ from trust_exp.messages import sentence_for
 from trust_exp.models.config import DeepNetConfig
 from trust_exp.results import experiments
 from trust_exp.results.collect import Found
-from trust_exp.results.comparison import Number, fill, is_whole, value_of
+from trust_exp.results.comparison import Number, classes_of, fill, is_whole, value_of
 from trust_exp.results.composing import compose_row
 from trust_exp.schema import CONF, ROOT, find_schema
 
@@ -462,3 +462,15 @@ def test_nothing_but_experiments_becomes_a_group_of_hydra():
     assert (ROOT / "docs").is_dir()
     assert not source.is_group("docs")
     assert not source.is_config("conf/config")
+
+
+def test_classes_of_which_nothing_was_measured_have_no_number():
+    """A class without anomalies has an AUROC of nan, which result.json holds as null."""
+    rows = [
+        {"metric": "anomaly/class_auroc", "value": value, "detail": {"class": name}}
+        for name, value in (("0", 0.75), ("1", None))
+    ]
+    run = Found(Path("nearest"), {"run_id": "a", "metrics": {}, "rows": rows, "facts": {"difficulty": None}})
+    assert classes_of(run, "anomaly/class_auroc") == {"0": 0.75}
+    assert value_of(run, "anomaly/class_auroc[1]") is None
+    assert classes_of(run, "difficulty/loss") == {}

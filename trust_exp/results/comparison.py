@@ -286,7 +286,7 @@ def classes_of(run: Found, metric: str) -> dict[str, float]:
             found = found.get(key) or {}
         return {str(name): float(value) for name, value in found.items()}
     rows = [row for row in run.values.get("rows", []) if row["metric"] == metric and "class" in row["detail"]]
-    return {str(row["detail"]["class"]): float(row["value"]) for row in rows}
+    return {str(row["detail"]["class"]): float(row["value"]) for row in rows if is_measured(row["value"])}
 
 
 def suite_of(run: Found, metric: str) -> str:
