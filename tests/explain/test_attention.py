@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from trust_exp.explain.offline_attention import offline_attention
+from trust_exp.explain.attention import offline_attention
 
 
 def test_filters_are_weighted_by_their_mean_gradient():
