@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trust_exp.errors import UserError
-from trust_exp.explain.curvature import row_sums_of_chain, row_sums_of_each
 from trust_exp.explain.attention import offline_attention
+from trust_exp.explain.curvature import row_sums_of_chain, row_sums_of_each
 
 FILTERS, DEEP, HIDDEN = 16, 64, 128
 POOLED = 7  # places in both directions that fusion=pooled leaves
