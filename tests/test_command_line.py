@@ -57,7 +57,7 @@ WRONG = [
     (["method.k_schedule={power:10}"], "method.k_schedule.start must be given"),
     (["method.k_schedule={start:0,power:10}"], "method.k_schedule.start must be greater than 0"),
     (["eval=[clean,certfy]"], "did you mean certify?"),
-    (["eval.segments.x=1"], "eval 'segments' does not exist; there are: "),
+    (["eval.zigzag.x=1"], "eval 'zigzag' does not exist; there are: "),
     (["eval.prototypes.p=3"], "eval=prototypes is not chosen, so it has no options"),
     (["~method"], "~method leaves the run without a method; choose another one by method=<name>"),
     (["~dataset=digits"], "leaves the run without a dataset"),
