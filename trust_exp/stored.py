@@ -77,7 +77,7 @@ RESULT: Mapping[str, Check] = {
     "figures": list_of(text),
     "classes": maybe(count),
     "input_shape": maybe(list_of(count)),
-    "watched": maybe(list_of(record(epoch=number, step=maybe(number), split=text, metrics=dict_of(maybe(number))))),
+    "watched": maybe(list_of(record(epoch=count, step=maybe(number), split=text, metrics=dict_of(maybe(number))))),
 }
 PART = record(name=text, _schema_=text)
 CONFIG: Mapping[str, Check] = {
