@@ -11,7 +11,6 @@ latents. If everything between them is linear in pieces, as ReLU is, the result 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,24 +32,16 @@ def row_sums(tail: Tail, layer: Layer, weights: Float[Tensor, "r d"] | None = No
         weights: of the latents in each sum; None: one sum of all of them. They may be learned: the result is linear in
             them, so R sums cost R double backwards, however many latents there are.
     """
-    return row_sums_and_more(lambda values: (tail(values), ()), layer, weights)[0]
 
+    def total(values: Tensor, own: Tensor | None) -> Tensor:
+        latents = tail(values)
+        return (latents if own is None else latents * own).sum()
 
-def row_sums_and_more(
-    tail: Callable[[Tensor], tuple[Tensor, Any]], layer: Layer, weights: Float[Tensor, "r d"] | None = None
-) -> tuple[Float[Tensor, "b r *f"], Any]:
-    """The same for a tail that gives tensors besides the latents, and these tensors; also under ``torch.func.vmap``."""
+    def slope_sum(values: Tensor, own: Tensor | None) -> Tensor:
+        found: Tensor = grad(total)(values, own).sum()
+        return found
 
-    def total(values: Tensor, own: Tensor | None) -> tuple[Tensor, Any]:
-        latents, more = tail(values)
-        return (latents if own is None else latents * own).sum(), more
-
-    def slope_sum(values: Tensor, own: Tensor | None) -> tuple[Tensor, Any]:
-        slope, more = grad(total, has_aux=True)(values, own)
-        return slope.sum(), more
-
-    found = [grad(slope_sum, has_aux=True)(layer, own) for own in ([None] if weights is None else weights)]
-    return torch.stack([sums for sums, _ in found], dim=1), found[0][1]
+    return torch.stack([grad(slope_sum)(layer, own) for own in ([None] if weights is None else weights)], dim=1)
 
 
 def row_sums_of_chain(

@@ -49,7 +49,7 @@ def parse_idx(content: bytes, path: str | Path) -> np.ndarray:
     shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
     if (
         math.prod(max(1, side) for side in shape) * dtype.itemsize >= 2**63
-    ):  # which numpy has no array for, nor if empty
+    ):  # too large for numpy, even if one side is 0
         raise UserError(f"{path} is not an IDX file: its header announces the shape {list(shape)}")
     expected = math.prod(shape) * dtype.itemsize
     if len(content) - start != expected:

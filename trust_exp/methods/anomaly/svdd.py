@@ -147,7 +147,7 @@ class DeepSvdd(OneClassTraining):
 
     def after(self, number: int, parts: dict[str, Tensor]) -> None:
         first, total = self.parts(number)
-        if not self.soft or self.batches.consumed(number) - first < max(0, self.radius_from * (total - first)):
+        if not self.soft or self.batches.consumed(number) - first < self.radius_from * (total - first):
             return
         every: Tensor = self.all_gather(parts["distance"].detach())  # type: ignore[assignment]
         self._sphere(number).radius = every.flatten().sqrt().quantile(1 - self.nu)

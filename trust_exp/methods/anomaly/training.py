@@ -199,7 +199,7 @@ class OneClassTraining(GradientMethod):
         raise NotImplementedError
 
     def after(self, number: int, parts: dict[str, Tensor]) -> None:
-        """Called for each model of a step with what its loss gave; may take parts away."""
+        """Called for each model of a step with the parts of its loss."""
 
     def noise(self, number: int, samples: int, latents: int) -> Tensor:
         """Standard normal noise for this process' share of a step's batch, [samples, latents]."""
