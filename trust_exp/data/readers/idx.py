@@ -47,9 +47,8 @@ def parse_idx(content: bytes, path: str | Path) -> np.ndarray:
     if len(content) < start:
         raise UserError(f"{path} is truncated: it ends inside its header")
     shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
-    if (
-        math.prod(max(1, side) for side in shape) * dtype.itemsize >= 2**63
-    ):  # too large for numpy, even if one side is 0
+    # numpy has no array of such a shape, even if one side is 0
+    if math.prod(max(1, side) for side in shape) * dtype.itemsize >= 2**63:
         raise UserError(f"{path} is not an IDX file: its header announces the shape {list(shape)}")
     expected = math.prod(shape) * dtype.itemsize
     if len(content) - start != expected:
